@@ -1,0 +1,1 @@
+//! Weft's one door to the kernel: network namespaces, rtnetlink, nftables, sysctl

@@ -1,0 +1,1 @@
+//! Weft on real parts: containerd, runc, Envoy, several hosts in namespaces

@@ -1,0 +1,1 @@
+//! Address ranges, leases and their stores, and the weft-ipam CNI plugin

@@ -1,0 +1,1 @@
+//! The xDS protocol as a pure state machine, and its gRPC transport
