@@ -1,1 +1,13 @@
-//! The xDS protocol as a pure state machine, and its gRPC transport
+//! The xDS protocol as a pure state machine, and its gRPC transport.
+#![forbid(unsafe_code)]
+
+pub mod canonical;
+mod event;
+mod resource;
+pub mod snapshot;
+mod type_url;
+
+pub use event::{Event, StreamId};
+pub use resource::{Resource, Version};
+pub use snapshot::{Revision, Snapshot, SnapshotError};
+pub use type_url::TypeUrl;

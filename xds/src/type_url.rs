@@ -1,0 +1,172 @@
+//! The name of a resource type.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// The type of an xDS resource, as it is written on the wire.
+///
+/// Any text is a type: a client may ask for types this crate has never heard of. Cloning never copies text.
+///
+/// The order is the one in which a change must reach a client to be make-before-break: clusters, endpoints,
+/// secrets, listeners, routes, then everything else by name
+/// ([eventual consistency considerations][order] of the xDS protocol).
+///
+/// [order]: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
+#[derive(Clone)]
+pub struct TypeUrl(Text);
+
+#[derive(Clone)]
+enum Text {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl TypeUrl {
+    /// CDS: upstream clusters.
+    pub const CLUSTER: Self = Self::of("type.googleapis.com/envoy.config.cluster.v3.Cluster");
+    /// EDS: the endpoints of one cluster.
+    pub const ENDPOINT: Self = Self::of("type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment");
+    /// SDS: certificates and keys.
+    pub const SECRET: Self = Self::of("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret");
+    /// LDS: listeners.
+    pub const LISTENER: Self = Self::of("type.googleapis.com/envoy.config.listener.v3.Listener");
+    /// RDS: route configurations.
+    pub const ROUTE: Self = Self::of("type.googleapis.com/envoy.config.route.v3.RouteConfiguration");
+    /// SRDS: the choice of a route configuration per request.
+    pub const SCOPED_ROUTE: Self =
+        Self::of("type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration");
+    /// VHDS: virtual hosts on demand.
+    pub const VIRTUAL_HOST: Self = Self::of("type.googleapis.com/envoy.config.route.v3.VirtualHost");
+    /// ECDS: configuration of single filters.
+    pub const EXTENSION_CONFIG: Self =
+        Self::of("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
+    /// RTDS: runtime layers.
+    pub const RUNTIME: Self = Self::of("type.googleapis.com/envoy.service.runtime.v3.Runtime");
+
+    const WELL_KNOWN: [&'static Self; 9] = [
+        &Self::CLUSTER,
+        &Self::ENDPOINT,
+        &Self::SECRET,
+        &Self::LISTENER,
+        &Self::ROUTE,
+        &Self::SCOPED_ROUTE,
+        &Self::VIRTUAL_HOST,
+        &Self::EXTENSION_CONFIG,
+        &Self::RUNTIME,
+    ];
+
+    const fn of(text: &'static str) -> Self {
+        Self(Text::Static(text))
+    }
+
+    /// The type called `url`. Well-known types are found again without an allocation.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        let known = Self::WELL_KNOWN.into_iter().find(|known| known.as_str() == url);
+        known.cloned().unwrap_or_else(|| Self(Text::Shared(url.into())))
+    }
+
+    /// The type of the message `M`.
+    #[must_use]
+    pub fn of_message<M: prost::Name>() -> Self {
+        Self::new(&M::type_url())
+    }
+
+    /// The text on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Text::Static(text) => text,
+            Text::Shared(text) => text,
+        }
+    }
+
+    /// Whether a request for nothing in particular asks for everything of this type. The rule is older than
+    /// the explicit `*`, and the protocol keeps it for clusters and listeners only.
+    pub(crate) fn has_legacy_wildcard(&self) -> bool {
+        *self == Self::CLUSTER || *self == Self::LISTENER
+    }
+
+    /// Whether requests are routed *to* resources of this type: such a resource must be there before, and may
+    /// go only after, whatever refers to it.
+    pub(crate) fn is_supply(&self) -> bool {
+        self.rank() <= 2
+    }
+
+    fn rank(&self) -> u8 {
+        let order = [Self::CLUSTER, Self::ENDPOINT, Self::SECRET, Self::LISTENER, Self::ROUTE];
+        (0..).zip(&order).find(|(_, url)| *url == self).map_or(u8::MAX, |(rank, _)| rank)
+    }
+}
+
+impl PartialEq for TypeUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for TypeUrl {}
+
+impl Hash for TypeUrl {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl Ord for TypeUrl {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank().cmp(&other.rank()).then_with(|| self.as_str().cmp(other.as_str()))
+    }
+}
+
+impl PartialOrd for TypeUrl {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for TypeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for TypeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+
+    #[test]
+    fn types_sort_in_make_before_break_order() {
+        let mut types = vec![
+            TypeUrl::RUNTIME,
+            TypeUrl::ROUTE,
+            TypeUrl::LISTENER,
+            TypeUrl::SECRET,
+            TypeUrl::ENDPOINT,
+            TypeUrl::CLUSTER,
+        ];
+        types.sort();
+        types.reverse();
+        assert_eq!(types.pop(), Some(TypeUrl::CLUSTER));
+        assert_eq!(types.pop(), Some(TypeUrl::ENDPOINT));
+        assert_eq!(types.pop(), Some(TypeUrl::SECRET));
+        assert_eq!(types.pop(), Some(TypeUrl::LISTENER));
+        assert_eq!(types.pop(), Some(TypeUrl::ROUTE));
+    }
+
+    #[test]
+    fn a_type_is_the_same_however_it_was_made() {
+        assert_eq!(TypeUrl::of_message::<Cluster>(), TypeUrl::CLUSTER);
+        assert_eq!(TypeUrl::new("type.googleapis.com/x.Y"), TypeUrl::new("type.googleapis.com/x.Y"));
+        assert_ne!(TypeUrl::new("type.googleapis.com/x.Y"), TypeUrl::CLUSTER);
+    }
+}
