@@ -1,0 +1,353 @@
+//! Running a plugin: validation, dispatch, and the one document on standard output.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::{
+    AddResult, Args, Code, Command, Conf, ContainerId, EnvSource, Environment, Error, IfName, NetworkName,
+    Version,
+};
+
+/// The verbs of a plugin. Every request has been validated when it arrives.
+pub trait Plugin {
+    /// What a person reads who runs the plugin by hand.
+    fn about(&self) -> String;
+
+    /// Attaches a container. On failure nothing is left behind.
+    ///
+    /// # Errors
+    /// The answer to the runtime.
+    fn add(&self, request: &AddRequest) -> Result<AddResult, Error>;
+
+    /// Undoes an ADD: best effort, idempotent, without a namespace if need be.
+    ///
+    /// # Errors
+    /// The answer to the runtime; it will try again.
+    fn del(&self, request: &DelRequest) -> Result<(), Error>;
+
+    /// Verifies that an attachment is as ADD left it.
+    ///
+    /// # Errors
+    /// What differs.
+    fn check(&self, request: &CheckRequest) -> Result<(), Error>;
+
+    /// Removes what belongs to the network but to none of the valid attachments.
+    ///
+    /// # Errors
+    /// What could not be removed; all the rest has been.
+    fn gc(&self, request: &GcRequest) -> Result<(), Error>;
+
+    /// Says whether ADD could be served.
+    ///
+    /// # Errors
+    /// [`Code::NOT_AVAILABLE`] or [`Code::LIMITED_CONNECTIVITY`].
+    fn status(&self, request: &StatusRequest) -> Result<(), Error>;
+}
+
+/// What identifies an attachment within a network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttachmentId {
+    /// The container.
+    pub container: ContainerId,
+    /// Its interface.
+    pub ifname: IfName,
+}
+
+/// A request to attach.
+#[derive(Clone, Debug)]
+pub struct AddRequest {
+    /// The configuration.
+    pub conf: Conf,
+    /// The attachment to make.
+    pub id: AttachmentId,
+    /// The container's network namespace. It exists, and is not the plugin's own.
+    pub netns: PathBuf,
+    /// Arguments of the runtime.
+    pub args: Args,
+    /// Where other plugins are found.
+    pub path: Vec<PathBuf>,
+}
+
+/// A request to detach.
+#[derive(Clone, Debug)]
+pub struct DelRequest {
+    /// The configuration.
+    pub conf: Conf,
+    /// The attachment to undo.
+    pub id: AttachmentId,
+    /// The container's network namespace, where it still exists.
+    pub netns: Option<PathBuf>,
+    /// Arguments of the runtime.
+    pub args: Args,
+    /// Where other plugins are found.
+    pub path: Vec<PathBuf>,
+}
+
+/// A request to verify.
+#[derive(Clone, Debug)]
+pub struct CheckRequest {
+    /// The configuration.
+    pub conf: Conf,
+    /// The attachment to verify.
+    pub id: AttachmentId,
+    /// The container's network namespace. It exists, and is not the plugin's own.
+    pub netns: PathBuf,
+    /// What ADD answered, after all plugins of the list.
+    pub prev_result: AddResult,
+    /// Arguments of the runtime.
+    pub args: Args,
+    /// Where other plugins are found.
+    pub path: Vec<PathBuf>,
+}
+
+/// A request to remove what nobody owns.
+#[derive(Clone, Debug)]
+pub struct GcRequest {
+    /// The configuration.
+    pub conf: Conf,
+    /// The attachments that are to stay.
+    pub valid: Vec<AttachmentId>,
+    /// Where other plugins are found.
+    pub path: Vec<PathBuf>,
+}
+
+/// A question for readiness.
+#[derive(Clone, Debug)]
+pub struct StatusRequest {
+    /// The configuration.
+    pub conf: Conf,
+    /// Where other plugins are found.
+    pub path: Vec<PathBuf>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The verb succeeded: exit status 0.
+    Success,
+    /// It failed, and the error is on standard output: exit status 1.
+    Failure,
+}
+
+impl Outcome {
+    /// Whether the verb succeeded.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Success)
+    }
+}
+
+impl From<Outcome> for std::process::ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        if outcome.is_success() { Self::SUCCESS } else { Self::FAILURE }
+    }
+}
+
+/// Runs one verb: reads, validates, dispatches, and writes one document to `stdout` where the verb has one.
+///
+/// The checks come in the order of the reference (`pkg/skel`): malformed variables, missing variables, standard
+/// input, JSON, network name, version, verb. Unlike there, the plugin's own namespace is refused before any work.
+/// Without `CNI_COMMAND` the plugin explains itself on `stderr`.
+pub fn run(
+    plugin: &impl Plugin,
+    env: &impl EnvSource,
+    stdin: impl Read,
+    stdout: &mut impl Write,
+    stderr: &mut impl Write,
+) -> Outcome {
+    if env.get("CNI_COMMAND").is_none() {
+        return explain(plugin, stderr);
+    }
+    let mut version = Version::LATEST;
+    let answer = serve(plugin, env, stdin, &mut version);
+    let (document, outcome) = match answer {
+        Ok(document) => (document, Outcome::Success),
+        Err(error) => (Some(error.to_json(version)), Outcome::Failure),
+    };
+    // A runtime that has gone away reads neither the result nor a complaint about it.
+    let printed =
+        document.is_none_or(|document| writeln!(stdout, "{document}").and_then(|()| stdout.flush()).is_ok());
+    if printed { outcome } else { Outcome::Failure }
+}
+
+fn explain(plugin: &impl Plugin, stderr: &mut impl Write) -> Outcome {
+    let supported = Version::ALL.map(Version::as_str).join(", ");
+    let told = writeln!(stderr, "{}\nCNI protocol versions supported: {supported}", plugin.about());
+    if told.is_ok() { Outcome::Success } else { Outcome::Failure }
+}
+
+fn serve(
+    plugin: &impl Plugin,
+    env: &impl EnvSource,
+    stdin: impl Read,
+    version: &mut Version,
+) -> Result<Option<Value>, Error> {
+    let env = Environment::read(env)?;
+    let stdin = read(stdin)?;
+    if let Some(spoken) = Conf::sniff_version(&stdin) {
+        *version = spoken;
+    }
+    if env.command == Command::Version {
+        return Ok(Some(versions(&stdin)));
+    }
+    dispatch(plugin, env, Conf::parse(&stdin)?)
+}
+
+fn dispatch(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<Option<Value>, Error> {
+    match env.command {
+        Command::Add => {
+            let version = conf.version;
+            let result = plugin.add(&add_request(env, conf)?)?;
+            let unsayable = |e| Error::caused(Code::INCOMPATIBLE_VERSION, &e);
+            result.to_json(version).map(Some).map_err(unsayable)
+        }
+        Command::Del => plugin.del(&del_request(env, conf)?).map(|()| None),
+        Command::Check => plugin.check(&check_request(env, conf)?).map(|()| None),
+        Command::Gc => plugin.gc(&gc_request(env, conf)?).map(|()| None),
+        Command::Status => plugin.status(&status_request(env, conf)?).map(|()| None),
+        // VERSION was answered before the configuration was read.
+        Command::Version => Ok(None),
+        Command::Unknown(verb) => {
+            Err(Error::new(Code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {verb}")))
+        }
+    }
+}
+
+/// The reference bounds nothing here; a configuration of more than this is a mistake, or an attack.
+const STDIN_LIMIT: u64 = 16 << 20;
+
+fn read(stdin: impl Read) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    match stdin.take(STDIN_LIMIT + 1).read_to_end(&mut bytes) {
+        Ok(_) if bytes.len() as u64 > STDIN_LIMIT => Err(Error::new(
+            Code::IO,
+            format!("the configuration on stdin is longer than {STDIN_LIMIT} bytes"),
+        )),
+        Ok(_) => Ok(bytes),
+        Err(e) => {
+            Err(Error::new(Code::IO, "cannot read the configuration on stdin").with_details(e.to_string()))
+        }
+    }
+}
+
+fn versions(stdin: &[u8]) -> Value {
+    let spoken = serde_json::from_slice::<Value>(stdin).ok();
+    let spoken = spoken.as_ref().and_then(|document| document.get("cniVersion")).and_then(Value::as_str);
+    json!({
+        "cniVersion": spoken.unwrap_or(Version::LATEST.as_str()),
+        "supportedVersions": Version::ALL.map(Version::as_str),
+    })
+}
+
+fn add_request(env: Environment, conf: Conf) -> Result<AddRequest, Error> {
+    let id = attachment(&env)?;
+    let netns = foreign_netns(&env)?;
+    Ok(AddRequest { conf, id, netns, args: env.args, path: env.path })
+}
+
+fn del_request(env: Environment, conf: Conf) -> Result<DelRequest, Error> {
+    let id = attachment(&env)?;
+    let netns = match &env.netns {
+        Some(path) if path.exists() => Some(foreign_netns(&env)?),
+        _ => None,
+    };
+    Ok(DelRequest { conf, id, netns, args: env.args, path: env.path })
+}
+
+fn check_request(env: Environment, conf: Conf) -> Result<CheckRequest, Error> {
+    allowed_since(Version::V0_4_0, "CHECK", conf.version)?;
+    let id = attachment(&env)?;
+    let netns = foreign_netns(&env)?;
+    let absent =
+        || Error::new(Code::INVALID_CONFIG, "CHECK needs prevResult, the result of the ADD to verify");
+    let prev_result = conf.prev_result()?.ok_or_else(absent)?;
+    Ok(CheckRequest { conf, id, netns, prev_result, args: env.args, path: env.path })
+}
+
+fn gc_request(env: Environment, conf: Conf) -> Result<GcRequest, Error> {
+    allowed_since(Version::V1_1_0, "GC", conf.version)?;
+    let valid = valid_attachments(&conf)?;
+    Ok(GcRequest { conf, valid, path: env.path })
+}
+
+fn status_request(env: Environment, conf: Conf) -> Result<StatusRequest, Error> {
+    allowed_since(Version::V1_1_0, "STATUS", conf.version)?;
+    Ok(StatusRequest { conf, path: env.path })
+}
+
+fn allowed_since(since: Version, verb: &str, version: Version) -> Result<(), Error> {
+    if version >= since {
+        return Ok(());
+    }
+    Err(Error::new(Code::INCOMPATIBLE_VERSION, format!("config version {version} does not allow {verb}")))
+}
+
+fn attachment(env: &Environment) -> Result<AttachmentId, Error> {
+    match (&env.container, &env.ifname) {
+        (Some(container), Some(ifname)) => {
+            Ok(AttachmentId { container: container.clone(), ifname: ifname.clone() })
+        }
+        _ => Err(Error::new(
+            Code::INVALID_ENVIRONMENT,
+            "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing",
+        )),
+    }
+}
+
+/// The container's namespace, which must exist and must not be the plugin's own: work in that would change the
+/// node's own interfaces.
+fn foreign_netns(env: &Environment) -> Result<PathBuf, Error> {
+    let path = env.netns.clone().unwrap_or_default();
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    let theirs = identity(&path).map_err(|e| {
+        Error::new(Code::UNKNOWN_CONTAINER, format!("cannot find the network namespace {}", path.display()))
+            .with_details(e.to_string())
+    })?;
+    let ours = identity(Path::new("/proc/self/ns/net")).map_err(|e| {
+        Error::new(Code::IO, "cannot tell the plugin's own network namespace").with_details(e.to_string())
+    })?;
+    if theirs == ours && !env.netns_override {
+        let msg = format!("CNI_NETNS {} is the plugin's own network namespace", path.display());
+        return Err(Error::new(Code::INVALID_NETNS, msg));
+    }
+    Ok(path)
+}
+
+/// `cni.dev/valid-attachments`, or the key that libcni also sets. An absent key is refused: `cnitool gc` leaves it out,
+/// and "nothing is valid" would delete the network of every running container.
+fn valid_attachments(conf: &Conf) -> Result<Vec<AttachmentId>, Error> {
+    const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+    let refused = |why: String| Error::new(Code::INVALID_CONFIG, why);
+    let (key, value) = KEYS
+        .iter()
+        .find_map(|key| conf.document.get(*key).filter(|v| !v.is_null()).map(|value| (*key, value)))
+        .ok_or_else(|| refused(format!("GC needs {}: to remove everything, give an empty list", KEYS[0])))?;
+    let list = value.as_array().ok_or_else(|| refused(format!("{key} must be a list")))?;
+    list.iter()
+        .enumerate()
+        .map(|(i, item)| valid_attachment(item).map_err(|e| refused(format!("{key}[{i}]: {e}"))))
+        .collect()
+}
+
+fn valid_attachment(item: &Value) -> Result<AttachmentId, String> {
+    let text = |key: &str| item.get(key).and_then(Value::as_str).ok_or_else(|| format!("{key} is missing"));
+    Ok(AttachmentId {
+        container: ContainerId::new(text("containerID")?).map_err(|e| e.to_string())?,
+        ifname: IfName::new(text("ifname")?).map_err(|e| e.to_string())?,
+    })
+}
+
+impl AddRequest {
+    /// The network of the attachment.
+    #[must_use]
+    pub const fn network(&self) -> &NetworkName {
+        &self.conf.name
+    }
+}
+
+#[cfg(test)]
+mod tests;
