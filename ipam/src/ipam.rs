@@ -1,0 +1,283 @@
+//! Reserving and releasing: the pure parts and a store, put together for a plugin.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::alloc;
+use crate::lease::{Attachment, Holder, Lease, NetnsIdentity, Pod, Record, Timestamp};
+use crate::range::{Pool, Range};
+use crate::state::{Change, State};
+use crate::store::local::{self, LocalStore};
+use crate::store::{self, Store};
+
+/// What an attachment asks for, and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks.
+    pub attachment: Attachment,
+    /// Addresses to get, at most one from each range set; the other sets choose.
+    pub requested: Vec<IpAddr>,
+    /// The pod, where known.
+    pub pod: Option<Pod>,
+    /// The network namespace, where known.
+    pub netns: Option<NetnsIdentity>,
+}
+
+/// The leases of one network.
+#[derive(Clone, Debug)]
+pub struct Ipam {
+    network: String,
+    store: Arc<dyn Store>,
+    boot_id: Option<String>,
+    clock: fn() -> SystemTime,
+}
+
+/// A lease that ends when this is dropped, unless it is kept. A failed set-up thus gives its addresses back on every
+/// early return.
+#[derive(Debug)]
+#[must_use = "dropping a reservation releases it"]
+pub struct Reservation {
+    store: Arc<dyn Store>,
+    record: Record,
+    lease: Lease,
+    kept: bool,
+}
+
+/// How much of a range is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Utilisation {
+    /// The range.
+    pub range: Range,
+    /// How many of its addresses are held.
+    pub held: u128,
+    /// How many it can hand out.
+    pub size: u128,
+}
+
+/// Why the leases could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The attachment has addresses. A runtime must DEL it before it ADDs it again (specification, section 2, "ADD").
+    #[error("{attachment} already holds {}", join(addresses))]
+    AlreadyHeld {
+        /// Who asked.
+        attachment: Attachment,
+        /// What it holds.
+        addresses: Vec<IpAddr>,
+    },
+    /// There is no choice that fits.
+    #[error(transparent)]
+    Alloc(#[from] alloc::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The lease cannot be written down.
+    #[error("cannot write down the lease of {attachment}")]
+    Encode {
+        /// Whose.
+        attachment: Attachment,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The lease was written by something else.
+    #[error("cannot read the lease of {attachment}")]
+    Decode {
+        /// Whose.
+        attachment: Attachment,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The attachment belongs to another network than the one that was opened.
+    #[error("{attachment} is not in network {network}")]
+    OtherNetwork {
+        /// The attachment.
+        attachment: Attachment,
+        /// The opened network.
+        network: String,
+    },
+}
+
+impl From<local::Error> for Error {
+    fn from(error: local::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl Request {
+    /// A request of which nothing is known but who asks.
+    pub fn new(attachment: Attachment) -> Self {
+        Self { attachment, requested: Vec::new(), pod: None, netns: None }
+    }
+}
+
+impl Ipam {
+    /// The leases of `network` in the node-local store below `dir`. This costs nothing: files are opened at the first use.
+    pub fn open(network: &str, dir: &Path) -> Result<Self, Error> {
+        let store = LocalStore::new(dir, network)?;
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
+        let boot_id = boot_id.map(|id| id.trim_end().to_owned());
+        Ok(Self { network: network.into(), store: Arc::new(store), boot_id, clock: SystemTime::now })
+    }
+
+    /// The leases of `network` in `store`, with no boot id and with a clock of the caller's choice.
+    pub fn with_store(network: &str, store: Arc<dyn Store>, clock: fn() -> SystemTime) -> Self {
+        Self { network: network.into(), store, boot_id: None, clock }
+    }
+
+    /// Takes one address from each set of `pool`, or none at all.
+    pub fn reserve(&self, pool: &Pool, request: Request) -> Result<Reservation, Error> {
+        self.check_network(&request.attachment)?;
+        let mut lease = self.lease_without_addresses(&request);
+        let record = transact(&*self.store, |state| {
+            refuse_second_lease(state, &request.attachment)?;
+            lease.addresses = alloc::choose(state, pool, &request.requested)?;
+            let record = Record::new(&lease)
+                .map_err(|source| Error::Encode { attachment: request.attachment.clone(), source })?;
+            Ok((record.clone(), vec![Change::Grant(record)]))
+        })?;
+        Ok(Reservation { store: self.store.clone(), record, lease, kept: false })
+    }
+
+    /// Ends the lease of `attachment`, if it has one, and returns what it was. Doing it again is no error.
+    pub fn release(&self, attachment: &Attachment) -> Result<Option<Lease>, Error> {
+        self.check_network(attachment)?;
+        let (holder, at) = (Holder::from(attachment), Timestamp::from((self.clock)()));
+        let record = transact(&*self.store, |state| {
+            let record = state.get(&holder).cloned();
+            let end = record.as_ref().map(|_| Change::Release { holder: holder.clone(), at });
+            Ok((record, end.into_iter().collect()))
+        })?;
+        record.map(|record| self.decode(&record)).transpose()
+    }
+
+    /// The lease of `attachment`.
+    pub fn lookup(&self, attachment: &Attachment) -> Result<Option<Lease>, Error> {
+        self.check_network(attachment)?;
+        let holder = Holder::from(attachment);
+        let record = self.view(|state| state.get(&holder).cloned())?;
+        record.map(|record| self.decode(&record)).transpose()
+    }
+
+    /// All leases, longest held first.
+    pub fn leases(&self) -> Result<Vec<Lease>, Error> {
+        let mut records: Vec<Record> = self.view(|state| state.records().cloned().collect())?;
+        records.sort_by_key(|record| record.since);
+        records.iter().map(|record| self.decode(record)).collect()
+    }
+
+    /// How much of each range of `pool` is in use.
+    pub fn utilisation(&self, pool: &Pool) -> Result<Vec<Utilisation>, Error> {
+        self.view(|state| pool.ranges().map(|range| Utilisation::of(range, state)).collect())
+    }
+
+    fn lease_without_addresses(&self, request: &Request) -> Lease {
+        Lease {
+            attachment: request.attachment.clone(),
+            addresses: Vec::new(),
+            pod: request.pod.clone(),
+            netns: request.netns.clone(),
+            boot_id: self.boot_id.clone(),
+            since: (self.clock)(),
+        }
+    }
+
+    fn check_network(&self, attachment: &Attachment) -> Result<(), Error> {
+        if attachment.network() == self.network {
+            return Ok(());
+        }
+        Err(Error::OtherNetwork { attachment: attachment.clone(), network: self.network.clone() })
+    }
+
+    fn view<T>(&self, look: impl Fn(&State) -> T) -> Result<T, Error>
+    where
+        T: Default,
+    {
+        let mut seen = T::default();
+        self.store.read(&mut |state| seen = look(state))?;
+        Ok(seen)
+    }
+
+    fn decode(&self, record: &Record) -> Result<Lease, Error> {
+        let attachment = || record.holder.in_network(&self.network);
+        record.lease(&self.network).map_err(|source| Error::Decode { attachment: attachment(), source })
+    }
+}
+
+impl Reservation {
+    /// What was reserved.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Makes the lease last until it is released.
+    pub fn keep(mut self) -> Lease {
+        self.kept = true;
+        self.lease.clone()
+    }
+
+    /// Only this very lease: if somebody released it meanwhile, its successor is not ours to end.
+    fn release(&self) -> Result<(), Error> {
+        let (holder, at) = (&self.record.holder, Timestamp::from(SystemTime::now()));
+        transact(&*self.store, |state| {
+            let is_ours = state.get(holder) == Some(&self.record);
+            let end = is_ours.then(|| Change::Release { holder: holder.clone(), at });
+            Ok(((), end.into_iter().collect()))
+        })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Err(error) = self.release() {
+            eprintln!("weft-ipam: cannot release {}: {}", self.lease.attachment, chain(&error));
+        }
+    }
+}
+
+impl Utilisation {
+    fn of(range: &Range, state: &State) -> Self {
+        let addresses = state.records().flat_map(|record| &record.addresses);
+        let held = addresses.filter(|assigned| range.hands_out(assigned.address.ip())).count();
+        Self { range: range.clone(), held: held as u128, size: range.size() }
+    }
+}
+
+fn refuse_second_lease(state: &State, attachment: &Attachment) -> Result<(), Error> {
+    let Some(held) = state.get(&Holder::from(attachment)) else { return Ok(()) };
+    let addresses = held.addresses.iter().map(|assigned| assigned.address.ip()).collect();
+    Err(Error::AlreadyHeld { attachment: attachment.clone(), addresses })
+}
+
+/// A transaction whose decision has a result, or is a refusal that changes nothing.
+fn transact<T>(
+    store: &dyn Store,
+    mut decide: impl FnMut(&State) -> Result<(T, Vec<Change>), Error>,
+) -> Result<T, Error> {
+    let mut outcome = None;
+    store.update(&mut |state| match decide(state) {
+        Ok((result, changes)) => {
+            outcome = Some(Ok(result));
+            changes
+        }
+        Err(refusal) => {
+            outcome = Some(Err(refusal));
+            Vec::new()
+        }
+    })?;
+    outcome.expect("a store that succeeds has run the decision")
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn join(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

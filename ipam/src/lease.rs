@@ -1,0 +1,232 @@
+//! Leases: who holds which addresses, since when, and what is known of the holder.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+/// One interface of one container in one network: what the CNI specification identifies an attachment by.
+///
+/// The three names are checked when it is made, with the specification's rules, so that none of them can become
+/// another path, another field of a record, or a line of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attachment {
+    network: String,
+    container: String,
+    ifname: String,
+}
+
+/// A name that the CNI specification does not allow.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {name:?} is not one: {rule}")]
+pub struct NameError {
+    /// Which of the names.
+    pub what: &'static str,
+    /// As given.
+    pub name: String,
+    /// What is allowed.
+    pub rule: &'static str,
+}
+
+/// An address as the pod's interface gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Assigned {
+    /// The address, with the prefix length of its subnet.
+    pub address: IpNetwork,
+    /// The gateway of its range.
+    pub gateway: Option<IpAddr>,
+}
+
+/// The pod behind a container, where the runtime told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// Its Kubernetes namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID; empty where the runtime did not tell.
+    #[serde(default)]
+    pub uid: String,
+}
+
+/// Which network namespace an attachment is in. The path alone is not enough: a new pod may get the same path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsIdentity {
+    /// `CNI_NETNS`.
+    pub path: PathBuf,
+    /// The inode of the namespace in nsfs.
+    pub inode: u64,
+}
+
+/// Addresses in the hands of an attachment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds them.
+    pub attachment: Attachment,
+    /// One per range set, in the pool's order.
+    pub addresses: Vec<Assigned>,
+    /// The pod, where known.
+    pub pod: Option<Pod>,
+    /// The network namespace, where known.
+    pub netns: Option<NetnsIdentity>,
+    /// The boot in which it was made (`/proc/sys/kernel/random/boot_id`), where known. A lease of another boot has
+    /// no namespace any more.
+    pub boot_id: Option<String>,
+    /// When it was made.
+    pub since: SystemTime,
+}
+
+impl Attachment {
+    /// Checks the names.
+    pub fn new(network: &str, container: &str, ifname: &str) -> Result<Self, NameError> {
+        check_network(network)?;
+        check_identifier("container id", container)?;
+        check_ifname(ifname)?;
+        Ok(Self { network: network.into(), container: container.into(), ifname: ifname.into() })
+    }
+
+    /// The network's name.
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// The container id.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// The interface's name in the container.
+    pub fn ifname(&self) -> &str {
+        &self.ifname
+    }
+}
+
+/// `eth0 of 3f2a… in mynet`, with the container's id in full.
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} in {}", self.ifname, self.container, self.network)
+    }
+}
+
+/// `namespace/name`.
+impl fmt::Display for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A lease as the stores keep it: what an allocation needs is at hand, the rest stays text until somebody asks.
+/// Reading 4 000 of them is a part of every ADD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub(crate) holder: Holder,
+    pub(crate) addresses: Vec<Assigned>,
+    pub(crate) since: Timestamp,
+    pub(crate) detail: Box<str>,
+}
+
+/// An attachment within its network.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Holder {
+    pub(crate) container: Box<str>,
+    pub(crate) ifname: Box<str>,
+}
+
+/// Nanoseconds since 1970. They fit until the year 2554.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp(pub u64);
+
+/// What a lease holds beside its addresses, as one JSON object.
+#[derive(Default, Serialize, Deserialize)]
+struct Detail {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod: Option<Pod>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    netns: Option<NetnsIdentity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
+}
+
+impl Record {
+    /// The stored form of `lease`. Fails where the namespace's path is not UTF-8.
+    pub fn new(lease: &Lease) -> Result<Self, serde_json::Error> {
+        let detail =
+            Detail { pod: lease.pod.clone(), netns: lease.netns.clone(), boot: lease.boot_id.clone() };
+        Ok(Self {
+            holder: Holder::from(&lease.attachment),
+            addresses: lease.addresses.clone(),
+            since: Timestamp::from(lease.since),
+            detail: serde_json::to_string(&detail)?.into(),
+        })
+    }
+
+    /// The lease, in full. Fails where a record that is whole was written by something that is not Weft.
+    pub fn lease(&self, network: &str) -> Result<Lease, serde_json::Error> {
+        let Detail { pod, netns, boot } = serde_json::from_str(&self.detail)?;
+        Ok(Lease {
+            attachment: self.holder.in_network(network),
+            addresses: self.addresses.clone(),
+            pod,
+            netns,
+            boot_id: boot,
+            since: self.since.into(),
+        })
+    }
+}
+
+impl Holder {
+    pub(crate) fn in_network(&self, network: &str) -> Attachment {
+        Attachment {
+            network: network.into(),
+            container: self.container.as_ref().into(),
+            ifname: self.ifname.as_ref().into(),
+        }
+    }
+}
+
+impl From<&Attachment> for Holder {
+    fn from(attachment: &Attachment) -> Self {
+        Self { container: attachment.container.as_str().into(), ifname: attachment.ifname.as_str().into() }
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        Self::UNIX_EPOCH + Duration::from_nanos(timestamp.0)
+    }
+}
+
+/// A network name is what the specification allows (section 1, "name"), and short enough for a file name.
+pub(crate) fn check_network(name: &str) -> Result<(), NameError> {
+    check_identifier("network name", name)
+}
+
+fn check_identifier(what: &'static str, name: &str) -> Result<(), NameError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    if starts_well && name.len() <= 255 && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    let rule = "a letter or digit, then letters, digits, '_', '.' and '-', 255 bytes at most";
+    Err(NameError { what, name: name.into(), rule })
+}
+
+/// The kernel's rule for interface names (`dev_valid_name`), and no control characters.
+fn check_ifname(name: &str) -> Result<(), NameError> {
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
+    if !matches!(name, "" | "." | "..") && name.len() <= 15 && !name.contains(forbidden) {
+        return Ok(());
+    }
+    let rule = "1 to 15 bytes without white space, control characters, '/' and ':', and neither '.' nor '..'";
+    Err(NameError { what: "interface name", name: name.into(), rule })
+}

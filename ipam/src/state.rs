@@ -1,0 +1,232 @@
+//! What a store holds of one network: the leases, and the order in which free addresses are reused.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use crate::address::{Family, number};
+use crate::lease::{Holder, Record, Timestamp};
+use crate::range::{Range, RangeSet};
+use crate::spans::Spans;
+
+/// How many freed addresses are remembered, with the order in which they were freed.
+///
+/// An address is not handed out again before this many others were freed after it, as long as there is another
+/// choice. Without a bound an IPv6 network would remember every address it ever used, and reading that is part of
+/// every ADD. What is forgotten counts as never used; it is the longest free, so it would have come first anyway.
+pub const REMEMBERED: usize = 4096;
+
+/// The leases of one network and the addresses that were freed in it. It knows nothing of ranges: a changed
+/// configuration changes what is handed out next, never what is held.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    records: HashMap<Holder, Record>,
+    v4: Addresses,
+    v6: Addresses,
+    frees: u64,
+}
+
+/// One step from a state to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// An attachment gets addresses.
+    Grant(Record),
+    /// An attachment gives back what it holds, if it holds anything.
+    Release {
+        /// Whose lease ends.
+        holder: Holder,
+        /// When.
+        at: Timestamp,
+    },
+    /// A free address takes its place at the end of the order of reuse. Snapshots and imports are made of these.
+    Retire {
+        /// The address.
+        address: IpAddr,
+        /// When it was freed.
+        at: Timestamp,
+    },
+}
+
+/// A change that contradicts the state. The allocator never makes one; a damaged or doctored store may hold one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// The address is in a lease already.
+    #[error("{address} is granted to {} of {}, but it is held already", holder.ifname, holder.container)]
+    AddressHeld {
+        /// The address.
+        address: IpAddr,
+        /// Who was to get it.
+        holder: Holder,
+    },
+    /// The attachment has a lease already.
+    #[error("{} of {} is granted a second lease", .0.ifname, .0.container)]
+    HolderHolds(Holder),
+    /// A held address cannot be free.
+    #[error("{0} is marked as free, but it is held")]
+    RetiredWhileHeld(IpAddr),
+}
+
+/// The addresses of one family that are not "never used".
+#[derive(Clone, Debug, Default)]
+struct Addresses {
+    /// Held or remembered as freed.
+    used: Spans,
+    /// The order of reuse: number of the free → address.
+    order: BTreeMap<u64, Freed>,
+    /// Address → its number in the order.
+    places: HashMap<u128, u64>,
+}
+
+/// An address that waits for its reuse.
+#[derive(Clone, Copy, Debug)]
+struct Freed {
+    address: u128,
+    at: Timestamp,
+}
+
+impl State {
+    /// The lease of `holder`.
+    pub fn get(&self, holder: &Holder) -> Option<&Record> {
+        self.records.get(holder)
+    }
+
+    /// All leases, in no order.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// How many leases there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether nobody holds anything. Freed addresses may still be remembered.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// How many freed addresses are remembered.
+    pub fn remembered(&self) -> usize {
+        self.v4.order.len() + self.v6.order.len()
+    }
+
+    /// Whether a lease holds `address`.
+    pub fn is_held(&self, address: IpAddr) -> bool {
+        self.of(Family::of(address)).is_held(number(address))
+    }
+
+    /// The lease that holds `address`. This looks at all leases: it is for messages, not for allocation.
+    pub fn holder_of(&self, address: IpAddr) -> Option<&Record> {
+        let holds = |record: &&Record| record.addresses.iter().any(|held| held.address.ip() == address);
+        self.is_held(address).then(|| self.records().find(holds)).flatten()
+    }
+
+    /// The freed addresses with the times they were freed at, longest free first, IPv4 before IPv6.
+    pub fn freed(&self) -> impl Iterator<Item = (IpAddr, Timestamp)> {
+        let v4 = self.v4.order.values().map(|freed| (Family::V4.address(freed.address), freed.at));
+        v4.chain(self.v6.order.values().map(|freed| (Family::V6.address(freed.address), freed.at)))
+    }
+
+    /// The address of `range` to hand out first among those never used.
+    pub(crate) fn never_used_in(&self, range: &Range) -> Option<IpAddr> {
+        range.first_outside(&self.of(range.family()).used)
+    }
+
+    /// The address of `set` that has been free for the longest time, and its range.
+    pub(crate) fn longest_free_in<'a>(&self, set: &'a RangeSet) -> Option<(IpAddr, &'a Range)> {
+        let addresses = self.of(set.family()).order.values().map(|freed| set.family().address(freed.address));
+        let in_set = |address| Some((address, set.range_of(address)?));
+        addresses.filter_map(in_set).find(|(address, range)| range.hands_out(*address))
+    }
+
+    /// Makes one change. On an error the state is as it was.
+    pub fn apply(&mut self, change: Change) -> Result<(), Conflict> {
+        match change {
+            Change::Grant(record) => self.grant(record),
+            Change::Release { holder, at } => {
+                self.release(&holder, at);
+                Ok(())
+            }
+            Change::Retire { address, at } if !self.is_held(address) => {
+                self.retire(address, at);
+                Ok(())
+            }
+            Change::Retire { address, .. } => Err(Conflict::RetiredWhileHeld(address)),
+        }
+    }
+
+    fn grant(&mut self, record: Record) -> Result<(), Conflict> {
+        if self.records.contains_key(&record.holder) {
+            return Err(Conflict::HolderHolds(record.holder));
+        }
+        let mut taken = Vec::with_capacity(record.addresses.len());
+        for address in record.addresses.iter().map(|assigned| assigned.address.ip()) {
+            if self.is_held(address) || taken.contains(&address) {
+                return Err(Conflict::AddressHeld { address, holder: record.holder });
+            }
+            taken.push(address);
+        }
+        for address in taken {
+            self.of_mut(Family::of(address)).hold(number(address));
+        }
+        self.records.insert(record.holder.clone(), record);
+        Ok(())
+    }
+
+    fn release(&mut self, holder: &Holder, at: Timestamp) {
+        let Some(record) = self.records.remove(holder) else { return };
+        for assigned in record.addresses {
+            self.retire(assigned.address.ip(), at);
+        }
+    }
+
+    fn retire(&mut self, address: IpAddr, at: Timestamp) {
+        self.frees += 1;
+        let place = self.frees;
+        self.of_mut(Family::of(address)).retire(number(address), at, place);
+    }
+
+    fn of(&self, family: Family) -> &Addresses {
+        match family {
+            Family::V4 => &self.v4,
+            Family::V6 => &self.v6,
+        }
+    }
+
+    fn of_mut(&mut self, family: Family) -> &mut Addresses {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+}
+
+impl Addresses {
+    fn is_held(&self, address: u128) -> bool {
+        self.used.contains(address) && !self.places.contains_key(&address)
+    }
+
+    fn hold(&mut self, address: u128) {
+        self.used.insert(address);
+        if let Some(place) = self.places.remove(&address) {
+            self.order.remove(&place);
+        }
+    }
+
+    fn retire(&mut self, address: u128, at: Timestamp, place: u64) {
+        self.used.insert(address);
+        if let Some(former) = self.places.insert(address, place) {
+            self.order.remove(&former);
+        }
+        self.order.insert(place, Freed { address, at });
+        if self.order.len() > REMEMBERED {
+            self.forget_longest_free();
+        }
+    }
+
+    fn forget_longest_free(&mut self) {
+        if let Some((_, freed)) = self.order.pop_first() {
+            self.places.remove(&freed.address);
+            self.used.remove(freed.address);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `flock` with an end to the waiting.
+//!
+//! The kernel frees the lock when its holder dies, however it dies, so there is no stale lock to break.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::store::local::{Error, io_error};
+
+/// A process that holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its name, where `/proc` has it.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "{name} (process {})", self.pid),
+            None => write!(f, "process {}", self.pid),
+        }
+    }
+}
+
+/// Whether others may hold the lock at the same time.
+#[derive(Clone, Copy)]
+enum Kind {
+    Exclusive,
+    Shared,
+}
+
+/// Takes the lock alone, making its file where there is none. It is held until the file is dropped.
+pub(super) fn exclusive(path: &Path, timeout: Duration) -> Result<File, Error> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    acquire(file.map_err(io_error("open", path))?, Kind::Exclusive, path, timeout)
+}
+
+/// Takes the lock together with other readers; `None` where there is no lock and so nothing was ever written.
+pub(super) fn shared(path: &Path, timeout: Duration) -> Result<Option<File>, Error> {
+    match File::open(path) {
+        Ok(file) => acquire(file, Kind::Shared, path, timeout).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("open", path)(error)),
+    }
+}
+
+fn acquire(file: File, kind: Kind, path: &Path, timeout: Duration) -> Result<File, Error> {
+    let free = match kind {
+        Kind::Exclusive => file.try_lock(),
+        Kind::Shared => file.try_lock_shared(),
+    };
+    match free {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => wait(file, kind, path, timeout),
+        Err(TryLockError::Error(error)) => Err(io_error("lock", path)(error)),
+    }
+}
+
+/// Waits in a thread of its own, because `flock` has no deadline and polling would make the last of many processes
+/// wait for its turn to look. A thread that gets the lock too late finds nobody to give it to, and so gives it back.
+fn wait(file: File, kind: Kind, path: &Path, timeout: Duration) -> Result<File, Error> {
+    let inode = file.metadata().map_err(io_error("inspect", path))?.ino();
+    let (locked, waiting) = mpsc::sync_channel(0);
+    let waiter = thread::Builder::new().name("lease lock".into()).stack_size(64 * 1024);
+    let blocking = move || {
+        let result = match kind {
+            Kind::Exclusive => file.lock(),
+            Kind::Shared => file.lock_shared(),
+        };
+        drop(locked.send(result.map(|()| file)));
+    };
+    drop(waiter.spawn(blocking).map_err(io_error("wait for", path))?);
+    match waiting.recv_timeout(timeout) {
+        Ok(result) => result.map_err(io_error("lock", path)),
+        Err(_) => Err(Error::Locked { path: path.into(), timeout, holder: holder_of(inode) }),
+    }
+}
+
+fn holder_of(inode: u64) -> Option<Process> {
+    let pid = find_holder(&fs::read_to_string("/proc/locks").ok()?, inode)?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    Some(Process { pid, name: name.map(|name| name.trim_end().into()) })
+}
+
+/// Lines are `1: FLOCK  ADVISORY  WRITE 708 00:13:1021 0 EOF`; a waiter's has `->` after the number (proc_locks(5)).
+fn find_holder(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let is_held = fields.next()? == "FLOCK";
+        let pid = fields.nth(2)?.parse().ok()?;
+        let named: u64 = fields.next()?.rsplit(':').next()?.parse().ok()?;
+        (is_held && named == inode && pid != 0).then_some(pid)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_found_by_inode_and_waiters_are_not_it() {
+        let locks = "1: -> FLOCK  ADVISORY  WRITE 12 00:13:77 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 13 00:13:77 0 EOF\n\
+                     3: FLOCK  ADVISORY  READ 14 00:13:78 0 EOF\n\
+                     4: FLOCK  ADVISORY  WRITE 708 00:13:77 0 EOF\n";
+        assert_eq!(find_holder(locks, 77), Some(708));
+        assert_eq!(find_holder(locks, 79), None);
+    }
+
+    #[test]
+    fn waiting_ends_at_the_timeout_and_names_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = exclusive(&path, Duration::ZERO).unwrap();
+        let Err(Error::Locked { holder, .. }) = exclusive(&path, Duration::from_millis(20)) else {
+            panic!("two own the lock");
+        };
+        assert_eq!(holder.map(|process| process.pid), Some(std::process::id()));
+        drop(held);
+        exclusive(&path, Duration::from_secs(5)).expect("a free lock is taken, late waiters give it back");
+    }
+
+    #[test]
+    fn readers_share_and_a_writer_waits_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(shared(&path, Duration::ZERO).unwrap().is_none(), "reading makes no file");
+        drop(exclusive(&path, Duration::ZERO).unwrap());
+        let one = shared(&path, Duration::ZERO).unwrap();
+        let two = shared(&path, Duration::ZERO).unwrap();
+        assert!(exclusive(&path, Duration::from_millis(5)).is_err());
+        drop((one, two));
+        exclusive(&path, Duration::from_secs(5)).unwrap();
+    }
+}

@@ -1,0 +1,235 @@
+//! The log of leases, byte by byte.
+//!
+//! The log is UTF-8 text. The first line is the header; each further line is one transaction:
+//!
+//! ```text
+//! weft-ipam leases 1
+//! 5c4c3b1d + 1764000000000000000 10.244.0.2/24@10.244.0.1,fd00::2/64@fd00::1 3f2a9c eth0 {"pod":{…},"netns":{…},"boot":"…"}
+//! 0d2e11aa - 1764000001000000000 3f2a9c eth0
+//! 77ab01c9 ~ 1764000001000000000 10.244.0.9
+//! ```
+//!
+//! | part | bytes |
+//! |---|---|
+//! | header | `weft-ipam leases `, the format's number in decimal, `\n` |
+//! | line | checksum, a space, changes joined by `\t` (0x09), `\n` (0x0a) |
+//! | checksum | CRC-32 (IEEE) of everything between its space and the `\n`, as eight lower-case hexadecimal digits |
+//! | grant | `+ ` time ` ` addresses ` ` container ` ` interface ` ` detail |
+//! | release | `- ` time ` ` container ` ` interface |
+//! | retire | `~ ` time ` ` address: it is free, and the last in the order of reuse |
+//! | time | nanoseconds since 1970 in decimal |
+//! | addresses | one or more of address `/` prefix length, then `@` gateway where there is one; joined by `,` |
+//! | detail | a JSON object without line breaks and tabs: `pod` {`namespace`, `name`, `uid`}, `netns` {`path`, `inode`}, `boot`; each may be absent, others are to be ignored |
+//!
+//! The names obey the rules of [`Attachment`](crate::lease::Attachment), so they have no white space; JSON writes line
+//! breaks, tabs and NUL bytes as escapes. So `\n` ends a line and nothing else does, and no byte is ever 0.
+//!
+//! A line is *unfinished* when it is the last one and has no `\n`, or has a NUL byte in it: a file system that lost power
+//! may have the length of a write and not its bytes. Everything else that is not as above is *damage*.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::str::Split;
+
+use ipnetwork::IpNetwork;
+
+use crate::lease::{Assigned, Holder, Record, Timestamp};
+use crate::state::{Change, Conflict, State};
+use crate::store::local::Error;
+
+/// What every log begins with, whatever its format.
+pub const MAGIC: &str = "weft-ipam leases ";
+
+/// The format this release writes.
+pub const FORMAT: u32 = 1;
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    /// The checksum says that the line is not what was written.
+    #[error("the line does not match its checksum")]
+    Checksum,
+    /// The checksum is right, but this release cannot read the line.
+    #[error("the line is whole, but {0:?} in it cannot be read")]
+    Unreadable(String),
+}
+
+/// Where a line is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    offset: u64,
+    line: u64,
+}
+
+/// Goes through a log, or the rest of one, transaction by transaction.
+pub(super) struct Lines<'a> {
+    rest: &'a [u8],
+    offset: u64,
+    number: u64,
+}
+
+/// A log of nothing but `state`.
+pub(super) fn snapshot(state: &State) -> String {
+    let mut text = format!("{MAGIC}{FORMAT}\n");
+    let mut records: Vec<_> = state.records().collect();
+    records.sort_by_key(|record| record.since);
+    for (address, at) in state.freed() {
+        text.push_str(&transaction(&[Change::Retire { address, at }]));
+    }
+    for record in records {
+        push_line(&mut text, &grant(record));
+    }
+    text
+}
+
+/// The line of one transaction.
+pub(super) fn transaction(changes: &[Change]) -> String {
+    let fields: Vec<String> = changes.iter().map(encode).collect();
+    let mut line = String::new();
+    push_line(&mut line, &fields.join("\t"));
+    line
+}
+
+fn push_line(text: &mut String, payload: &str) {
+    text.push_str(&format!("{:08x} {payload}\n", crc32fast::hash(payload.as_bytes())));
+}
+
+fn encode(change: &Change) -> String {
+    match change {
+        Change::Grant(record) => grant(record),
+        Change::Release { holder, at } => format!("- {} {} {}", at.0, holder.container, holder.ifname),
+        Change::Retire { address, at } => format!("~ {} {address}", at.0),
+    }
+}
+
+fn grant(record: &Record) -> String {
+    let addresses: Vec<String> = record.addresses.iter().map(assigned).collect();
+    let (since, addresses, holder) = (record.since.0, addresses.join(","), &record.holder);
+    format!("+ {since} {addresses} {} {} {}", holder.container, holder.ifname, record.detail)
+}
+
+fn assigned(assigned: &Assigned) -> String {
+    match assigned.gateway {
+        Some(gateway) => format!("{}@{gateway}", assigned.address),
+        None => assigned.address.to_string(),
+    }
+}
+
+impl Position {
+    pub(super) fn contradiction(self, path: &Path, source: Conflict) -> Error {
+        Error::Contradiction { path: path.into(), offset: self.offset, line: self.line, source }
+    }
+
+    fn damaged(self, path: &Path, source: Flaw) -> Error {
+        Error::Damaged { path: path.into(), offset: self.offset, line: self.line, source }
+    }
+}
+
+impl<'a> Lines<'a> {
+    /// The part of a log that begins at `offset`, after `number` lines.
+    pub(super) fn new(rest: &'a [u8], offset: u64, number: u64) -> Self {
+        Self { rest, offset, number }
+    }
+
+    /// Where the next line begins: everything before it is whole.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// How many lines are before it, the header included.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Takes the header, where the log begins here. A header that is not finished is left where it is.
+    pub(super) fn check_header(&mut self, path: &Path) -> Result<(), Error> {
+        let header = format!("{MAGIC}{FORMAT}\n");
+        if self.offset > 0 || header.as_bytes().starts_with(self.rest) && self.rest.len() < header.len() {
+            return Ok(());
+        }
+        let line = self.peek_line().ok_or_else(|| Error::Foreign { path: path.into() })?;
+        let version = line.strip_prefix(MAGIC.as_bytes()).and_then(|text| str::from_utf8(text).ok());
+        match version.and_then(|text| text.parse().ok()) {
+            Some(FORMAT) => self.advance(line.len() + 1),
+            Some(found) if found > FORMAT => return Err(Error::Newer { path: path.into(), found }),
+            _ => return Err(Error::Foreign { path: path.into() }),
+        }
+        Ok(())
+    }
+
+    /// The next transaction, or `None` at the end and before an unfinished one.
+    pub(super) fn next_transaction(&mut self, path: &Path) -> Result<Option<(Position, Vec<Change>)>, Error> {
+        let Some(line) = self.peek_line().filter(|_| self.offset > 0) else { return Ok(None) };
+        let position = Position { offset: self.offset, line: self.number + 1 };
+        match decode(line) {
+            Ok(changes) => {
+                self.advance(line.len() + 1);
+                Ok(Some((position, changes)))
+            }
+            Err(_) if line.len() + 1 == self.rest.len() && line.contains(&0) => Ok(None),
+            Err(flaw) => Err(position.damaged(path, flaw)),
+        }
+    }
+
+    fn peek_line(&self) -> Option<&'a [u8]> {
+        let end = self.rest.iter().position(|byte| *byte == b'\n')?;
+        self.rest.get(..end)
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+        self.offset += bytes as u64;
+        self.number += 1;
+    }
+}
+
+fn decode(line: &[u8]) -> Result<Vec<Change>, Flaw> {
+    let text = str::from_utf8(line).map_err(|_| Flaw::Checksum)?;
+    let (checksum, payload) = text.split_once(' ').ok_or(Flaw::Checksum)?;
+    if !matches_checksum(checksum, payload) {
+        return Err(Flaw::Checksum);
+    }
+    let unreadable = |change: &str| Flaw::Unreadable(change.to_owned());
+    payload.split('\t').map(|change| parse(change).ok_or_else(|| unreadable(change))).collect()
+}
+
+fn matches_checksum(checksum: &str, payload: &str) -> bool {
+    let is_canonical =
+        checksum.len() == 8 && !checksum.contains(|c: char| c.is_ascii_uppercase() || c == '+');
+    is_canonical && u32::from_str_radix(checksum, 16) == Ok(crc32fast::hash(payload.as_bytes()))
+}
+
+fn parse(change: &str) -> Option<Change> {
+    let (kind, rest) = change.split_once(' ')?;
+    let (time, rest) = rest.split_once(' ')?;
+    let at = Timestamp(time.parse().ok()?);
+    match kind {
+        "+" => parse_grant(at, rest),
+        "-" => Some(Change::Release { holder: parse_holder(&mut rest.split(' '))?, at }),
+        "~" => Some(Change::Retire { address: rest.parse().ok()?, at }),
+        _ => None,
+    }
+}
+
+fn parse_grant(since: Timestamp, rest: &str) -> Option<Change> {
+    let (addresses, rest) = rest.split_once(' ')?;
+    let (container, rest) = rest.split_once(' ')?;
+    let (ifname, detail) = rest.split_once(' ')?;
+    let holder = Holder { container: container.into(), ifname: ifname.into() };
+    let addresses = addresses.split(',').map(parse_assigned).collect::<Option<_>>()?;
+    Some(Change::Grant(Record { holder, addresses, since, detail: detail.into() }))
+}
+
+fn parse_holder(fields: &mut Split<'_, char>) -> Option<Holder> {
+    Some(Holder { container: fields.next()?.into(), ifname: fields.next()?.into() })
+}
+
+fn parse_assigned(text: &str) -> Option<Assigned> {
+    let (address, gateway) = match text.split_once('@') {
+        Some((address, gateway)) => (address, Some(gateway.parse::<IpAddr>().ok()?)),
+        None => (text, None),
+    };
+    let (address, prefix) = address.split_once('/')?;
+    let address = IpNetwork::new(address.parse().ok()?, prefix.parse().ok()?).ok()?;
+    Some(Assigned { address, gateway })
+}
