@@ -64,10 +64,10 @@ impl Error {
         Self { details: details.into(), ..self }
     }
 
-    /// The document that the specification asks for. Runtimes commonly show only `msg`, so it carries the details too.
+    /// The document that the specification asks for. libcni shows it as `msg; details`.
     #[must_use]
     pub fn to_json(&self, version: Version) -> Value {
-        let (code, msg, version) = (self.code.0, self.to_string(), version.as_str());
+        let (code, msg, version) = (self.code.0, &self.msg, version.as_str());
         if self.details.is_empty() {
             json!({ "cniVersion": version, "code": code, "msg": msg })
         } else {
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(error.details, "device busy");
         assert_eq!(
             error.to_json(Version::V0_4_0),
-            json!({"cniVersion": "0.4.0", "code": 5, "msg": "cannot add the address: device busy", "details": "device busy"})
+            json!({"cniVersion": "0.4.0", "code": 5, "msg": "cannot add the address", "details": "device busy"})
         );
     }
 }
