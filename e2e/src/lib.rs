@@ -1,1 +1,9 @@
-//! Weft on real parts: containerd, runc, Envoy, several hosts in namespaces
+//! stub
+pub mod binaries;
+pub mod cni;
+pub mod error;
+pub mod inventory;
+pub mod node;
+pub mod pod;
+pub mod process;
+pub mod wait;

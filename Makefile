@@ -1,0 +1,49 @@
+# The front door. `make help` lists what is here; CI calls these targets and nothing else.
+
+# The static binaries that a node gets, all from one build.
+SHIPPED := weft-cni weft-ipam weft-sidecar weft-node
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+OUT := $(or $(CARGO_TARGET_DIR),target)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench fmt lint clean setup envoy
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## the static binaries, in target/release
+	cargo build --config .cargo/static.toml --target $(TARGET) --release --locked $(addprefix -p ,$(SHIPPED))
+	@mkdir -p $(OUT)/release
+	@for name in $(SHIPPED); do \
+		built=$(OUT)/$(TARGET)/release/$$name; \
+		[ ! -e $$built ] || ln -f $$built $(OUT)/release/$$name; \
+	done
+
+demo: setup envoy build ## three pods, an Envoy, and a route that is edited while it serves
+	@scripts/demo
+
+test: setup envoy build ## every test, those on containerd and Envoy included
+	cargo test --workspace --locked
+
+bench: setup build ## ADD and DEL against the reference plugins, side by side
+	@scripts/bench
+
+fmt: ## format the tree
+	cargo fmt --all
+
+lint: setup ## formatting, lints, documentation, licences; warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
+	else echo "lint: cargo-deny is not installed, so deny.toml was not checked"; fi
+
+clean: ## remove what was built
+	cargo clean
+
+# System packages and the pinned Envoy: silent where they are there already.
+setup:
+	@scripts/setup
+
+envoy: setup
+	@scripts/envoy >/dev/null
