@@ -1,9 +1,12 @@
 //! Reserving and releasing: the pure parts and a store, put together for a plugin.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use weft_cni_spec::Code;
 
 use crate::alloc;
 use crate::lease::{Attachment, Holder, Lease, NetnsIdentity, Pod, Record, Timestamp};
@@ -30,7 +33,7 @@ pub struct Request {
 pub struct Ipam {
     network: String,
     store: Arc<dyn Store>,
-    boot_id: Option<String>,
+    boot_id: fn() -> Option<String>,
     clock: fn() -> SystemTime,
 }
 
@@ -99,6 +102,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The code that a plugin answers with (SPEC.md, "Error"). From 100 on codes are Weft's own: 100 is an ADD for an
+    /// attachment that has addresses already.
+    pub fn code(&self) -> Code {
+        use crate::store::local::Error as Local;
+        match self {
+            Self::AlreadyHeld { .. } => Code(100),
+            // Both pass as soon as another pod goes away, and runtimes try again.
+            Self::Alloc(alloc::Error::Exhausted { .. } | alloc::Error::Taken { .. }) => Code::TRY_AGAIN,
+            Self::Store(store::Error::Local(Local::Locked { .. })) => Code::TRY_AGAIN,
+            Self::Alloc(_) | Self::OtherNetwork { .. } => Code::INVALID_CONFIG,
+            Self::Store(store::Error::Local(Local::Name(_))) => Code::INVALID_CONFIG,
+            Self::Store(_) | Self::Encode { .. } | Self::Decode { .. } => Code::IO,
+        }
+    }
+}
+
 impl From<local::Error> for Error {
     fn from(error: local::Error) -> Self {
         Self::Store(error.into())
@@ -116,14 +136,17 @@ impl Ipam {
     /// The leases of `network` in the node-local store below `dir`. This costs nothing: files are opened at the first use.
     pub fn open(network: &str, dir: &Path) -> Result<Self, Error> {
         let store = LocalStore::new(dir, network)?;
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-        let boot_id = boot_id.map(|id| id.trim_end().to_owned());
-        Ok(Self { network: network.into(), store: Arc::new(store), boot_id, clock: SystemTime::now })
+        Ok(Self {
+            network: network.into(),
+            store: Arc::new(store),
+            boot_id: this_boot,
+            clock: SystemTime::now,
+        })
     }
 
     /// The leases of `network` in `store`, with no boot id and with a clock of the caller's choice.
     pub fn with_store(network: &str, store: Arc<dyn Store>, clock: fn() -> SystemTime) -> Self {
-        Self { network: network.into(), store, boot_id: None, clock }
+        Self { network: network.into(), store, boot_id: || None, clock }
     }
 
     /// Takes one address from each set of `pool`, or none at all.
@@ -152,6 +175,29 @@ impl Ipam {
         record.map(|record| self.decode(&record)).transpose()
     }
 
+    /// Ends every lease but those of `valid`, in one transaction, and returns what they were.
+    pub fn retain(&self, valid: &[Attachment]) -> Result<Vec<Lease>, Error> {
+        valid.iter().try_for_each(|attachment| self.check_network(attachment))?;
+        let valid: HashSet<Holder> = valid.iter().map(Holder::from).collect();
+        let at = Timestamp::from((self.clock)());
+        let ended = transact(&*self.store, |state| {
+            let stale = state.records().filter(|record| !valid.contains(&record.holder));
+            let mut stale: Vec<Record> = stale.cloned().collect();
+            stale.sort_by_key(|record| record.since);
+            let end = |record: &Record| Change::Release { holder: record.holder.clone(), at };
+            let changes = stale.iter().map(end).collect();
+            Ok((stale, changes))
+        })?;
+        ended.iter().map(|record| self.decode(record)).collect()
+    }
+
+    /// Whether one more attachment would get its addresses.
+    pub fn check_room(&self, pool: &Pool) -> Result<(), Error> {
+        let choice = self.view(|state| Some(alloc::choose(state, pool, &[])))?;
+        choice.transpose()?;
+        Ok(())
+    }
+
     /// The lease of `attachment`.
     pub fn lookup(&self, attachment: &Attachment) -> Result<Option<Lease>, Error> {
         self.check_network(attachment)?;
@@ -178,7 +224,7 @@ impl Ipam {
             addresses: Vec::new(),
             pod: request.pod.clone(),
             netns: request.netns.clone(),
-            boot_id: self.boot_id.clone(),
+            boot_id: (self.boot_id)(),
             since: (self.clock)(),
         }
     }
@@ -269,7 +315,15 @@ fn transact<T>(
             Vec::new()
         }
     })?;
+    for notice in store.take_notices() {
+        eprintln!("weft-ipam: {notice}");
+    }
     outcome.expect("a store that succeeds has run the decision")
+}
+
+fn this_boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim_end().to_owned())
 }
 
 /// An error and its causes on one line.

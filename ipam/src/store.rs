@@ -18,6 +18,11 @@ pub trait Store: Debug + Send + Sync {
 
     /// Runs `look` on a state that some transaction has left behind, never on a part of one.
     fn read(&self, look: &mut dyn FnMut(&State)) -> Result<(), Error>;
+
+    /// What was put right, or could not be, since the last call, without a transaction failing for it: for the log.
+    fn take_notices(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Why a store could not do what it was asked.

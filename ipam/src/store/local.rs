@@ -16,7 +16,7 @@
 //!
 //! - **A transaction is one line, written by one `write` and covered by one checksum.** A process killed at any byte of it
 //!   leaves an unfinished line at the end of the log. Readers pass over it; the next writer, who holds the lock and so
-//!   knows that nobody is still writing, cuts it off and reports it through [`LocalStore::take_notices`].
+//!   knows that nobody is still writing, cuts it off and reports it through [`Store::take_notices`].
 //! - **Nothing else is ever cut.** A line that is whole but does not match its checksum is damage, not a crash: every
 //!   operation fails with the file and the offset, and the file stays as it is.
 //! - **A failed write changes nothing.** On a full disk the log is cut back to its former length, which needs no space.
@@ -59,18 +59,14 @@ pub struct LocalStore {
 }
 
 /// Something that was put right, or could not be, without the transaction failing for it.
-#[derive(Debug)]
-pub enum Notice {
-    /// A process ended in the middle of a transaction, which was therefore never answered. It was cut off.
-    Cut {
-        /// The log.
-        path: PathBuf,
-        /// Where the unfinished transaction began.
-        offset: u64,
-        /// How much of it was there.
-        bytes: u64,
-    },
-    /// The log could not be rewritten to a shorter one; it grows until that succeeds.
+#[derive(Debug, thiserror::Error)]
+enum Notice {
+    #[error(
+        "cut {bytes} bytes from byte {offset} of {}: a process ended in the middle of a transaction, which \
+         was never answered", path.display()
+    )]
+    Cut { path: PathBuf, offset: u64, bytes: u64 },
+    #[error("the log goes on growing: {}", crate::chain(.0))]
     NotCompacted(Error),
 }
 
@@ -179,11 +175,6 @@ impl LocalStore {
         Self { timeout, ..self }
     }
 
-    /// What was put right since the last call.
-    pub fn take_notices(&self) -> Vec<Notice> {
-        std::mem::take(&mut self.inner().notices)
-    }
-
     /// A panic in a transaction leaves `log` empty, so what it was about is read again.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -234,6 +225,10 @@ impl Store for LocalStore {
             None => look(&State::default()),
         }
         Ok(())
+    }
+
+    fn take_notices(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner().notices).iter().map(Notice::to_string).collect()
     }
 }
 
