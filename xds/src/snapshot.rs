@@ -213,7 +213,7 @@ fn naming_mistake(type_url: &TypeUrl, resource: &Resource) -> Option<Mistake> {
         return Some(Mistake::ReservedName { type_url, name });
     }
     let inner = inner_name(&type_url, resource.body())?;
-    (inner != *name).then(|| Mistake::NameMismatch { type_url, name, inner })
+    (inner != *name).then_some(Mistake::NameMismatch { type_url, name, inner })
 }
 
 /// The name a message gives itself. The five types that clients look up by name all keep it in field 1, which
@@ -224,12 +224,17 @@ fn inner_name(type_url: &TypeUrl, body: &[u8]) -> Option<String> {
         #[prost(string, tag = "1")]
         name: String,
     }
-    let named =
-        [TypeUrl::CLUSTER, TypeUrl::ENDPOINT, TypeUrl::SECRET, TypeUrl::LISTENER, TypeUrl::ROUTE];
+    let named = [TypeUrl::CLUSTER, TypeUrl::ENDPOINT, TypeUrl::SECRET, TypeUrl::LISTENER, TypeUrl::ROUTE];
     let named = named.contains(type_url).then(|| <Named as prost::Message>::decode(body).ok());
     named.flatten().map(|named| named.name)
 }
 
 fn list(mistakes: &[Mistake]) -> String {
-    mistakes.iter().map(ToString::to_string).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join("; ")
+    mistakes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>()
+        .join("; ")
 }
