@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -31,7 +32,8 @@ pub struct Reply {
 impl Reply {
     /// The document on stdout.
     pub fn json(&self) -> Result<Value> {
-        let not_json = |_error| Error::Shape { what: "a plugin's stdout".to_owned(), text: self.stdout.clone() };
+        let not_json =
+            |_error| Error::Shape { what: "a plugin's stdout".to_owned(), text: self.stdout.clone() };
         serde_json::from_str(&self.stdout).map_err(not_json)
     }
 }
@@ -71,7 +73,10 @@ pub fn call(node: &Node, plugin: &Path, env: &[(&str, OsString)], stdin: &str) -
 
 fn exec(plugin: &Path, env: &[(&str, OsString)], stdin: &str) -> std::io::Result<Reply> {
     let mut command = Command::new(plugin);
-    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(env.iter().map(|(key, value)| (key, value)));
+    command
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .envs(env.iter().map(|(key, value)| (key, value)));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut pipe) = child.stdin.take() {
         // A plugin need not read it (VERSION), and may be gone before it is written.
@@ -174,14 +179,23 @@ impl Network {
 
     /// DEL: the plugins backwards. `result` is what ADD returned, or null when the runtime has lost it.
     pub fn del(&self, node: &Node, attachment: &Attachment, result: &Value) -> Result<()> {
-        self.plugins().rev().try_for_each(|plugin| self.exec(node, "DEL", plugin, attachment, result).map(drop))
+        self.plugins()
+            .rev()
+            .try_for_each(|plugin| self.exec(node, "DEL", plugin, attachment, result).map(drop))
     }
 
     fn plugins(&self) -> impl DoubleEndedIterator<Item = &Value> {
         self.list.get("plugins").and_then(Value::as_array).into_iter().flatten()
     }
 
-    fn exec(&self, node: &Node, command: &str, plugin: &Value, to: &Attachment, previous: &Value) -> Result<Reply> {
+    fn exec(
+        &self,
+        node: &Node,
+        command: &str,
+        plugin: &Value,
+        to: &Attachment,
+        previous: &Value,
+    ) -> Result<Reply> {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
         let binary = self.find(kind)?;
         let stdin = self.config_of(plugin, to, previous).to_string();
@@ -199,19 +213,19 @@ impl Network {
 
     /// libcni's `buildOneConfig` and `injectRuntimeConfig`.
     fn config_of(&self, plugin: &Value, to: &Attachment, previous: &Value) -> Value {
-        let mut config = plugin.clone();
+        let mut config = plugin.as_object().cloned().unwrap_or_default();
         for key in ["cniVersion", "name"] {
-            config[key] = self.list.get(key).cloned().unwrap_or_default();
+            config.insert(key.to_owned(), self.list.get(key).cloned().unwrap_or_default());
         }
         if !previous.is_null() {
-            config["prevResult"] = previous.clone();
+            config.insert("prevResult".to_owned(), previous.clone());
         }
         let asked = |key: &String| plugin.pointer(&format!("/capabilities/{key}")) == Some(&Value::Bool(true));
         let share: Map<_, _> = to.runtime_config.clone().into_iter().filter(|(key, _)| asked(key)).collect();
         if !share.is_empty() {
-            config["runtimeConfig"] = share.into();
+            config.insert("runtimeConfig".to_owned(), share.into());
         }
-        config
+        config.into()
     }
 
     fn environment(&self, command: &str, to: &Attachment) -> Vec<(&'static str, OsString)> {
@@ -227,6 +241,13 @@ impl Network {
     }
 }
 
+/// The nth address of a result, without its prefix length.
+pub fn address(result: &Value, nth: usize) -> Result<IpAddr> {
+    let text = result.pointer(&format!("/ips/{nth}/address")).and_then(Value::as_str).unwrap_or_default();
+    let address = text.split('/').next().unwrap_or_default().parse();
+    address.map_err(|_error| Error::Shape { what: "a CNI result".to_owned(), text: result.to_string() })
+}
+
 fn ranges(n: u8) -> Value {
     json!([[{ "subnet": format!("10.244.{n}.0/24") }], [{ "subnet": format!("fd00:10:244:{n:x}::/64") }]])
 }
@@ -239,7 +260,14 @@ fn refusal(plugin: &str, command: &str, reply: Reply) -> Refusal {
     let document = reply.json().unwrap_or_default();
     let text = |key: &str| document.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let code = document.get("code").and_then(Value::as_u64).unwrap_or_default();
-    Refusal { plugin: plugin.to_owned(), command: command.to_owned(), code, msg: text("msg"), details: text("details"), reply }
+    Refusal {
+        plugin: plugin.to_owned(),
+        command: command.to_owned(),
+        code,
+        msg: text("msg"),
+        details: text("details"),
+        reply,
+    }
 }
 
 #[cfg(test)]
@@ -262,7 +290,8 @@ mod tests {
             "cniVersion": "1.0.0", "name": "net",
             "plugins": [{ "type": "p", "capabilities": { "mac": true, "ips": false } }],
         }));
-        let asked = attachment().with("mac", json!("02::")).with("ips", json!(["10.0.0.9"])).with("dns", json!({}));
+        let asked =
+            attachment().with("mac", json!("02::")).with("ips", json!(["10.0.0.9"])).with("dns", json!({}));
         let plugin = &network.list["plugins"][0];
         let config = network.config_of(plugin, &asked, &json!({ "ips": [] }));
         assert_eq!(

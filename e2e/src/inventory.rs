@@ -24,7 +24,8 @@ impl Inventory {
         lines.extend(rows(node, "ip -j address", address)?.into_iter().flatten());
         for family in ["-4", "-6"] {
             lines.extend(rows(node, &format!("ip -j {family} route show table all"), route)?);
-            lines.extend(rows(node, &format!("ip -j {family} rule"), |rule| format!("rule {family} {rule}"))?);
+            lines
+                .extend(rows(node, &format!("ip -j {family} rule"), |rule| format!("rule {family} {rule}"))?);
             lines.extend(rows(node, &format!("ip -j {family} neighbour show nud permanent"), neighbour)?);
         }
         lines.extend(firewall(&json(node, "nft -j list ruleset")?));
@@ -65,7 +66,8 @@ fn json(node: &Node, command: &str) -> Result<Value> {
     let text = node.sh(command)?;
     // ip prints nothing at all for an empty IPv6 table.
     let text = if text.trim().is_empty() { "[]" } else { &text };
-    serde_json::from_str(text).map_err(|_not_json| Error::Shape { what: command.to_owned(), text: text.to_owned() })
+    serde_json::from_str(text)
+        .map_err(|_not_json| Error::Shape { what: command.to_owned(), text: text.to_owned() })
 }
 
 fn rows<T>(node: &Node, command: &str, row: impl Fn(&Value) -> T) -> Result<Vec<T>> {
@@ -82,7 +84,9 @@ fn address(link: &Value) -> Vec<String> {
     let name = text(link, "ifname");
     let all = link.get("addr_info").and_then(Value::as_array).into_iter().flatten();
     let lasting = all.filter(|address| text(address, "scope") != "link" || text(address, "family") == "inet");
-    lasting.map(|address| format!("address {name} {}/{}", text(address, "local"), text(address, "prefixlen"))).collect()
+    lasting
+        .map(|address| format!("address {name} {}/{}", text(address, "local"), text(address, "prefixlen")))
+        .collect()
 }
 
 fn route(route: &Value) -> String {

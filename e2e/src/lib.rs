@@ -1,9 +1,60 @@
-//! stub
+//! Weft on real parts: containerd, runc, Envoy, several hosts in namespaces.
+//!
+//! Everything a test needs to be a machine, a runtime and a user. Nothing here is linked with the code under test:
+//! the shipped binaries are run, and the kernel is looked at with the system's own tools.
+//!
+//! ```no_run
+//! use weft_e2e::{Attachment, Network, Node, Pod, Upstream, http};
+//!
+//! # fn main() -> weft_e2e::Result<()> {
+//! let node = Node::start()?;                                     // a machine of its own; gone when dropped
+//! let before = node.inventory()?;
+//! let network = Network::routed(0);                              // weft-cni, 10.244.0.0/24 and fd00:10:244::/64
+//! let (client, web) = (Pod::create(&node, "client")?, Pod::create(&node, "web")?);
+//! let attached = network.add(&node, &Attachment::of(&client))?;  // what containerd does
+//! let result = network.add(&node, &Attachment::of(&web))?;
+//!
+//! let _web = Upstream::start(&web, 8080, "web-v1")?;             // answers who it is and what it was asked
+//! let address = weft_e2e::cni::address(&result, 0)?;
+//! let answer = http::get(&client, (address, 8080).into(), "web.shop", "/cart", &[("x-canary", "1")])?;
+//! assert_eq!(answer.echo()?.name, "web-v1");
+//!
+//! network.del(&node, &Attachment::of(&client), &attached)?;
+//! network.del(&node, &Attachment::of(&web), &result)?;
+//! drop((client, web, _web));
+//! assert_eq!(before.diff(&node.inventory()?), [""; 0]);          // nothing is left
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **Programs.** [`Pod::spawn`] and [`Node::spawn`] keep a program running ([`Process`]: its log, signals, its end);
+//! [`Pod::sh`] and [`Node::sh`] run a command line to its end; [`Pod::run`] runs a closure on a thread inside.
+//! [`binaries::weft`] finds what `make build` has left. All of them see the node's files, not the host's `/run`:
+//! put what they should read below [`Node::dir`] with [`Node::write`], or change it inside [`Node::run`].
+//!
+//! **Envoy.** [`Envoy::start`] takes a bootstrap and returns when Envoy is `LIVE`; [`Client`] keeps one connection
+//! through it, which shows whether a change of configuration costs a request.
+//!
+//! **containerd.** [`Containerd::start`] takes a CNI configuration list; its calls are those of CRI.
+
 pub mod binaries;
 pub mod cni;
-pub mod error;
-pub mod inventory;
-pub mod node;
-pub mod pod;
-pub mod process;
+pub mod containerd;
+pub mod envoy;
+mod error;
+pub mod http;
+mod inventory;
+mod node;
+mod pod;
+mod process;
 pub mod wait;
+
+pub use cni::{Attachment, Network, Refusal, Reply};
+pub use containerd::{Containerd, Sandbox};
+pub use envoy::Envoy;
+pub use error::{Error, Result, chain};
+pub use http::{Answer, Client, Echo, Upstream};
+pub use inventory::Inventory;
+pub use node::{DIR, Node};
+pub use pod::{Pod, unpin};
+pub use process::{Process, output};

@@ -147,7 +147,8 @@ fn keep(ready: &Sender<Result<Namespaces>>, queue: &Receiver<Job>) {
 }
 
 fn leave_the_host() -> Result<Namespaces> {
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).doing(|| "make a node's namespaces".to_owned())?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
+        .doing(|| "make a node's namespaces".to_owned())?;
     remount("/", MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
     for dir in ["/run", "/var/lib"] {
         mount(Some("weft-node"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
@@ -161,7 +162,8 @@ fn leave_the_host() -> Result<Namespaces> {
 }
 
 fn remount(dir: &str, flags: MsFlags) -> Result<()> {
-    mount(None::<&str>, dir, None::<&str>, flags, None::<&str>).doing(|| format!("change the propagation of {dir}"))
+    mount(None::<&str>, dir, None::<&str>, flags, None::<&str>)
+        .doing(|| format!("change the propagation of {dir}"))
 }
 
 /// A descriptor of a namespace of the calling thread.

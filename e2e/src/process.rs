@@ -59,10 +59,13 @@ impl Process {
     }
 
     /// Waits until a line of the log satisfies `pick`, and returns what it picked from the first such line.
-    pub fn await_line<T>(&mut self, what: &str, limit: Duration, mut pick: impl FnMut(&str) -> Option<T>) -> Result<T> {
-        wait::until(what, limit, || {
-            self.log().lines().find_map(&mut pick).ok_or_else(|| self.last_words())
-        })
+    pub fn await_line<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut pick: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T> {
+        wait::until(what, limit, || self.log().lines().find_map(&mut pick).ok_or_else(|| self.last_words()))
     }
 
     /// Sends a signal.

@@ -10,12 +10,18 @@ use crate::error::{Error, Result};
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// Looks until there is something to see, and returns it. `look` says in its error what it saw instead.
-pub fn until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> std::result::Result<T, String>) -> Result<T> {
+pub fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> std::result::Result<T, String>,
+) -> Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         match look() {
             Ok(seen) => return Ok(seen),
-            Err(last) if Instant::now() >= deadline => return Err(Error::Deadline { what: what.to_owned(), limit, last }),
+            Err(last) if Instant::now() >= deadline => {
+                return Err(Error::Deadline { what: what.to_owned(), limit, last });
+            }
             Err(_) => std::thread::sleep(BETWEEN_LOOKS),
         }
     }

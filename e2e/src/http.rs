@@ -1,0 +1,210 @@
+//! HTTP/1.1 for pods: an upstream that says who it is and what it was asked, and a client that keeps its connection.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::SendRequest;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use crate::error::{Doing, Error, Result};
+use crate::pod::Pod;
+
+/// No answer of a test takes longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an [`Upstream`] says of itself and of the request it got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The upstream's name.
+    pub name: String,
+    /// The request's method.
+    pub method: String,
+    /// The request's path and query.
+    pub path: String,
+    /// The request's headers, with lower-case names; values of one name are joined by `, `.
+    pub headers: BTreeMap<String, String>,
+    /// The address the connection came from.
+    pub peer: SocketAddr,
+}
+
+/// An HTTP server in a pod that answers every request with status 200 and an [`Echo`] as JSON. It ends when dropped.
+#[derive(Debug)]
+pub struct Upstream {
+    port: u16,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Upstream {
+    /// Listens on `port` (0: any) of the pod, IPv4 and IPv6. It accepts connections when this returns.
+    pub fn start(pod: &Pod, port: u16, name: &str) -> Result<Self> {
+        let doing = || format!("listen on port {port} in {}", pod.name());
+        let listener = pod.run(|| std::net::TcpListener::bind(("::", port)))?.doing(doing)?;
+        listener.set_nonblocking(true).doing(doing)?;
+        let port = listener.local_addr().doing(doing)?.port();
+        let (stop, stopped) = oneshot::channel();
+        let (runtime, name) = (runtime()?, name.to_owned());
+        let thread = thread::spawn(move || {
+            // The server has no end of its own; the only one is `stopped`.
+            runtime.block_on(async {
+                tokio::select! { _ = stopped => (), _ = serve(listener, name) => () }
+            });
+        });
+        Ok(Self { port, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        drop(self.thread.take().map(thread::JoinHandle::join));
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: String,
+}
+
+impl Answer {
+    /// The body of an [`Upstream`].
+    pub fn echo(&self) -> Result<Echo> {
+        let text = || format!("{}: {}", self.status, self.body);
+        serde_json::from_str(&self.body)
+            .map_err(|_error| Error::Shape { what: "an answer".to_owned(), text: text() })
+    }
+}
+
+/// A client with one connection, opened in a pod's (or the node's) network and kept.
+#[derive(Debug)]
+pub struct Client {
+    to: SocketAddr,
+    runtime: Runtime,
+    sender: SendRequest<Empty<Bytes>>,
+}
+
+impl Client {
+    /// Connects from the calling thread's network: call it inside [`Pod::run`] or
+    /// [`Node::run`](crate::node::Node::run), or use [`Client::from`]. The client may then be used anywhere.
+    pub fn connect(to: SocketAddr) -> Result<Self> {
+        let runtime = runtime()?;
+        let doing = || format!("connect to {to}");
+        let sender = runtime.block_on(async {
+            let stream = timely(to, TcpStream::connect(to)).await?.doing(doing)?;
+            let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|source| Error::Http { to: to.to_string(), source })?;
+            // Its failure shows in the request that it carries.
+            tokio::spawn(async { drop(connection.await) });
+            Ok::<_, Error>(sender)
+        })?;
+        Ok(Self { to, runtime, sender })
+    }
+
+    /// Connects from a pod.
+    pub fn from(pod: &Pod, to: SocketAddr) -> Result<Self> {
+        pod.run(|| Self::connect(to))?
+    }
+
+    /// GET of `path`, with these headers. `host` becomes the authority.
+    pub fn get(&mut self, host: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        let mut request = Request::get(path).header("host", host);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let shape =
+            |error: hyper::http::Error| Error::Shape { what: error.to_string(), text: path.to_owned() };
+        let request = request.body(Empty::new()).map_err(shape)?;
+        let (to, sender) = (self.to, &mut self.sender);
+        self.runtime.block_on(async { timely(to, exchange(to, sender, request)).await? })
+    }
+}
+
+/// One GET on a connection of its own, from the pod.
+pub fn get(pod: &Pod, to: SocketAddr, host: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+    Client::from(pod, to)?.get(host, path, headers)
+}
+
+async fn exchange(
+    to: SocketAddr,
+    sender: &mut SendRequest<Empty<Bytes>>,
+    request: Request<Empty<Bytes>>,
+) -> Result<Answer> {
+    let failed = |source| Error::Http { to: to.to_string(), source };
+    sender.ready().await.map_err(failed)?;
+    let (head, body) = sender.send_request(request).await.map_err(failed)?.into_parts();
+    let body = body.collect().await.map_err(failed)?.to_bytes();
+    let body = String::from_utf8_lossy(&body).into_owned();
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+}
+
+async fn timely<T>(to: SocketAddr, work: impl Future<Output = T>) -> Result<T> {
+    let late = |_elapsed| Error::Deadline {
+        what: format!("an answer from {to}"),
+        limit: PATIENCE,
+        last: String::new(),
+    };
+    tokio::time::timeout(PATIENCE, work).await.map_err(late)
+}
+
+fn runtime() -> Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().doing(|| "start an async runtime".to_owned())
+}
+
+async fn serve(listener: std::net::TcpListener, name: String) -> std::io::Result<Infallible> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let name = name.clone();
+        let answer = service_fn(move |request| {
+            let echo = echo(&name, peer, &request);
+            async move { Ok::<_, Infallible>(echo) }
+        });
+        // A connection that breaks off concerns its peer alone.
+        tokio::spawn(async move {
+            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await)
+        });
+    }
+}
+
+fn echo(name: &str, peer: SocketAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let mut headers = BTreeMap::<String, String>::new();
+    for (key, value) in request.headers() {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        headers
+            .entry(key.to_string())
+            .and_modify(|known| *known = format!("{known}, {value}"))
+            .or_insert_with(|| value.into_owned());
+    }
+    let echo = Echo {
+        name: name.to_owned(),
+        method: request.method().to_string(),
+        path: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
+        headers,
+        peer,
+    };
+    Response::new(Full::from(serde_json::to_vec(&echo).unwrap_or_default()))
+}

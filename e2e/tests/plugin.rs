@@ -1,0 +1,354 @@
+//! The shipped `weft-cni`, with environment and stdin, as a runtime execs it.
+//!
+//! What every CNI plugin owes is asked of the reference plugins as well: a test that they fail asks for too much.
+
+#![cfg(test)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::thread;
+
+use serde_json::{Value, json};
+use weft_e2e::cni::{address, call};
+use weft_e2e::{Attachment, Error, Network, Node, Pod, Reply, Upstream, binaries, http};
+
+macro_rules! held_by_weft_cni_and_the_reference {
+    ($($property:ident,)*) => {
+        mod weft_cni { $(#[test] fn $property() { super::$property(&super::Network::routed(0)); })* }
+        mod reference { $(#[test] fn $property() { super::$property(&super::Network::reference(0)); })* }
+    };
+}
+
+held_by_weft_cni_and_the_reference! {
+    a_pod_reaches_pods_and_host_over_both_families,
+    a_pod_leaves_the_node_with_the_nodes_address,
+    check_accepts_what_add_made,
+    check_refuses_a_pod_that_has_lost_its_address,
+    check_refuses_a_pod_that_has_lost_its_default_route,
+    del_twice_succeeds,
+    del_of_an_unknown_container_succeeds,
+    del_without_a_namespace_frees_the_addresses,
+    an_interface_that_exists_is_refused_and_kept,
+    pods_that_start_at_once_get_addresses_of_their_own,
+}
+
+fn a_pod_reaches_pods_and_host_over_both_families(network: &Network) {
+    let node = Node::start().unwrap();
+    let [(one, a), (two, b)] = ["one", "two"].map(|name| attached(network, &node, name));
+    let _two = Upstream::start(&two, 8080, "two").unwrap();
+    let _one = Upstream::start(&one, 8080, "one").unwrap();
+    let host = Pod::at(&node, "/proc/thread-self/ns/net").unwrap();
+    let _host = Upstream::start(&host, 8080, "host").unwrap();
+    for family in 0..2 {
+        let [one_is, two_is] = [&a, &b].map(|result| address(result, family).unwrap());
+        assert_eq!(reached(&one, two_is), ("two".to_owned(), one_is));
+        assert_eq!(reached(&two, one_is), ("one".to_owned(), two_is));
+        assert_eq!(reached(&one, gateway(&a, family)), ("host".to_owned(), one_is));
+        assert_eq!(reached(&host, two_is).0, "two");
+    }
+}
+
+/// The internet knows a route to the node, and none to the pods.
+fn a_pod_leaves_the_node_with_the_nodes_address(network: &Network) {
+    let node = Node::start().unwrap();
+    let internet = internet(&node);
+    let _server = Upstream::start(&internet, 80, "internet").unwrap();
+    let (pod, _) = attached(network, &node, "pod");
+    for (server, node_is) in [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")] {
+        let echo = http::get(&pod, (ip(server), 80).into(), "test", "/", &[]).unwrap().echo().unwrap();
+        assert_eq!(echo.peer.ip().to_canonical(), ip(node_is));
+    }
+}
+
+fn check_accepts_what_add_made(network: &Network) {
+    let node = Node::start().unwrap();
+    let (pod, result) = attached(network, &node, "pod");
+    network.check(&node, &Attachment::of(&pod), &result).unwrap();
+}
+
+fn check_refuses_a_pod_that_has_lost_its_address(network: &Network) {
+    let node = Node::start().unwrap();
+    let (pod, result) = attached(network, &node, "pod");
+    pod.sh(&format!("ip address del {}/24 dev eth0", address(&result, 0).unwrap())).unwrap();
+    refused(network.check(&node, &Attachment::of(&pod), &result));
+}
+
+fn check_refuses_a_pod_that_has_lost_its_default_route(network: &Network) {
+    let node = Node::start().unwrap();
+    let (pod, result) = attached(network, &node, "pod");
+    pod.sh("ip -4 route del default").unwrap();
+    refused(network.check(&node, &Attachment::of(&pod), &result));
+}
+
+fn del_twice_succeeds(network: &Network) {
+    let node = Node::start().unwrap();
+    let (pod, result) = attached(network, &node, "pod");
+    network.del(&node, &Attachment::of(&pod), &result).unwrap();
+    network.del(&node, &Attachment::of(&pod), &result).unwrap();
+}
+
+fn del_of_an_unknown_container_succeeds(network: &Network) {
+    let node = Node::start().unwrap();
+    let pod = Pod::create(&node, "never-seen").unwrap();
+    network.del(&node, &Attachment::of(&pod), &Value::Null).unwrap();
+}
+
+/// After a reboot, or when the pod has died first: the runtime has no namespace to name.
+fn del_without_a_namespace_frees_the_addresses(network: &Network) {
+    let node = Node::start().unwrap();
+    let (pod, result) = attached(network, &node, "pod");
+    let mut attachment = Attachment::of(&pod);
+    drop(pod);
+    attachment.netns = "".into();
+    network.del(&node, &attachment, &result).unwrap();
+    let (_, again) = attached(network, &node, "pod");
+    assert_eq!(again["ips"].as_array().unwrap().len(), 2);
+}
+
+fn an_interface_that_exists_is_refused_and_kept(network: &Network) {
+    let node = Node::start().unwrap();
+    let (pod, result) = attached(network, &node, "pod");
+    let before = [
+        node.inventory().unwrap().to_string(),
+        pod.sh("ip -o address").unwrap(),
+        pod.sh("ip route").unwrap(),
+    ];
+    refused(network.add(&node, &Attachment::of(&pod)));
+    let now = [
+        node.inventory().unwrap().to_string(),
+        pod.sh("ip -o address").unwrap(),
+        pod.sh("ip route").unwrap(),
+    ];
+    assert_eq!(before, now);
+    network.check(&node, &Attachment::of(&pod), &result).unwrap();
+}
+
+fn pods_that_start_at_once_get_addresses_of_their_own(network: &Network) {
+    const PODS: usize = 20;
+    let node = Node::start().unwrap();
+    let pods: Vec<_> = (0..PODS).map(|n| Pod::create(&node, &format!("pod-{n}")).unwrap()).collect();
+    let results: Vec<_> = thread::scope(|scope| {
+        let adding: Vec<_> = pods
+            .iter()
+            .map(|pod| scope.spawn(|| network.add(&node, &Attachment::of(pod)).unwrap()))
+            .collect();
+        adding.into_iter().map(|adding| adding.join().unwrap()).collect()
+    });
+    for family in 0..2 {
+        let distinct: BTreeSet<_> = results.iter().map(|result| address(result, family).unwrap()).collect();
+        assert_eq!(distinct.len(), PODS);
+    }
+    thread::scope(|scope| {
+        for (pod, result) in pods.iter().zip(&results) {
+            scope.spawn(|| network.del(&node, &Attachment::of(pod), result).unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_routed_pod_has_one_way_out_and_waits_for_no_neighbour() {
+    let node = Node::start().unwrap();
+    let (pod, result) = attached(&Network::routed(0), &node, "pod");
+    for (family, (flag, prefix)) in [("-4", 24), ("-6", 64)].into_iter().enumerate() {
+        let (address, gateway) = (address(&result, family).unwrap(), gateway(&result, family));
+        let addresses = pod.sh(&format!("ip {flag} -o address show dev eth0 scope global")).unwrap();
+        assert!(addresses.contains(&format!("{address}/{prefix}")), "{addresses}");
+        assert!(!addresses.contains("tentative"), "{addresses}");
+        let routes = pod.sh(&format!("ip {flag} route show dev eth0")).unwrap();
+        assert!(routes.lines().any(|route| route.starts_with(&format!("default via {gateway}"))), "{routes}");
+        assert!(routes.lines().any(|route| route.starts_with(&gateway.to_string())), "{routes}");
+        assert!(!routes.contains(&format!("/{prefix}")), "{routes}");
+        let neighbours = pod.sh(&format!("ip {flag} neighbour show nud permanent dev eth0")).unwrap();
+        assert!(neighbours.starts_with(&gateway.to_string()), "{neighbours}");
+    }
+}
+
+#[test]
+fn a_routed_pod_is_one_link_two_routes_and_two_elements_on_the_node() {
+    let node = Node::start().unwrap();
+    let network = Network::routed(0);
+    let _first = attached(&network, &node, "first");
+    let before = node.inventory().unwrap();
+    let (_pod, result) = attached(&network, &node, "second");
+    let now = node.inventory().unwrap();
+    let diff = before.diff(&now);
+    let new = |part: &str| diff.iter().filter(|line| line.starts_with("+ ") && line.contains(part)).count();
+    assert_eq!(new("link "), 1, "{diff:#?}");
+    for family in 0..2 {
+        let address = address(&result, family).unwrap();
+        assert_eq!(new(&format!("route type unicast dst {address} ")), 1, "{diff:#?}");
+        assert_eq!(new(&format!("neighbour {address} ")), 1, "{diff:#?}");
+    }
+    assert!(
+        now.matching("link ").iter().any(|link| link.contains("second")),
+        "no alias names the owner: {now}"
+    );
+    assert_eq!(
+        diff.iter().filter(|line| line.contains("\"rule\"")).count(),
+        0,
+        "a pod is no rule: {diff:#?}"
+    );
+}
+
+#[test]
+fn nothing_is_left_after_the_last_pod() {
+    let node = Node::start().unwrap();
+    let network = Network::routed(0);
+    let before = node.inventory().unwrap();
+    let pods = ["one", "two", "three"].map(|name| attached(&network, &node, name));
+    for (pod, result) in &pods {
+        network.del(&node, &Attachment::of(pod), result).unwrap();
+    }
+    drop(pods);
+    assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
+}
+
+/// The runtime may have lost namespace and result; what is ours is found by container and interface alone.
+#[test]
+fn nothing_is_left_after_a_del_that_knows_only_the_container() {
+    let node = Node::start().unwrap();
+    let network = Network::routed(0);
+    let before = node.inventory().unwrap();
+    let (pod, _) = attached(&network, &node, "pod");
+    let mut attachment = Attachment::of(&pod);
+    attachment.netns = "".into();
+    network.del(&node, &attachment, &Value::Null).unwrap();
+    drop(pod);
+    assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
+}
+
+#[test]
+fn nothing_is_left_after_an_add_that_fails() {
+    let node = Node::start().unwrap();
+    let before = node.inventory().unwrap();
+    let pod = Pod::create(&node, "pod").unwrap();
+    pod.sh("ip link add eth0 type veth peer name other").unwrap();
+    refused(Network::routed(0).add(&node, &Attachment::of(&pod)));
+    drop(pod);
+    assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
+}
+
+#[test]
+fn every_version_of_the_spec_gets_its_own_result() {
+    let node = Node::start().unwrap();
+    for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let mut list = Network::routed(0).list().clone();
+        list["cniVersion"] = version.into();
+        let network = Network::new(list);
+        let (pod, result) = attached(&network, &node, "pod");
+        let attachment = Attachment::of(&pod);
+        assert_eq!(result["cniVersion"], version);
+        assert_eq!(result["ips"][0].get("version").is_some(), version.starts_with('0'), "{result}");
+        let interface = result["ips"][0]["interface"].as_u64().unwrap();
+        let interface = &result["interfaces"][usize::try_from(interface).unwrap()];
+        assert_eq!((&interface["name"], &interface["sandbox"]), (&json!("eth0"), &json!(pod.netns())));
+        assert_eq!(result["routes"].as_array().unwrap().len(), 2, "{result}");
+        if !version.starts_with("0.3") {
+            network.check(&node, &attachment, &result).unwrap();
+        }
+        network.del(&node, &attachment, &result).unwrap();
+    }
+}
+
+#[test]
+fn version_lists_every_version_that_is_served() {
+    let node = Node::start().unwrap();
+    let reply = raw(&node, &[("CNI_COMMAND", "VERSION")], r#"{"cniVersion":"1.0.0"}"#);
+    assert!(reply.status.success());
+    let versions = reply.json().unwrap()["supportedVersions"].clone();
+    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        assert!(versions.as_array().unwrap().contains(&version.into()), "{versions}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_call_has_the_code_of_the_spec() {
+    let node = Node::start().unwrap();
+    let good = config("1.0.0", "net");
+    let call: &[_] = &[("CNI_COMMAND", "ADD"), ID, NETNS, IFNAME, PATH];
+    let with = |changed: (&'static str, &'static str)| -> Vec<_> {
+        call.iter().map(|&pair| if pair.0 == changed.0 { changed } else { pair }).collect()
+    };
+    let cases: [(&str, Vec<(&str, &str)>, String, u64); 12] = [
+        ("a variable is missing", vec![("CNI_COMMAND", "ADD"), NETNS, IFNAME, PATH], good.clone(), 4),
+        ("an unknown verb", with(("CNI_COMMAND", "MEND")), good.clone(), 4),
+        ("a container id with a slash", with(("CNI_CONTAINERID", "a/b")), good.clone(), 4),
+        ("an interface name that is too long", with(("CNI_IFNAME", "sixteen-letters-")), good.clone(), 4),
+        ("the plugin's own namespace", with(("CNI_NETNS", "/proc/self/ns/net")), good.clone(), 8),
+        ("no JSON", call.to_vec(), "{".to_owned(), 6),
+        ("no name", call.to_vec(), config("1.0.0", ""), 7),
+        ("a version that is no version", call.to_vec(), config("one", "net"), 6),
+        ("a version of the future", call.to_vec(), config("9.0.0", "net"), 1),
+        ("CHECK before it was invented", with(("CNI_COMMAND", "CHECK")), config("0.3.1", "net"), 1),
+        ("GC before it was invented", with(("CNI_COMMAND", "GC")), config("1.0.0", "net"), 1),
+        ("STATUS before it was invented", with(("CNI_COMMAND", "STATUS")), config("1.0.0", "net"), 1),
+    ];
+    let before = node.inventory().unwrap();
+    for (what, env, stdin, code) in cases {
+        let reply = raw(&node, &env, &stdin);
+        let document = reply.json().unwrap_or_else(|error| panic!("{what}: {error}\n{}", reply.stderr));
+        assert_eq!(reply.status.code(), Some(1), "{what}");
+        assert_eq!(document["code"], code, "{what}: {document}");
+        assert!(!document["msg"].as_str().unwrap().is_empty(), "{what}: {document}");
+        assert!(document["cniVersion"].is_string(), "{what}: {document}");
+    }
+    assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
+}
+
+const ID: (&str, &str) = ("CNI_CONTAINERID", "c1");
+const NETNS: (&str, &str) = ("CNI_NETNS", "/run/netns/nowhere");
+const IFNAME: (&str, &str) = ("CNI_IFNAME", "eth0");
+const PATH: (&str, &str) = ("CNI_PATH", "/nowhere");
+
+fn config(version: &str, name: &str) -> String {
+    let ipam = json!({ "type": "weft-ipam", "ranges": [[{ "subnet": "10.0.0.0/24" }]] });
+    json!({ "cniVersion": version, "name": name, "type": "weft-cni", "ipam": ipam }).to_string()
+}
+
+fn raw(node: &Node, env: &[(&'static str, &str)], stdin: &str) -> Reply {
+    let env: Vec<_> = env.iter().map(|(key, value)| (*key, OsString::from(value))).collect();
+    call(node, &binaries::weft("weft-cni").unwrap(), &env, stdin).unwrap()
+}
+
+fn attached(network: &Network, node: &Node, name: &str) -> (Pod, Value) {
+    let pod = Pod::create(node, name).unwrap();
+    let result = network.add(node, &Attachment::of(&pod)).unwrap();
+    (pod, result)
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(outcome: Result<T, Error>) {
+    match outcome {
+        Err(Error::Plugin(refusal)) => assert!(refusal.code > 0, "{refusal}"),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// Who answered, and whom it saw.
+#[track_caller]
+fn reached(from: &Pod, to: IpAddr) -> (String, IpAddr) {
+    let echo = http::get(from, (to, 8080).into(), "test", "/", &[]).unwrap().echo().unwrap();
+    (echo.name, echo.peer.ip().to_canonical())
+}
+
+fn gateway(result: &Value, family: usize) -> IpAddr {
+    ip(result["ips"][family]["gateway"].as_str().unwrap())
+}
+
+/// A network behind the node that knows the node, and nothing of its pods.
+fn internet(node: &Node) -> Pod {
+    let internet = Pod::create(node, "internet").unwrap();
+    node.sh("ip link add uplink type veth peer name eth0 netns internet").unwrap();
+    let host = Pod::at(node, "/proc/thread-self/ns/net").unwrap();
+    for (end, link, number) in [(&host, "uplink", 1), (&internet, "eth0", 2)] {
+        end.sh(&format!("ip address add 192.0.2.{number}/24 dev {link}")).unwrap();
+        end.sh(&format!("ip address add 2001:db8::{number}/64 dev {link} nodad")).unwrap();
+        end.sh(&format!("ip link set {link} up")).unwrap();
+    }
+    internet
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
