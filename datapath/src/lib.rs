@@ -1,1 +1,47 @@
-//! Weft's one door to the kernel: network namespaces, rtnetlink, nftables, sysctl
+//! Weft's one door to the kernel: network namespaces, rtnetlink, nftables and sysctl.
+//!
+//! Nothing here decides anything. The callers say what they want as plain values ([`Interface`], [`Masquerade`]); this
+//! crate turns them into as few messages as the kernel allows, and the kernel's refusals into errors that say what was
+//! being done, to what, and why not, in the kernel's own words where it gave any.
+//!
+//! Rules of the hot path: no exec, no dump, no sleep. A whole side of an attachment is one message batch with one
+//! acknowledgement.
+//!
+//! ```no_run
+//! use weft_datapath::{Interface, NetNs, Rtnl, Veth};
+//!
+//! # fn main() -> Result<(), weft_datapath::Error> {
+//! let host = Rtnl::open()?;
+//! let pod = NetNs::open("/run/netns/pod".as_ref())?;
+//! let inside = pod.rtnl()?;
+//! let veth = Veth {
+//!     host: Interface::named("weft0"),
+//!     pod: Interface {
+//!         addresses: vec!["10.244.0.2/24".parse().expect("a valid address")],
+//!         ..Interface::named("eth0")
+//!     },
+//! };
+//! host.create_veth(&veth, &pod)?;
+//! host.configure(&veth.host)?;
+//! inside.configure(&veth.pod)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod interface;
+mod mac;
+mod netlink;
+mod netns;
+pub mod nft;
+mod observe;
+mod rtnl;
+pub mod sysctl;
+
+pub use error::{Error, Refusal};
+pub use interface::{Interface, Neighbour, Route, Veth};
+pub use mac::Mac;
+pub use netns::{NetNs, NetNsIdentity};
+pub use nft::{Masquerade, Nft};
+pub use observe::{Link, Observed};
+pub use rtnl::Rtnl;

@@ -1,0 +1,346 @@
+//! A netlink socket that carries batches: many requests in one message, one acknowledgement for all.
+//!
+//! The kernel handles the requests of a batch in their order and goes on after one that failed, answering every
+//! failure and, of the successes, only those that asked for it (`netlink_rcv_skb` in `net/netlink/af_netlink.c`). So
+//! only the last request asks: its answer says that all before it have been handled.
+
+use std::cell::Cell;
+use std::io;
+
+use netlink_sys::{Socket as RawSocket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use crate::error::Doing;
+use crate::{Error, Refusal};
+
+/// Flags of `linux/netlink.h`.
+pub(crate) mod flag {
+    pub(crate) const REQUEST: u16 = 0x1;
+    pub(crate) const ACK: u16 = 0x4;
+    pub(crate) const DUMP_INTERRUPTED: u16 = 0x10;
+    pub(crate) const REPLACE: u16 = 0x100;
+    pub(crate) const ACK_TLVS: u16 = 0x200;
+    pub(crate) const EXCL: u16 = 0x200;
+    pub(crate) const DUMP: u16 = 0x300;
+    pub(crate) const CREATE: u16 = 0x400;
+}
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const HEADER: usize = 16;
+/// The kernel fills a dump's messages up to the receiver's buffer, and never above this.
+const RECEIVE_BUFFER: usize = 32 << 10;
+/// Far above what any answer takes, far below a runtime's patience.
+const PATIENCE_SECONDS: i64 = 10;
+/// How often a dump is begun again when the table changed under it.
+const DUMP_ATTEMPTS: usize = 8;
+
+/// One request to the kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// What it does, as it completes "cannot …".
+    pub(crate) doing: String,
+    /// Message type.
+    pub(crate) kind: u16,
+    /// Flags beside [`flag::REQUEST`].
+    pub(crate) flags: u16,
+    /// Everything after the netlink header.
+    pub(crate) body: Vec<u8>,
+    /// Refusals that are as good as success, such as `EEXIST` where it is enough that a thing exists.
+    pub(crate) forgiven: &'static [Errno],
+}
+
+/// One message from the kernel.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) kind: u16,
+    pub(crate) body: Vec<u8>,
+}
+
+/// A socket, bound to the namespace it was opened in.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    raw: RawSocket,
+    sequence: Cell<u32>,
+}
+
+impl Socket {
+    /// Opens a socket for `protocol` in the namespace of the calling thread.
+    pub(crate) fn open(protocol: isize) -> Result<Self, Error> {
+        let doing = || "open a netlink socket";
+        let raw = RawSocket::new(protocol).doing(doing)?;
+        raw.connect(&SocketAddr::new(0, 0)).doing(doing)?;
+        // Refusals in words, and without a copy of the request behind them. Kernels before 4.12 lack both.
+        for option in [raw.set_ext_ack(true), raw.set_cap_ack(true)] {
+            option
+                .or_else(
+                    |e| if e.raw_os_error() == Some(Errno::ENOPROTOOPT as i32) { Ok(()) } else { Err(e) },
+                )
+                .doing(doing)?;
+        }
+        setsockopt(&raw, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS)).doing(doing)?;
+        Ok(Self { raw, sequence: Cell::new(1) })
+    }
+
+    /// Sends all `requests` at once and waits until the last has been handled. Where one is refused, those after it
+    /// may have been carried out: the caller undoes.
+    pub(crate) fn carry_out(&self, requests: &[Request]) -> Result<(), Error> {
+        let Some(last) = requests.len().checked_sub(1) else { return Ok(()) };
+        let first = self.reserve(requests.len());
+        let mut packet = Vec::with_capacity(256 * requests.len());
+        for (index, request) in requests.iter().enumerate() {
+            let ack = if index == last { flag::ACK } else { 0 };
+            frame(
+                &mut packet,
+                request.kind,
+                flag::REQUEST | request.flags | ack,
+                first.wrapping_add(index as u32),
+                &request.body,
+            );
+        }
+        self.send(&packet, requests)?;
+        self.collect(requests, first, false)
+    }
+
+    /// Sends `packet`, whose requests carry the sequence numbers from [`Socket::reserve`].
+    pub(crate) fn send(&self, packet: &[u8], requests: &[Request]) -> Result<(), Error> {
+        let doing = || requests.first().map_or_else(String::new, |r| r.doing.clone());
+        self.raw.send(packet, 0).doing(doing).map(|_sent_whole| ())
+    }
+
+    /// Waits for the first refusal, or else for the answer to the last of `requests`: for batches of which the kernel
+    /// carries out all or nothing, and where one that is refused at its opening has no other answer.
+    pub(crate) fn collect_first(&self, requests: &[Request], first: u32) -> Result<(), Error> {
+        self.collect(requests, first, true)
+    }
+
+    fn collect(&self, requests: &[Request], first: u32, all_or_nothing: bool) -> Result<(), Error> {
+        let doing = requests.last().map_or("", |request| &request.doing);
+        let mut refused = None;
+        loop {
+            for message in self.receive(doing)? {
+                let Some(index) = index_of(message.sequence, first, requests.len()) else { continue };
+                let Some(request) = requests.get(index) else { continue };
+                if let Some(refusal) = message.refusal().filter(|r| !request.forgiven.contains(&r.errno)) {
+                    refused.get_or_insert_with(|| Error::new(request.doing.clone(), refusal));
+                }
+                let is_last = index + 1 == requests.len();
+                if is_last || (all_or_nothing && refused.is_some()) {
+                    return refused.map_or(Ok(()), Err);
+                }
+            }
+        }
+    }
+
+    /// The one answer to a request for a single object; `None` where the kernel does not have it.
+    pub(crate) fn get(&self, request: &Request) -> Result<Option<Reply>, Error> {
+        let first = self.reserve(1);
+        let mut packet = Vec::new();
+        frame(&mut packet, request.kind, flag::REQUEST | request.flags, first, &request.body);
+        self.send(&packet, std::slice::from_ref(request))?;
+        loop {
+            for message in self.receive(&request.doing)? {
+                if message.sequence != first {
+                    continue;
+                }
+                return match message.refusal() {
+                    Some(refusal) if request.forgiven.contains(&refusal.errno) => Ok(None),
+                    Some(refusal) => Err(Error::new(request.doing.clone(), refusal)),
+                    None => Ok(Some(message.into_reply())),
+                };
+            }
+        }
+    }
+
+    /// Every object of a table. A table that changes while it is read is read again, for the kernel says that it may
+    /// have left things out (`NLM_F_DUMP_INTR`).
+    pub(crate) fn dump(&self, request: &Request) -> Result<Vec<Reply>, Error> {
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(replies) = self.dump_once(request)? {
+                return Ok(replies);
+            }
+        }
+        let words = format!("the table kept changing through {DUMP_ATTEMPTS} attempts");
+        Err(io::Error::other(words)).doing(|| request.doing.clone())
+    }
+
+    fn dump_once(&self, request: &Request) -> Result<Option<Vec<Reply>>, Error> {
+        let first = self.reserve(1);
+        let mut packet = Vec::new();
+        frame(&mut packet, request.kind, flag::REQUEST | flag::DUMP | request.flags, first, &request.body);
+        self.send(&packet, std::slice::from_ref(request))?;
+        let (mut replies, mut coherent) = (Vec::new(), true);
+        loop {
+            for message in self.receive(&request.doing)? {
+                if message.sequence != first {
+                    continue;
+                }
+                if let Some(refusal) = message.refusal() {
+                    let absent = request.forgiven.contains(&refusal.errno);
+                    return if absent {
+                        Ok(Some(replies))
+                    } else {
+                        Err(Error::new(request.doing.clone(), refusal))
+                    };
+                }
+                coherent &= message.flags & flag::DUMP_INTERRUPTED == 0;
+                if message.kind == NLMSG_DONE {
+                    return Ok(coherent.then_some(replies));
+                }
+                replies.push(message.into_reply());
+            }
+        }
+    }
+
+    /// Takes `count` sequence numbers. Answers to older ones are leftovers of a batch that was given up.
+    pub(crate) fn reserve(&self, count: usize) -> u32 {
+        let first = self.sequence.get();
+        self.sequence.set(first.wrapping_add(count as u32));
+        first
+    }
+
+    fn receive(&self, doing: &str) -> Result<Vec<Message>, Error> {
+        let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
+        loop {
+            match self.raw.recv(&mut buffer, 0) {
+                Ok(_) => return Ok(split(&buffer)),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    let words = format!("the kernel gave no answer within {PATIENCE_SECONDS} s");
+                    return Err(io::Error::other(words)).doing(|| doing);
+                }
+                Err(e) => return Err(e).doing(|| doing),
+            }
+        }
+    }
+}
+
+/// Appends one message with its header (`struct nlmsghdr`) and padding.
+pub(crate) fn frame(packet: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
+    packet.extend_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
+    packet.extend_from_slice(&kind.to_ne_bytes());
+    packet.extend_from_slice(&flags.to_ne_bytes());
+    packet.extend_from_slice(&sequence.to_ne_bytes());
+    packet.extend_from_slice(&0u32.to_ne_bytes());
+    packet.extend_from_slice(body);
+    packet.resize(packet.len().next_multiple_of(4), 0);
+}
+
+struct Message {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// The refusal this message carries, if it does: an acknowledgement is an error message with the number 0.
+    fn refusal(&self) -> Option<Refusal> {
+        if self.kind != NLMSG_ERROR && self.kind != NLMSG_DONE {
+            return None;
+        }
+        let (number, rest) = self.body.split_first_chunk::<4>()?;
+        match i32::from_ne_bytes(*number) {
+            0 => None,
+            negative => {
+                Some(Refusal { errno: Errno::from_raw(-negative), explanation: self.explanation(rest) })
+            }
+        }
+    }
+
+    /// `NLMSGERR_ATTR_MSG`, which stands behind the header of the request that was refused.
+    fn explanation(&self, after_number: &[u8]) -> Option<String> {
+        const NLMSGERR_ATTR_MSG: u16 = 1;
+        if self.flags & flag::ACK_TLVS == 0 {
+            return None;
+        }
+        let attributes = after_number.get(HEADER..)?;
+        let text = attributes_of(attributes).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?.1;
+        let text = text.strip_suffix(b"\0").unwrap_or(text);
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+
+    fn into_reply(self) -> Reply {
+        Reply { kind: self.kind, body: self.body }
+    }
+}
+
+fn split(mut bytes: &[u8]) -> Vec<Message> {
+    let mut messages = Vec::new();
+    while let Some((message, rest)) = first_message(bytes) {
+        messages.push(message);
+        bytes = rest;
+    }
+    messages
+}
+
+fn first_message(bytes: &[u8]) -> Option<(Message, &[u8])> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let body = bytes.get(HEADER..length)?.to_vec();
+    let half = |at: usize| bytes.get(at..)?.first_chunk::<2>().map(|b| u16::from_ne_bytes(*b));
+    let sequence = u32::from_ne_bytes(*bytes.get(8..)?.first_chunk()?);
+    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((Message { kind: half(4)?, flags: half(6)?, sequence, body }, rest))
+}
+
+/// The attributes (`struct nlattr`) in `bytes`, without the flags in their type.
+pub(crate) fn attributes_of(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const KIND: u16 = 0x3fff;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?) & KIND;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+fn index_of(sequence: u32, first: u32, count: usize) -> Option<usize> {
+    let index = sequence.wrapping_sub(first) as usize;
+    (index < count).then_some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(number: i32, words: &[u8]) -> Vec<u8> {
+        let mut body = number.to_ne_bytes().to_vec();
+        body.extend_from_slice(&[0; HEADER]);
+        body.extend_from_slice(&(4 + words.len() as u16).to_ne_bytes());
+        body.extend_from_slice(&1u16.to_ne_bytes());
+        body.extend_from_slice(words);
+        let mut packet = Vec::new();
+        frame(&mut packet, NLMSG_ERROR, flag::ACK_TLVS, 7, &body);
+        packet
+    }
+
+    #[test]
+    fn a_refusal_carries_the_kernels_words() {
+        let messages = split(&error(-17, b"Device exists\0"));
+        let refusal = messages[0].refusal().unwrap();
+        assert_eq!(refusal.errno, Errno::EEXIST);
+        assert_eq!(refusal.explanation.as_deref(), Some("Device exists"));
+        assert!(split(&error(0, b""))[0].refusal().is_none());
+    }
+
+    #[test]
+    fn messages_cut_short_are_not_read_past_their_end() {
+        let packet = error(-17, b"Device exists\0");
+        for length in 0..packet.len() {
+            for message in split(&packet[..length]) {
+                assert_eq!(message.refusal().map(|r| r.errno), Some(Errno::EEXIST));
+            }
+        }
+    }
+
+    #[test]
+    fn answers_to_an_earlier_batch_are_told_apart_even_when_the_numbers_wrap() {
+        assert_eq!(index_of(4, 5, 3), None);
+        assert_eq!(index_of(7, 5, 3), Some(2));
+        assert_eq!(index_of(8, 5, 3), None);
+        assert_eq!(index_of(0, u32::MAX, 2), Some(1));
+    }
+}

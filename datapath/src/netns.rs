@@ -1,0 +1,135 @@
+//! Network namespaces.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{FsType, fstatfs};
+
+use crate::error::Doing;
+use crate::{Error, Rtnl};
+
+/// `NSFS_MAGIC` of `linux/magic.h`; libc knows only `/proc`'s.
+const NSFS: FsType = FsType(0x6e73_6673);
+
+/// A network namespace that is held open: it cannot go away while this lives.
+#[derive(Debug)]
+pub struct NetNs {
+    path: PathBuf,
+    handle: File,
+}
+
+/// What tells one namespace from every other that lives at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetNsIdentity {
+    /// Device of the namespace file system.
+    pub device: u64,
+    /// Inode within it. It can be given again after the namespace is gone.
+    pub inode: u64,
+}
+
+impl NetNs {
+    /// Opens the namespace that is bound to `path`.
+    ///
+    /// # Errors
+    /// Where there is no such file, or where it is no namespace: a runtime that died between making the file and
+    /// mounting the namespace over it leaves an empty one.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let doing = || format!("open the network namespace {}", path.display());
+        let handle = File::open(path).doing(doing)?;
+        let kind = fstatfs(&handle).doing(doing)?.filesystem_type();
+        if kind != NSFS {
+            let words = format!("{} is an ordinary file", path.display());
+            return Err(io::Error::other(words)).doing(doing);
+        }
+        Ok(Self { path: path.to_owned(), handle })
+    }
+
+    /// The namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// Where `/proc` is not mounted.
+    pub fn current() -> Result<Self, Error> {
+        Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// Where it was found.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its identity.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn identity(&self) -> Result<NetNsIdentity, Error> {
+        let meta = self.handle.metadata().doing(|| format!("identify {}", self.path.display()))?;
+        Ok(NetNsIdentity { device: meta.dev(), inode: meta.ino() })
+    }
+
+    /// An rtnetlink socket inside. A socket stays in the namespace it was opened in, so all further work happens
+    /// from outside.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered or the socket not be opened.
+    pub fn rtnl(&self) -> Result<Rtnl, Error> {
+        self.run(Rtnl::open)?
+    }
+
+    /// Runs `work` on a thread of its own that is inside the namespace. The calling thread never moves, whatever
+    /// `work` does; entering costs about as much as starting a thread.
+    ///
+    /// # Errors
+    /// Where the namespace cannot be entered, which takes `CAP_SYS_ADMIN`.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let inside = || setns(&self.handle, CloneFlags::CLONE_NEWNET).map(|()| work());
+        let ran = thread::scope(|scope| match scope.spawn(inside).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        ran.map_err(explain).doing(|| format!("enter the network namespace {}", self.path.display()))
+    }
+}
+
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
+
+/// `setns` answers EINVAL to a namespace of another kind, which says nothing to a person.
+fn explain(errno: Errno) -> io::Error {
+    match errno {
+        Errno::EINVAL => io::Error::other("it is a namespace, but not one of the network"),
+        other => other.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_network_namespace_is_refused_with_the_reason() {
+        let error = NetNs::open(Path::new("/nowhere")).unwrap_err();
+        assert_eq!(error.errno(), Errno::ENOENT);
+        let error = NetNs::open(Path::new("/proc/self/status")).unwrap_err();
+        assert!(error.refusal.to_string().contains("is an ordinary file"), "{}", error.refusal);
+        let uts = NetNs::open(Path::new("/proc/self/ns/uts")).unwrap();
+        let error = uts.run(|| ()).unwrap_err();
+        assert!(error.refusal.to_string().contains("not one of the network"), "{}", error.refusal);
+    }
+
+    #[test]
+    fn the_calling_thread_stays_where_it_is() {
+        let own = || NetNs::current().unwrap().identity().unwrap();
+        let (outside, inside) = (own(), NetNs::current().unwrap().run(own).unwrap());
+        assert_eq!((outside, own()), (inside, outside));
+    }
+}

@@ -1,0 +1,190 @@
+//! Weft's nftables table, over nfnetlink.
+//!
+//! All of Weft's firewall state is one table, `inet weft`. A pod is an element of a map, never a rule, so that what a
+//! packet costs, and what an ADD costs, does not grow with the pods:
+//!
+//! ```text
+//! table inet weft {
+//!     map masquerade4 {                       # who is masqueraded, and by which subnet's exceptions
+//!         type ipv4_addr : verdict
+//!         elements = { 10.244.0.2 comment "weft/c1/eth0" : jump masquerade_0af40000_24 }
+//!     }
+//!     map masquerade6 { type ipv6_addr : verdict … }
+//!     chain postrouting {
+//!         type nat hook postrouting priority srcnat; policy accept;
+//!         ip saddr vmap @masquerade4
+//!         ip6 saddr vmap @masquerade6
+//!     }
+//!     chain masquerade_0af40000_24 {          # one for each subnet
+//!         ip daddr 10.244.0.0/24 return
+//!         ip daddr 224.0.0.0/4 return
+//!         masquerade
+//!     }
+//! }
+//! ```
+//!
+//! An ADD tries the one element first and makes the table only where it is missing (or was flushed), in one atomic
+//! batch that any number of processes may run at the same time. A chain cannot go while an element jumps to it, so
+//! nothing here needs a lock of its own.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::errno::Errno;
+
+use crate::Error;
+use crate::netlink::{Reply, Request, Socket, attributes_of, flag, frame};
+
+mod expr;
+mod layout;
+mod wire;
+
+use layout::Family;
+use wire::{Attributes, message};
+
+/// One address whose traffic to the outside gets the node's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// The pod's address, with the prefix of its subnet: traffic within the subnet keeps its address, as does
+    /// multicast.
+    pub address: IpNetwork,
+    /// Whose it is; `nft list` shows it beside the element. Up to 127 bytes are kept.
+    pub owner: String,
+}
+
+/// An nfnetlink socket, in the namespace it was opened in.
+#[derive(Debug)]
+pub struct Nft {
+    socket: Socket,
+}
+
+impl Nft {
+    /// Opens a socket in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Where the kernel has no nfnetlink.
+    pub fn open() -> Result<Self, Error> {
+        Socket::open(NETLINK_NETFILTER).map(|socket| Self { socket })
+    }
+
+    /// Masquerades all of `elements`, or none. What stands for one of the addresses from an owner that never cleaned
+    /// up is replaced: the address is the caller's now.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn masquerade(&self, elements: &[Masquerade]) -> Result<(), Error> {
+        if elements.is_empty() {
+            return Ok(());
+        }
+        let add: Vec<_> = elements.iter().map(layout::add_element).collect();
+        match self.batch(None, &add) {
+            Err(e) if e.errno() == Errno::ENOENT => self.masquerade_anew(elements, &add),
+            Err(e) if matches!(e.errno(), Errno::EEXIST | Errno::EBUSY) => self.masquerade_instead(elements),
+            answer => answer,
+        }
+    }
+
+    /// Ends the masquerading of `addresses`. One that is not masqueraded is no error.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn stop_masquerading(&self, addresses: &[IpAddr]) -> Result<(), Error> {
+        // One batch each: in a common one, one that is missing would keep the others in place.
+        for address in addresses {
+            match self.batch(None, &[layout::delete_element(*address)]) {
+                Err(e) if e.errno() != Errno::ENOENT => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether packets from `address` are masqueraded.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn is_masqueraded(&self, address: IpAddr) -> Result<bool, Error> {
+        self.socket.get(&layout::get_element(address)).map(|found| found.is_some())
+    }
+
+    /// Every address that is masqueraded. Its cost grows with the node: not for the hot path.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn masqueraded(&self) -> Result<Vec<IpAddr>, Error> {
+        let mut addresses = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let replies = self.socket.dump(&layout::list_elements(family))?;
+            addresses.extend(replies.iter().flat_map(|reply| layout::keys(reply, family)));
+        }
+        Ok(addresses)
+    }
+
+    /// Removes the table if nothing uses it. A change by anybody between the look and the removal makes the kernel
+    /// refuse the removal (the batch names the generation it was decided on), and the table stays.
+    ///
+    /// # Errors
+    /// Where the kernel refuses for another reason.
+    pub fn remove_unused_table(&self) -> Result<(), Error> {
+        let generation = self.generation()?;
+        if !self.masqueraded()?.is_empty() {
+            return Ok(());
+        }
+        match self.batch(Some(generation), &[layout::delete_table()]) {
+            Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ERESTART) => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// The table is missing or incomplete: makes it, then the elements. Both in one batch, so that a flush in between
+    /// cannot come between.
+    fn masquerade_anew(&self, elements: &[Masquerade], add: &[Request]) -> Result<(), Error> {
+        let mut requests = layout::table();
+        requests.extend(elements.iter().flat_map(layout::subnet_chain));
+        requests.extend_from_slice(add);
+        match self.batch(None, &requests) {
+            Err(e) if matches!(e.errno(), Errno::EEXIST | Errno::EBUSY) => self.masquerade_instead(elements),
+            answer => answer,
+        }
+    }
+
+    /// At least one of the addresses stands already: takes all of them out and puts them in as they should be.
+    fn masquerade_instead(&self, elements: &[Masquerade]) -> Result<(), Error> {
+        let addresses: Vec<_> = elements.iter().map(|element| element.address.ip()).collect();
+        self.stop_masquerading(&addresses)?;
+        let mut requests = layout::table();
+        requests.extend(elements.iter().flat_map(layout::subnet_chain));
+        requests.extend(elements.iter().map(layout::add_element));
+        self.batch(None, &requests)
+    }
+
+    fn generation(&self) -> Result<u32, Error> {
+        const NFTA_GEN_ID: u16 = 1;
+        let get = message("read the ruleset's generation", wire::GETGEN, 0, Attributes::default());
+        let id = |reply: Reply| {
+            let body = reply.body.get(wire::NFGENMSG..)?;
+            let value = attributes_of(body).find(|(kind, _)| *kind == NFTA_GEN_ID)?.1;
+            value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+        };
+        let unreadable = || Error::new("read the ruleset's generation", Errno::EBADMSG);
+        self.socket.get(&get)?.and_then(id).ok_or_else(unreadable)
+    }
+
+    /// Carries out all of `requests` or none; with a `generation`, only if nothing has changed since it.
+    fn batch(&self, generation: Option<u32>, requests: &[Request]) -> Result<(), Error> {
+        let begin = wire::batch_begin(generation);
+        let all: Vec<_> = std::iter::once(&begin).chain(requests).cloned().collect();
+        let first = self.socket.reserve(all.len() + 1);
+        let mut packet = Vec::with_capacity(256 * all.len());
+        for (index, request) in all.iter().enumerate() {
+            let ack = if index + 1 == all.len() { flag::ACK } else { 0 };
+            let sequence = first.wrapping_add(index as u32);
+            frame(&mut packet, request.kind, flag::REQUEST | request.flags | ack, sequence, &request.body);
+        }
+        let end = wire::batch_end();
+        frame(&mut packet, end.kind, flag::REQUEST, first.wrapping_add(all.len() as u32), &end.body);
+        self.socket.send(&packet, requests)?;
+        self.socket.collect_first(&all, first)
+    }
+}

@@ -1,0 +1,285 @@
+//! What the table `inet weft` consists of, as messages.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+
+use super::expr::{Expressions, Side, jump, octets, value};
+use super::wire::{self, Attributes, message};
+use super::{Masquerade, attributes_of};
+use crate::netlink::{Reply, Request, flag};
+
+const TABLE: &str = "weft";
+const POSTROUTING: &str = "postrouting";
+
+/// An address family of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(super) const fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
+    pub(super) const fn nfproto(self) -> u8 {
+        match self {
+            Self::V4 => 2,
+            Self::V6 => 10,
+        }
+    }
+
+    pub(super) const fn key_length(self) -> u32 {
+        match self {
+            Self::V4 => 4,
+            Self::V6 => 16,
+        }
+    }
+
+    const fn masquerade_map(self) -> &'static str {
+        match self {
+            Self::V4 => "masquerade4",
+            Self::V6 => "masquerade6",
+        }
+    }
+
+    /// The type that `nft` prints keys by (`TYPE_IPADDR` and `TYPE_IP6ADDR` of its `datatype.h`).
+    const fn key_type(self) -> u32 {
+        match self {
+            Self::V4 => 7,
+            Self::V6 => 8,
+        }
+    }
+
+    fn multicast(self) -> IpNetwork {
+        match self {
+            Self::V4 => IpNetwork::new(IpAddr::from([224, 0, 0, 0]), 4),
+            Self::V6 => IpNetwork::new(IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]), 8),
+        }
+        .expect("the prefixes are shorter than the addresses")
+    }
+}
+
+/// The table with its maps and its base chain. What stands already stays.
+pub(super) fn table() -> Vec<Request> {
+    const NFTA_TABLE_NAME: u16 = 1;
+    let create = Attributes::default().text(NFTA_TABLE_NAME, TABLE);
+    let mut requests = vec![message("create the nftables table weft", wire::NEWTABLE, flag::CREATE, create)];
+    requests.extend([Family::V4, Family::V6].map(masquerade_map));
+    requests.push(postrouting_chain());
+    requests.push(flush_chain(POSTROUTING));
+    requests.extend([Family::V4, Family::V6].map(masquerade_rule));
+    requests
+}
+
+/// The chain with the exceptions of `element`'s subnet. It is filled anew each time, which is the same each time.
+pub(super) fn subnet_chain(element: &Masquerade) -> Vec<Request> {
+    let family = Family::of(element.address.ip());
+    let chain = chain_of(element.address);
+    let exception =
+        |network| Expressions::default().family(family).within(Side::Destination, network).return_to_caller();
+    vec![
+        message(format!("create chain {chain}"), wire::NEWCHAIN, flag::CREATE, named_chain(&chain)),
+        flush_chain(&chain),
+        rule(&chain, exception(element.address)),
+        rule(&chain, exception(family.multicast())),
+        rule(&chain, Expressions::default().masquerade()),
+    ]
+}
+
+/// Adds `element` to its family's map.
+pub(super) fn add_element(element: &Masquerade) -> Request {
+    const NFTA_SET_ELEM_KEY: u16 = 1;
+    const NFTA_SET_ELEM_DATA: u16 = 2;
+    const NFTA_SET_ELEM_USERDATA: u16 = 6;
+    let ip = element.address.ip();
+    let attributes = Attributes::default()
+        .nested(NFTA_SET_ELEM_KEY, value(&octets(ip)))
+        .nested(NFTA_SET_ELEM_DATA, jump(&chain_of(element.address)))
+        .bytes(NFTA_SET_ELEM_USERDATA, &comment(&element.owner));
+    let doing = format!("masquerade {ip} for {}", element.owner);
+    message(doing, wire::NEWSETELEM, flag::CREATE | flag::EXCL, in_map(ip, attributes))
+}
+
+/// Takes `address` out of its family's map.
+pub(super) fn delete_element(address: IpAddr) -> Request {
+    message(format!("stop masquerading {address}"), wire::DELSETELEM, 0, in_map(address, key(address)))
+}
+
+/// Asks whether `address` is in its family's map.
+pub(super) fn get_element(address: IpAddr) -> Request {
+    let doing = format!("look up whether {address} is masqueraded");
+    let mut request = message(doing, wire::GETSETELEM, 0, in_map(address, key(address)));
+    request.forgiven = &[Errno::ENOENT];
+    request
+}
+
+/// Asks for all elements of a family's map.
+pub(super) fn list_elements(family: Family) -> Request {
+    let map = Attributes::default()
+        .text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
+        .text(NFTA_SET_ELEM_LIST_SET, family.masquerade_map());
+    let mut request = message("list the masqueraded addresses", wire::GETSETELEM, 0, map);
+    request.forgiven = &[Errno::ENOENT];
+    request
+}
+
+/// The addresses in an answer to [`list_elements`].
+pub(super) fn keys(reply: &Reply, family: Family) -> Vec<IpAddr> {
+    let body = reply.body.get(wire::NFGENMSG..).unwrap_or_default();
+    let lists = attributes_of(body).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
+    // Element, its key, the key's value: the first attribute of each is the one inside.
+    let elements = lists.flat_map(|(_, list)| attributes_of(list).map(|(_, element)| element));
+    let value = |element| {
+        attributes_of(attributes_of(element).find(|(kind, _)| *kind == 1)?.1).next().map(|(_, v)| v)
+    };
+    elements.filter_map(value).filter_map(|bytes| address(bytes, family)).collect()
+}
+
+/// Deletes the table, whatever is in it.
+pub(super) fn delete_table() -> Request {
+    const NFTA_TABLE_NAME: u16 = 1;
+    let name = Attributes::default().text(NFTA_TABLE_NAME, TABLE);
+    message("delete the nftables table weft", wire::DELTABLE, 0, name)
+}
+
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+
+fn masquerade_map(family: Family) -> Request {
+    const NFTA_SET_TABLE: u16 = 1;
+    const NFTA_SET_NAME: u16 = 2;
+    const NFTA_SET_FLAGS: u16 = 3;
+    const NFTA_SET_KEY_TYPE: u16 = 4;
+    const NFTA_SET_KEY_LEN: u16 = 5;
+    const NFTA_SET_DATA_TYPE: u16 = 6;
+    const NFTA_SET_ID: u16 = 10;
+    const NFT_SET_MAP: u32 = 0x8;
+    const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
+    let map = Attributes::default()
+        .text(NFTA_SET_TABLE, TABLE)
+        .text(NFTA_SET_NAME, family.masquerade_map())
+        .number(NFTA_SET_FLAGS, NFT_SET_MAP)
+        .number(NFTA_SET_KEY_TYPE, family.key_type())
+        .number(NFTA_SET_KEY_LEN, family.key_length())
+        .number(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT)
+        .number(NFTA_SET_ID, family.key_length());
+    message(format!("create the map {}", family.masquerade_map()), wire::NEWSET, flag::CREATE, map)
+}
+
+fn postrouting_chain() -> Request {
+    const NFTA_CHAIN_HOOK: u16 = 4;
+    const NFTA_CHAIN_POLICY: u16 = 5;
+    const NFTA_CHAIN_TYPE: u16 = 7;
+    const NFTA_HOOK_HOOKNUM: u16 = 1;
+    const NFTA_HOOK_PRIORITY: u16 = 2;
+    const NF_INET_POST_ROUTING: u32 = 4;
+    const NF_IP_PRI_NAT_SRC: u32 = 100;
+    const NF_ACCEPT: u32 = 1;
+    let hook = Attributes::default()
+        .number(NFTA_HOOK_HOOKNUM, NF_INET_POST_ROUTING)
+        .number(NFTA_HOOK_PRIORITY, NF_IP_PRI_NAT_SRC);
+    let chain = named_chain(POSTROUTING)
+        .nested(NFTA_CHAIN_HOOK, hook)
+        .number(NFTA_CHAIN_POLICY, NF_ACCEPT)
+        .text(NFTA_CHAIN_TYPE, "nat");
+    message("create the chain postrouting", wire::NEWCHAIN, flag::CREATE, chain)
+}
+
+fn masquerade_rule(family: Family) -> Request {
+    let expressions =
+        Expressions::default().family(family).verdict_of(Side::Source, family, family.masquerade_map());
+    rule(POSTROUTING, expressions)
+}
+
+fn named_chain(name: &str) -> Attributes {
+    const NFTA_CHAIN_TABLE: u16 = 1;
+    const NFTA_CHAIN_NAME: u16 = 3;
+    Attributes::default().text(NFTA_CHAIN_TABLE, TABLE).text(NFTA_CHAIN_NAME, name)
+}
+
+fn in_chain(chain: &str) -> Attributes {
+    const NFTA_RULE_TABLE: u16 = 1;
+    const NFTA_RULE_CHAIN: u16 = 2;
+    Attributes::default().text(NFTA_RULE_TABLE, TABLE).text(NFTA_RULE_CHAIN, chain)
+}
+
+fn flush_chain(chain: &str) -> Request {
+    message(format!("empty the chain {chain}"), wire::DELRULE, 0, in_chain(chain))
+}
+
+fn rule(chain: &str, expressions: Expressions) -> Request {
+    const NFTA_RULE_EXPRESSIONS: u16 = 4;
+    const NLM_F_APPEND: u16 = 0x800;
+    let rule = in_chain(chain).nested(NFTA_RULE_EXPRESSIONS, expressions.into_attributes());
+    message(format!("add a rule to the chain {chain}"), wire::NEWRULE, flag::CREATE | NLM_F_APPEND, rule)
+}
+
+fn in_map(address: IpAddr, element: Attributes) -> Attributes {
+    const NFTA_LIST_ELEM: u16 = 1;
+    Attributes::default()
+        .text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
+        .text(NFTA_SET_ELEM_LIST_SET, Family::of(address).masquerade_map())
+        .nested(NFTA_SET_ELEM_LIST_ELEMENTS, Attributes::default().nested(NFTA_LIST_ELEM, element))
+}
+
+fn key(address: IpAddr) -> Attributes {
+    const NFTA_SET_ELEM_KEY: u16 = 1;
+    Attributes::default().nested(NFTA_SET_ELEM_KEY, value(&octets(address)))
+}
+
+/// The name of a subnet's chain. The kernel takes any, but `nft` reads back only what looks like an identifier.
+fn chain_of(subnet: IpNetwork) -> String {
+    let mut name = "masquerade_".to_owned();
+    for octet in octets(subnet.network()) {
+        write!(name, "{octet:02x}").expect("writing to a String cannot fail");
+    }
+    write!(name, "_{}", subnet.prefix()).expect("writing to a String cannot fail");
+    name
+}
+
+/// A comment as `nft` keeps it in an element's user data: type 0, length, text with its final zero (`udata.h` of
+/// libnftnl). `nft` accepts 128 bytes of text.
+fn comment(owner: &str) -> Vec<u8> {
+    const NFTNL_UDATA_SET_ELEM_COMMENT: u8 = 0;
+    const LONGEST: usize = 127;
+    let end = owner.floor_char_boundary(LONGEST);
+    let text = owner.get(..end).unwrap_or_default();
+    let mut data = vec![NFTNL_UDATA_SET_ELEM_COMMENT, (text.len() + 1) as u8];
+    data.extend_from_slice(text.as_bytes());
+    data.push(0);
+    data
+}
+
+fn address(bytes: &[u8], family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        Family::V6 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnets_chain_has_a_name_that_nft_can_read_back() {
+        let chain = |text: &str| chain_of(text.parse().unwrap());
+        assert_eq!(chain("10.244.0.7/24"), "masquerade_0af40000_24");
+        assert_eq!(chain("fd00:10:244::7/64"), "masquerade_fd000010024400000000000000000000_64");
+    }
+
+    #[test]
+    fn an_owner_that_is_too_long_is_cut_at_a_character() {
+        assert_eq!(comment("ab"), [0, 3, b'a', b'b', 0]);
+        let long = comment(&"ä".repeat(100));
+        assert_eq!(long.len(), 2 + 126 + 1);
+        assert_eq!(usize::from(long[1]), 127);
+    }
+}

@@ -1,0 +1,86 @@
+//! Bytes of nfnetlink: attributes, message headers, batches. Numbers are those of `linux/netfilter/nfnetlink.h` and
+//! `linux/netfilter/nf_tables.h`.
+
+use crate::netlink::Request;
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFPROTO_INET: u8 = 1;
+/// Length of `struct nfgenmsg`.
+pub(super) const NFGENMSG: usize = 4;
+
+pub(super) const NEWTABLE: u16 = 0;
+pub(super) const DELTABLE: u16 = 2;
+pub(super) const NEWCHAIN: u16 = 3;
+pub(super) const NEWRULE: u16 = 6;
+pub(super) const DELRULE: u16 = 8;
+pub(super) const NEWSET: u16 = 9;
+pub(super) const NEWSETELEM: u16 = 12;
+pub(super) const GETSETELEM: u16 = 13;
+pub(super) const DELSETELEM: u16 = 14;
+pub(super) const GETGEN: u16 = 16;
+
+/// A sequence of attributes, written in order. Numbers are big-endian in nf_tables.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Attributes(Vec<u8>);
+
+impl Attributes {
+    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+        self.0.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    pub(super) fn number(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(super) fn text(self, kind: u16, value: &str) -> Self {
+        let mut bytes = value.as_bytes().to_vec();
+        bytes.push(0);
+        self.bytes(kind, &bytes)
+    }
+
+    pub(super) fn nested(self, kind: u16, inner: Self) -> Self {
+        const NLA_F_NESTED: u16 = 0x8000;
+        self.bytes(kind | NLA_F_NESTED, &inner.0)
+    }
+}
+
+/// A message of nf_tables for the family `inet`.
+pub(super) fn message(doing: impl Into<String>, kind: u16, flags: u16, attributes: Attributes) -> Request {
+    let kind = (NFNL_SUBSYS_NFTABLES << 8) | kind;
+    Request { doing: doing.into(), kind, flags, body: body(NFPROTO_INET, 0, attributes), forgiven: &[] }
+}
+
+/// Opens a batch. With a `generation` the kernel refuses the batch with `ERESTART` where the ruleset has another.
+pub(super) fn batch_begin(generation: Option<u32>) -> Request {
+    const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+    const NFNL_BATCH_GENID: u16 = 1;
+    let attributes = Attributes::default();
+    let attributes = match generation {
+        Some(id) => attributes.number(NFNL_BATCH_GENID, id),
+        None => attributes,
+    };
+    batch_message(NFNL_MSG_BATCH_BEGIN, attributes)
+}
+
+/// Closes a batch: what came since its opening is committed.
+pub(super) fn batch_end() -> Request {
+    const NFNL_MSG_BATCH_END: u16 = 0x11;
+    batch_message(NFNL_MSG_BATCH_END, Attributes::default())
+}
+
+fn batch_message(kind: u16, attributes: Attributes) -> Request {
+    let body = body(0, NFNL_SUBSYS_NFTABLES, attributes);
+    Request { doing: "change the nftables ruleset".to_owned(), kind, flags: 0, body, forgiven: &[] }
+}
+
+/// `struct nfgenmsg` and what follows it.
+fn body(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
+    let mut body = vec![family, 0];
+    body.extend_from_slice(&resource.to_be_bytes());
+    body.extend_from_slice(&attributes.0);
+    body
+}

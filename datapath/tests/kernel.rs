@@ -1,0 +1,293 @@
+//! Against the real kernel, in fresh network namespaces that end with the thread that made them.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy knows a test by its attribute, and these functions serve tests"
+)]
+
+use std::net::IpAddr;
+use std::process::Command;
+use std::thread;
+
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use weft_datapath::{Interface, Mac, Masquerade, Neighbour, NetNs, Nft, Route, Rtnl, Veth, sysctl};
+
+/// Runs `test` on a thread in a namespace of its own.
+fn in_fresh_namespace(test: impl FnOnce() + Send + 'static) {
+    let ran = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).expect("tests of the datapath need root");
+        test();
+    });
+    if let Err(panic) = ran.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn fresh_namespace() -> NetNs {
+    let make = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        NetNs::current().unwrap()
+    };
+    thread::spawn(make).join().unwrap()
+}
+
+fn network(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn pair() -> Veth {
+    let (host_mac, pod_mac) = (Mac::local(1), Mac::local(2));
+    let neighbour = |address, mac| Neighbour { ip: ip(address), mac };
+    Veth {
+        host: Interface {
+            mac: Some(host_mac),
+            mtu: Some(1400),
+            alias: Some("weft/c1/eth0".to_owned()),
+            link_local: false,
+            addresses: vec![network("10.9.0.1/32"), network("fd09::1/128")],
+            neighbours: vec![neighbour("10.9.0.2", pod_mac), neighbour("fd09::2", pod_mac)],
+            routes: vec![
+                Route { source: Some(ip("10.9.0.1")), ..Route::on_link(network("10.9.0.2/32")) },
+                Route::on_link(network("fd09::2/128")),
+            ],
+            ..Interface::named("weft0")
+        },
+        pod: Interface {
+            mac: Some(pod_mac),
+            mtu: Some(1400),
+            addresses: vec![network("10.9.0.2/24"), network("fd09::2/64")],
+            neighbours: vec![neighbour("10.9.0.1", host_mac), neighbour("fd09::1", host_mac)],
+            routes: vec![
+                Route::on_link(network("10.9.0.1/32")),
+                Route::on_link(network("fd09::1/128")),
+                Route {
+                    mtu: Some(1300),
+                    advmss: Some(1200),
+                    ..Route::via(network("0.0.0.0/0"), ip("10.9.0.1"))
+                },
+                Route::via(network("::/0"), ip("fd09::1")),
+            ],
+            ..Interface::named("eth0")
+        },
+    }
+}
+
+fn attach(veth: &Veth, pod: &NetNs) -> Rtnl {
+    let host = Rtnl::open().unwrap();
+    host.create_veth(veth, pod).unwrap();
+    host.configure(&veth.host).unwrap();
+    pod.rtnl().unwrap().configure(&veth.pod).unwrap();
+    host
+}
+
+#[test]
+fn a_pair_stands_as_it_was_asked_for_and_carries_packets_at_once() {
+    in_fresh_namespace(|| {
+        let (veth, pod) = (pair(), fresh_namespace());
+        attach(&veth, &pod);
+
+        let seen = pod.rtnl().unwrap().observe().unwrap();
+        let link = seen.link("eth0").unwrap();
+        assert_eq!((link.mac, link.mtu, link.up), (veth.pod.mac, 1400, true));
+        for address in &veth.pod.addresses {
+            assert!(seen.addresses.contains(&(link.index, *address)), "{address} in {:?}", seen.addresses);
+        }
+        for neighbour in &veth.pod.neighbours {
+            assert!(seen.neighbours.contains(&(link.index, neighbour.clone())), "{neighbour:?}");
+        }
+        let default =
+            seen.routes.iter().find(|(_, r)| r.dst == network("0.0.0.0/0")).map(|(_, r)| r).unwrap();
+        assert_eq!(
+            (default.gateway, default.mtu, default.advmss),
+            (Some(ip("10.9.0.1")), Some(1300), Some(1200))
+        );
+        let prefix = seen
+            .routes
+            .iter()
+            .find(|(_, r)| r.dst == network("10.9.0.0/24") || r.dst == network("fd09::/64"));
+        assert_eq!(prefix, None, "no address brings a route of its own");
+
+        let seen = Rtnl::open().unwrap().observe().unwrap();
+        assert_eq!(seen.link("weft0").unwrap().alias.as_deref(), Some("weft/c1/eth0"));
+        let link_local = seen
+            .addresses
+            .iter()
+            .find(|(_, a)| matches!(a.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()));
+        assert_eq!(link_local, None, "the host's end gives itself no address");
+
+        // A tentative IPv6 address would refuse the first packet: duplicate address detection is off.
+        for address in ["10.9.0.2", "fd09::2"] {
+            let ping = Command::new("ping").args(["-c1", "-W1", address]).output().unwrap();
+            assert!(ping.status.success(), "{}", String::from_utf8_lossy(&ping.stdout));
+        }
+    });
+}
+
+#[test]
+fn deleting_one_end_deletes_both_and_a_second_time_is_no_error() {
+    in_fresh_namespace(|| {
+        let pod = fresh_namespace();
+        let host = attach(&pair(), &pod);
+        let link = host.link("weft0").unwrap().unwrap();
+        host.delete_link(&link).unwrap();
+        host.delete_link(&link).unwrap();
+        assert_eq!(host.link("weft0").unwrap(), None);
+        assert_eq!(pod.rtnl().unwrap().link("eth0").unwrap(), None);
+        assert_eq!(host.observe().unwrap().routes, []);
+    });
+}
+
+#[test]
+fn a_name_that_is_taken_refuses_the_pair_and_leaves_nothing() {
+    in_fresh_namespace(|| {
+        let pod = fresh_namespace();
+        let host = attach(&pair(), &pod);
+        let mut second = pair();
+        second.host.name = "weft1".to_owned();
+        let error = host.create_veth(&second, &pod).unwrap_err();
+        assert_eq!(error.errno(), Errno::EEXIST, "{error}: {}", error.refusal);
+        assert_eq!(error.to_string(), "cannot create the pair weft1 and eth0");
+        assert_eq!(host.link("weft1").unwrap(), None);
+    });
+}
+
+#[test]
+fn a_refused_step_is_named_with_the_kernels_reason() {
+    in_fresh_namespace(|| {
+        let pod = fresh_namespace();
+        let mut veth = pair();
+        veth.pod.routes = vec![Route::via(network("0.0.0.0/0"), ip("192.0.2.1"))];
+        let host = Rtnl::open().unwrap();
+        host.create_veth(&veth, &pod).unwrap();
+        let error = pod.rtnl().unwrap().configure(&veth.pod).unwrap_err();
+        assert_eq!(error.to_string(), "cannot add route 0.0.0.0/0 through eth0");
+        assert!(error.refusal.to_string().contains("Nexthop has invalid gateway"), "{}", error.refusal);
+    });
+}
+
+#[test]
+fn the_mtu_of_a_path_is_the_routes_or_the_interfaces() {
+    in_fresh_namespace(|| {
+        let host = Rtnl::open().unwrap();
+        assert_eq!(host.path_mtu(ip("192.0.2.1")).unwrap(), None);
+        assert_eq!(host.path_mtu(ip("2001:db8::1")).unwrap(), None);
+        let pod = fresh_namespace();
+        attach(&pair(), &pod);
+        assert_eq!(host.path_mtu(ip("10.9.0.2")).unwrap(), Some(1400));
+        let inside = pod.rtnl().unwrap();
+        assert_eq!(inside.path_mtu(ip("192.0.2.1")).unwrap(), Some(1300));
+        assert_eq!(inside.path_mtu(ip("2001:db8::1")).unwrap(), Some(1400));
+    });
+}
+
+#[test]
+fn sysctls_are_those_of_the_namespace_one_is_in() {
+    in_fresh_namespace(|| {
+        let forward = ["ipv4", "ip_forward"];
+        let pod = fresh_namespace();
+        sysctl::set(&forward, "1").unwrap();
+        let inside = pod.run(|| sysctl::get(&forward).unwrap()).unwrap();
+        assert_eq!((sysctl::get(&forward).unwrap().as_deref(), inside.as_deref()), (Some("1"), Some("0")));
+        assert_eq!(sysctl::get(&["ipv4", "no_such_thing"]).unwrap(), None);
+        let error = sysctl::set(&forward, "yes").unwrap_err();
+        assert_eq!(error.to_string(), "cannot set /proc/sys/net/ipv4/ip_forward to yes");
+    });
+}
+
+fn ruleset() -> String {
+    let nft = Command::new("nft").args(["list", "ruleset"]).output().expect("nft is installed by make");
+    assert!(nft.status.success(), "{}", String::from_utf8_lossy(&nft.stderr));
+    String::from_utf8(nft.stdout).unwrap()
+}
+
+fn masquerade(address: &str, owner: &str) -> Masquerade {
+    Masquerade { address: network(address), owner: owner.to_owned() }
+}
+
+#[test]
+fn masquerading_makes_the_table_that_nft_shows_and_takes_it_away_with_the_last_pod() {
+    in_fresh_namespace(|| {
+        let nft = Nft::open().unwrap();
+        nft.masquerade(&[
+            masquerade("10.9.0.2/24", "weft/c1/eth0"),
+            masquerade("fd09::2/64", "weft/c1/eth0"),
+        ])
+        .unwrap();
+        nft.masquerade(&[masquerade("10.9.0.3/24", "weft/c2/eth0")]).unwrap();
+        let shown = ruleset();
+        for line in [
+            "table inet weft {",
+            "type ipv4_addr : verdict",
+            r#"10.9.0.2 comment "weft/c1/eth0" : jump masquerade_0a090000_24"#,
+            r#"10.9.0.3 comment "weft/c2/eth0" : jump masquerade_0a090000_24"#,
+            r#"fd09::2 comment "weft/c1/eth0" : jump masquerade_fd090000000000000000000000000000_64"#,
+            "type nat hook postrouting priority srcnat; policy accept;",
+            "ip saddr vmap @masquerade4",
+            "ip6 saddr vmap @masquerade6",
+            "ip daddr 10.9.0.0/24 return",
+            "ip daddr 224.0.0.0/4 return",
+            "ip6 daddr fd09::/64 return",
+            "ip6 daddr ff00::/8 return",
+        ] {
+            assert!(shown.contains(line), "{line:?} is missing from\n{shown}");
+        }
+        assert!(nft.is_masqueraded(ip("fd09::2")).unwrap());
+        let mut all = nft.masqueraded().unwrap();
+        all.sort();
+        assert_eq!(all, [ip("10.9.0.2"), ip("10.9.0.3"), ip("fd09::2")]);
+
+        nft.stop_masquerading(&[ip("10.9.0.2"), ip("fd09::2"), ip("10.9.0.2")]).unwrap();
+        nft.remove_unused_table().unwrap();
+        assert!(ruleset().contains("10.9.0.3"), "a table in use stays");
+        assert!(!nft.is_masqueraded(ip("10.9.0.2")).unwrap());
+        nft.stop_masquerading(&[ip("10.9.0.3")]).unwrap();
+        nft.remove_unused_table().unwrap();
+        nft.remove_unused_table().unwrap();
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn a_flushed_ruleset_and_an_element_left_over_are_put_right() {
+    in_fresh_namespace(|| {
+        let nft = Nft::open().unwrap();
+        nft.masquerade(&[masquerade("10.9.0.2/24", "weft/old/eth0")]).unwrap();
+        nft.masquerade(&[masquerade("10.9.0.2/24", "weft/new/eth0")]).unwrap();
+        assert!(ruleset().contains("weft/new/eth0") && !ruleset().contains("weft/old/eth0"));
+        // Another subnet: the address moved to another network's range.
+        nft.masquerade(&[masquerade("10.9.0.2/16", "weft/new/eth0")]).unwrap();
+        assert!(ruleset().contains("jump masquerade_0a090000_16"));
+        Command::new("nft").args(["flush", "ruleset"]).status().unwrap();
+        nft.stop_masquerading(&[ip("10.9.0.2")]).unwrap();
+        assert!(!nft.is_masqueraded(ip("10.9.0.2")).unwrap());
+        nft.masquerade(&[masquerade("10.9.0.2/24", "weft/new/eth0")]).unwrap();
+        assert!(nft.is_masqueraded(ip("10.9.0.2")).unwrap());
+    });
+}
+
+#[test]
+fn many_processes_may_make_the_table_at_once() {
+    in_fresh_namespace(|| {
+        let node = NetNs::current().unwrap();
+        thread::scope(|scope| {
+            for worker in 0..8u8 {
+                let node = &node;
+                scope.spawn(move || {
+                    let nft = node.run(Nft::open).unwrap().unwrap();
+                    for pod in 0..20u8 {
+                        let address = format!("10.{worker}.0.{pod}/24");
+                        nft.masquerade(&[masquerade(&address, "weft/c/eth0")]).unwrap();
+                        nft.stop_masquerading(&[network(&address).ip()]).unwrap();
+                        nft.remove_unused_table().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(ruleset(), "");
+    });
+}
