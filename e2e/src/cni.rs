@@ -220,7 +220,8 @@ impl Network {
         if !previous.is_null() {
             config.insert("prevResult".to_owned(), previous.clone());
         }
-        let asked = |key: &String| plugin.pointer(&format!("/capabilities/{key}")) == Some(&Value::Bool(true));
+        let asked =
+            |key: &String| plugin.pointer(&format!("/capabilities/{key}")) == Some(&Value::Bool(true));
         let share: Map<_, _> = to.runtime_config.clone().into_iter().filter(|(key, _)| asked(key)).collect();
         if !share.is_empty() {
             config.insert("runtimeConfig".to_owned(), share.into());

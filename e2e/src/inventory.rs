@@ -6,11 +6,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::binaries;
 use crate::error::{Error, Result};
 use crate::node::Node;
 
 /// The folders in which plugins of any kind keep leases and caches.
 const STATE: [&str; 4] = ["/run/cni", "/run/weft", "/var/lib/cni", "/var/lib/weft"];
+
+/// The log of weft-ipam stays when the last lease goes: it remembers which addresses were free first. What it holds is
+/// listed instead.
+const LEASES: &str = "/run/weft/ipam";
 
 /// Links, addresses, routes, permanent neighbours, firewall, namespaces and lease files of a node: one line each,
 /// without what varies by itself (counters, handles, indices, link-local addresses that settle).
@@ -31,8 +36,9 @@ impl Inventory {
         lines.extend(firewall(&json(node, "nft -j list ruleset")?));
         lines.extend(node.run(|| files("/run/netns", "namespace"))?);
         for dir in STATE {
-            lines.extend(node.run(|| files(dir, "file"))?);
+            lines.extend(node.run(|| files(dir, "file"))?.into_iter().filter(|line| !line.contains(LEASES)));
         }
+        lines.extend(leases(node)?);
         Ok(Self(lines))
     }
 
@@ -116,6 +122,17 @@ fn without_handles(mut value: Value) -> Value {
         _ => {}
     }
     value
+}
+
+fn leases(node: &Node) -> Result<Vec<String>> {
+    if !node.run(|| Path::new(LEASES).exists())? {
+        return Ok(Vec::new());
+    }
+    let networks = json(node, &format!("{} list --json", binaries::weft("weft-ipam")?.display()))?;
+    let networks = networks.get("networks").and_then(Value::as_array).into_iter().flatten();
+    let all =
+        networks.flat_map(|network| network.get("leases").and_then(Value::as_array).into_iter().flatten());
+    Ok(all.map(|lease| format!("lease {lease}")).collect())
 }
 
 fn files(dir: impl AsRef<Path>, kind: &str) -> Vec<String> {

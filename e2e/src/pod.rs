@@ -37,6 +37,11 @@ impl Pod {
         Ok(pod)
     }
 
+    /// The node's own network, as a pod with `hostNetwork` has it.
+    pub fn host(node: &Node) -> Result<Self> {
+        Self::at(node, "/proc/thread-self/ns/net")
+    }
+
     /// A namespace that another runtime has pinned.
     pub fn at(node: &Node, path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();

@@ -55,7 +55,7 @@ fn joined(node: &Node, containerd: &Containerd) {
     }
     let _one = Upstream::start(&pods[0], 8080, "one").unwrap();
     let _two = Upstream::start(&pods[1], 8080, "two").unwrap();
-    let host = host(node);
+    let host = Pod::host(node).unwrap();
     let _host = Upstream::start(&host, 8080, "host").unwrap();
     for family in 0..2 {
         let [one, two] = sandboxes.each_ref().map(|sandbox| addresses(sandbox)[family]);
@@ -94,11 +94,6 @@ fn addresses(sandbox: &Sandbox) -> Vec<IpAddr> {
 fn reached(from: &Pod, to: IpAddr) -> (String, IpAddr) {
     let echo = http::get(from, (to, 8080).into(), "test", "/", &[]).unwrap().echo().unwrap();
     (echo.name, echo.peer.ip().to_canonical())
-}
-
-/// The node's own network, as something to talk from and to.
-fn host(node: &Node) -> Pod {
-    Pod::at(node, "/proc/thread-self/ns/net").unwrap()
 }
 
 /// The host as the pod knows it.

@@ -30,6 +30,7 @@ held_by_weft_cni_and_the_reference! {
     del_of_an_unknown_container_succeeds,
     del_without_a_namespace_frees_the_addresses,
     an_interface_that_exists_is_refused_and_kept,
+    a_range_serves_as_many_pods_as_it_has_addresses_again_and_again,
     pods_that_start_at_once_get_addresses_of_their_own,
 }
 
@@ -38,7 +39,7 @@ fn a_pod_reaches_pods_and_host_over_both_families(network: &Network) {
     let [(one, a), (two, b)] = ["one", "two"].map(|name| attached(network, &node, name));
     let _two = Upstream::start(&two, 8080, "two").unwrap();
     let _one = Upstream::start(&one, 8080, "one").unwrap();
-    let host = Pod::at(&node, "/proc/thread-self/ns/net").unwrap();
+    let host = Pod::host(&node).unwrap();
     let _host = Upstream::start(&host, 8080, "host").unwrap();
     for family in 0..2 {
         let [one_is, two_is] = [&a, &b].map(|result| address(result, family).unwrap());
@@ -122,6 +123,24 @@ fn an_interface_that_exists_is_refused_and_kept(network: &Network) {
     ];
     assert_eq!(before, now);
     network.check(&node, &Attachment::of(&pod), &result).unwrap();
+}
+
+/// Whatever the bookkeeping says: an address is free when the next pod gets it.
+fn a_range_serves_as_many_pods_as_it_has_addresses_again_and_again(network: &Network) {
+    let mut list = network.list().clone();
+    list["plugins"][0]["ipam"]["ranges"] = json!([[{ "subnet": "10.244.9.0/29" }]]);
+    let network = Network::new(list);
+    let node = Node::start().unwrap();
+    for _ in 0..3 {
+        // Eight, less the network's, the gateway's and the broadcast address.
+        let pods = ["a", "b", "c", "d", "e"].map(|name| attached(&network, &node, name));
+        let unlucky = Pod::create(&node, "unlucky").unwrap();
+        refused(network.add(&node, &Attachment::of(&unlucky)));
+        for (pod, result) in &pods {
+            network.del(&node, &Attachment::of(pod), result).unwrap();
+        }
+        network.del(&node, &Attachment::of(&unlucky), &Value::Null).unwrap();
+    }
 }
 
 fn pods_that_start_at_once_get_addresses_of_their_own(network: &Network) {
@@ -270,7 +289,7 @@ fn what_is_wrong_with_a_call_has_the_code_of_the_spec() {
     let with = |changed: (&'static str, &'static str)| -> Vec<_> {
         call.iter().map(|&pair| if pair.0 == changed.0 { changed } else { pair }).collect()
     };
-    let cases: [(&str, Vec<(&str, &str)>, String, u64); 12] = [
+    let cases: [Case; 12] = [
         ("a variable is missing", vec![("CNI_COMMAND", "ADD"), NETNS, IFNAME, PATH], good.clone(), 4),
         ("an unknown verb", with(("CNI_COMMAND", "MEND")), good.clone(), 4),
         ("a container id with a slash", with(("CNI_CONTAINERID", "a/b")), good.clone(), 4),
@@ -295,6 +314,9 @@ fn what_is_wrong_with_a_call_has_the_code_of_the_spec() {
     }
     assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
 }
+
+/// What is wrong, the environment, stdin, and the code.
+type Case = (&'static str, Vec<(&'static str, &'static str)>, String, u64);
 
 const ID: (&str, &str) = ("CNI_CONTAINERID", "c1");
 const NETNS: (&str, &str) = ("CNI_NETNS", "/run/netns/nowhere");
@@ -340,7 +362,7 @@ fn gateway(result: &Value, family: usize) -> IpAddr {
 fn internet(node: &Node) -> Pod {
     let internet = Pod::create(node, "internet").unwrap();
     node.sh("ip link add uplink type veth peer name eth0 netns internet").unwrap();
-    let host = Pod::at(node, "/proc/thread-self/ns/net").unwrap();
+    let host = Pod::host(node).unwrap();
     for (end, link, number) in [(&host, "uplink", 1), (&internet, "eth0", 2)] {
         end.sh(&format!("ip address add 192.0.2.{number}/24 dev {link}")).unwrap();
         end.sh(&format!("ip address add 2001:db8::{number}/64 dev {link} nodad")).unwrap();
