@@ -111,6 +111,20 @@ impl Config {
     }
 }
 
+/// Reads a pool as `ipam.ranges` spells it.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn parse_ranges(ranges: &Value) -> Result<Pool, Mistakes> {
+    let mut reader = Reader::default();
+    let sets = reader.sets(Some(ranges), "ranges");
+    let pool = Pool::new(sets).map_err(|errors| reader.note_all("ranges", errors));
+    match pool {
+        Ok(pool) if reader.0.is_empty() => Ok(pool),
+        _ => Err(Mistakes(reader.0)),
+    }
+}
+
 /// The addresses that the runtime asks for: the capability `ips`, `args.cni.ips`, and `IP` in `CNI_ARGS`. Where `args` has
 /// any, `CNI_ARGS` is not looked at (CONVENTIONS.md, "`args` in network config"). Each may have a prefix length, which
 /// is not used: the range has one.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use weft_cni_spec::Code;
 
 use crate::alloc;
+use crate::config;
 use crate::lease::{Attachment, Holder, Lease, NetnsIdentity, Pod, Record, Timestamp};
 use crate::range::{Pool, Range};
 use crate::state::{Change, State};
@@ -92,6 +93,12 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// The ranges were written by something else.
+    #[error("cannot read the recorded ranges {text}")]
+    Ranges {
+        /// As recorded.
+        text: String,
+    },
     /// The attachment belongs to another network than the one that was opened.
     #[error("{attachment} is not in network {network}")]
     OtherNetwork {
@@ -114,7 +121,7 @@ impl Error {
             Self::Store(store::Error::Local(Local::Locked { .. })) => Code::TRY_AGAIN,
             Self::Alloc(_) | Self::OtherNetwork { .. } => Code::INVALID_CONFIG,
             Self::Store(store::Error::Local(Local::Name(_))) => Code::INVALID_CONFIG,
-            Self::Store(_) | Self::Encode { .. } | Self::Decode { .. } => Code::IO,
+            Self::Store(_) | Self::Encode { .. } | Self::Decode { .. } | Self::Ranges { .. } => Code::IO,
         }
     }
 }
@@ -153,12 +160,17 @@ impl Ipam {
     pub fn reserve(&self, pool: &Pool, request: Request) -> Result<Reservation, Error> {
         self.check_network(&request.attachment)?;
         let mut lease = self.lease_without_addresses(&request);
+        let ranges = pool.to_json().to_string();
         let record = transact(&*self.store, |state| {
             refuse_second_lease(state, &request.attachment)?;
             lease.addresses = alloc::choose(state, pool, &request.requested)?;
             let record = Record::new(&lease)
                 .map_err(|source| Error::Encode { attachment: request.attachment.clone(), source })?;
-            Ok((record.clone(), vec![Change::Grant(record)]))
+            let mut changes = vec![Change::Grant(record.clone())];
+            if state.ranges() != Some(&ranges) {
+                changes.push(Change::Ranges { json: ranges.as_str().into(), at: record.since });
+            }
+            Ok((record, changes))
         })?;
         Ok(Reservation { store: self.store.clone(), record, lease, kept: false })
     }
@@ -211,6 +223,13 @@ impl Ipam {
         let mut records: Vec<Record> = self.view(|state| state.records().cloned().collect())?;
         records.sort_by_key(|record| record.since);
         records.iter().map(|record| self.decode(record)).collect()
+    }
+
+    /// The pool of the last reservation, for those who have no configuration at hand. `None` where there was none yet.
+    pub fn last_pool(&self) -> Result<Option<Pool>, Error> {
+        let Some(text) = self.view(|state| state.ranges().map(str::to_owned))? else { return Ok(None) };
+        let pool = serde_json::from_str(&text).ok().and_then(|json| config::parse_ranges(&json).ok());
+        pool.map(Some).ok_or(Error::Ranges { text })
     }
 
     /// How much of each range of `pool` is in use.

@@ -1,12 +1,16 @@
 //! Leases: who holds which addresses, since when, and what is known of the holder.
 
 use std::fmt;
+use std::fs;
+use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+use weft_cni_spec::Args;
 
 /// One interface of one container in one network: what the CNI specification identifies an attachment by.
 ///
@@ -101,6 +105,25 @@ impl Attachment {
     /// The interface's name in the container.
     pub fn ifname(&self) -> &str {
         &self.ifname
+    }
+}
+
+impl Pod {
+    /// The pod that the runtime names in `CNI_ARGS`, as containerd and CRI-O do.
+    pub fn from_args(args: &Args) -> Option<Self> {
+        let text = |key| args.get(key).map(str::to_owned);
+        Some(Self {
+            namespace: text("K8S_POD_NAMESPACE")?,
+            name: text("K8S_POD_NAME")?,
+            uid: text("K8S_POD_UID").unwrap_or_default(),
+        })
+    }
+}
+
+impl NetnsIdentity {
+    /// The namespace that `path` names now.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.into(), inode: fs::metadata(path)?.ino() })
     }
 }
 

@@ -13,6 +13,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use serde_json::{Value, json};
 
 use crate::address::{Family, number};
 use crate::spans::Spans;
@@ -45,6 +46,8 @@ pub struct Range {
     start: IpAddr,
     end: IpAddr,
     gateway: Option<IpAddr>,
+    exclude: Vec<IpNetwork>,
+    /// The gateway, the network's own addresses and `exclude`.
     excluded: Spans,
 }
 
@@ -136,8 +139,8 @@ impl Range {
             return Err(mistakes);
         }
         let gateway = gateway.or_else(|| default_gateway(subnet));
-        let range =
-            Self { subnet, start, end, gateway, excluded: never_handed_out(subnet, gateway, &exclude) };
+        let excluded = never_handed_out(subnet, gateway, &exclude);
+        let range = Self { subnet, start, end, gateway, exclude, excluded };
         if range.size() == 0 { Err(vec![Error::Nothing { subnet }]) } else { Ok(range) }
     }
 
@@ -170,6 +173,22 @@ impl Range {
     pub fn size(&self) -> u128 {
         let (first, last) = self.bounds();
         (last - first).saturating_add(1).saturating_sub(self.excluded.count_within(first, last))
+    }
+
+    /// The range as a configuration spells it, with its defaults filled in.
+    pub fn to_json(&self) -> Value {
+        let mut object = json!({
+            "subnet": self.subnet.to_string(),
+            "rangeStart": self.start,
+            "rangeEnd": self.end,
+        });
+        if let Some(gateway) = self.gateway {
+            object["gateway"] = gateway.to_string().into();
+        }
+        if !self.exclude.is_empty() {
+            object["exclude"] = self.exclude.iter().map(IpNetwork::to_string).collect();
+        }
+        object
     }
 
     /// Whether `address` lies between start and end, be it handed out or not.
@@ -283,6 +302,12 @@ impl Pool {
     /// The sets; an attachment gets one address from each, in this order.
     pub fn sets(&self) -> &[RangeSet] {
         &self.0
+    }
+
+    /// The pool as `ipam.ranges` spells it, with all defaults filled in.
+    pub fn to_json(&self) -> Value {
+        let set = |set: &RangeSet| set.ranges().iter().map(Range::to_json).collect::<Value>();
+        self.0.iter().map(set).collect()
     }
 
     /// All ranges of all sets.

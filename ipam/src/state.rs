@@ -23,6 +23,7 @@ pub struct State {
     v4: Addresses,
     v6: Addresses,
     frees: u64,
+    ranges: Option<Box<str>>,
 }
 
 /// One step from a state to the next.
@@ -42,6 +43,13 @@ pub enum Change {
         /// The address.
         address: IpAddr,
         /// When it was freed.
+        at: Timestamp,
+    },
+    /// From now on addresses come from these ranges.
+    Ranges {
+        /// The pool as `ipam.ranges` spells it. The state does not look into it.
+        json: Box<str>,
+        /// When.
         at: Timestamp,
     },
 }
@@ -109,6 +117,11 @@ impl State {
         self.v4.order.len() + self.v6.order.len()
     }
 
+    /// The ranges of the last allocation, as `ipam.ranges` spells them, for those who have no configuration at hand.
+    pub fn ranges(&self) -> Option<&str> {
+        self.ranges.as_deref()
+    }
+
     /// Whether a lease holds `address`.
     pub fn is_held(&self, address: IpAddr) -> bool {
         self.of(Family::of(address)).is_held(number(address))
@@ -148,6 +161,10 @@ impl State {
             }
             Change::Retire { address, at } if !self.is_held(address) => {
                 self.retire(address, at);
+                Ok(())
+            }
+            Change::Ranges { json, .. } => {
+                self.ranges = Some(json);
                 Ok(())
             }
             Change::Retire { address, .. } => Err(Conflict::RetiredWhileHeld(address)),

@@ -16,6 +16,7 @@
 //! | checksum | CRC-32 (IEEE) of everything between its space and the `\n`, as eight lower-case hexadecimal digits |
 //! | grant | `+ ` time ` ` addresses ` ` container ` ` interface ` ` detail |
 //! | release | `- ` time ` ` container ` ` interface |
+//! | ranges | `= ` time ` ` the range sets as JSON, as `ipam.ranges` spells them: where addresses come from, from now on |
 //! | retire | `~ ` time ` ` address: it is free, and the last in the order of reuse |
 //! | time | nanoseconds since 1970 in decimal |
 //! | addresses | one or more of address `/` prefix length, then `@` gateway where there is one; joined by `,` |
@@ -73,6 +74,10 @@ pub(super) fn snapshot(state: &State) -> String {
     let mut text = format!("{MAGIC}{FORMAT}\n");
     let mut records: Vec<_> = state.records().collect();
     records.sort_by_key(|record| record.since);
+    let latest = records.last().map_or(Timestamp(0), |record| record.since);
+    if let Some(json) = state.ranges() {
+        text.push_str(&transaction(&[Change::Ranges { json: json.into(), at: latest }]));
+    }
     for (address, at) in state.freed() {
         text.push_str(&transaction(&[Change::Retire { address, at }]));
     }
@@ -99,6 +104,7 @@ fn encode(change: &Change) -> String {
         Change::Grant(record) => grant(record),
         Change::Release { holder, at } => format!("- {} {} {}", at.0, holder.container, holder.ifname),
         Change::Retire { address, at } => format!("~ {} {address}", at.0),
+        Change::Ranges { json, at } => format!("= {} {json}", at.0),
     }
 }
 
@@ -207,6 +213,7 @@ fn parse(change: &str) -> Option<Change> {
         "+" => parse_grant(at, rest),
         "-" => Some(Change::Release { holder: parse_holder(&mut rest.split(' '))?, at }),
         "~" => Some(Change::Retire { address: rest.parse().ok()?, at }),
+        "=" => Some(Change::Ranges { json: rest.into(), at }),
         _ => None,
     }
 }

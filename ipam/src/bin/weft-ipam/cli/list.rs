@@ -1,0 +1,183 @@
+//! Leases as a table and as JSON.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use serde_json::{Value, json};
+use weft_ipam::lease::{Assigned, Lease, Timestamp};
+use weft_ipam::{Ipam, Utilisation};
+
+/// What there is to show of a network.
+pub(super) struct Network {
+    name: String,
+    ranges: Vec<Utilisation>,
+    leases: Vec<Lease>,
+}
+
+impl Network {
+    pub(super) fn read(name: &str, dir: &Path) -> Result<Self, weft_ipam::Error> {
+        let ipam = Ipam::open(name, dir)?;
+        let pool = ipam.last_pool()?;
+        let ranges = pool.map_or_else(|| Ok(Vec::new()), |pool| ipam.utilisation(&pool))?;
+        Ok(Self { name: name.into(), ranges, leases: ipam.leases()? })
+    }
+
+    fn json(&self) -> Value {
+        let ranges: Vec<_> = self.ranges.iter().map(range_json).collect();
+        let leases: Vec<_> = self.leases.iter().map(lease_json).collect();
+        json!({ "name": self.name, "ranges": ranges, "leases": leases })
+    }
+}
+
+/// One document: `{"networks": [{"name", "ranges": [{…, "held", "size"}], "leases": […]}]}`. Sizes are texts, because an
+/// IPv6 range has more addresses than JSON numbers can count.
+pub(super) fn json(networks: &[Network]) -> String {
+    let networks: Vec<_> = networks.iter().map(Network::json).collect();
+    format!("{}\n", json!({ "networks": networks }))
+}
+
+/// For people.
+pub(super) fn table(networks: &[Network], now: SystemTime) -> String {
+    if networks.is_empty() {
+        return "no network has leases here\n".into();
+    }
+    networks.iter().map(|network| section(network, now)).collect::<Vec<_>>().join("\n")
+}
+
+fn section(network: &Network, now: SystemTime) -> String {
+    let leases = match network.leases.len() {
+        1 => "1 lease".into(),
+        count => format!("{count} leases"),
+    };
+    let ranges = columns(&network.ranges.iter().map(range_row).collect::<Vec<_>>());
+    let mut rows = vec![["ADDRESSES", "POD", "CONTAINER", "INTERFACE", "AGE"].map(str::to_owned)];
+    rows.extend(network.leases.iter().map(|lease| lease_row(lease, now)));
+    let leases_table = if rows.len() > 1 { format!("\n{}", columns(&rows)) } else { String::new() };
+    format!("{}: {leases}\n{ranges}{leases_table}", network.name)
+}
+
+fn range_row(usage: &Utilisation) -> [String; 3] {
+    let percent = usage.held as f64 / usage.size as f64 * 100.0;
+    let held = format!("{} of {} held, {percent:.1} %", usage.held, count(usage.size));
+    [usage.range.to_string(), bar(usage), held]
+}
+
+fn bar(usage: &Utilisation) -> String {
+    const WIDTH: u128 = 20;
+    // Rounded up: a single lease is to be seen, and only a full range looks full.
+    let filled = usage.held.saturating_mul(WIDTH) / usage.size;
+    let filled = filled.max(u128::from(usage.held > 0)).min(WIDTH);
+    (0..WIDTH).map(|cell| if cell < filled { '█' } else { '░' }).collect()
+}
+
+/// Large sizes as powers: nobody reads 18446744073709551614.
+fn count(size: u128) -> String {
+    if size < 1_000_000_000 { size.to_string() } else { format!("{:.1e}", size as f64) }
+}
+
+fn lease_row(lease: &Lease, now: SystemTime) -> [String; 5] {
+    let addresses: Vec<_> = lease.addresses.iter().map(|held| held.address.ip().to_string()).collect();
+    let pod = lease.pod.as_ref().map_or_else(|| "-".into(), ToString::to_string);
+    let container: String = lease.attachment.container().chars().take(13).collect();
+    [addresses.join(", "), pod, container, lease.attachment.ifname().into(), age(lease.since, now)]
+}
+
+fn age(since: SystemTime, now: SystemTime) -> String {
+    let seconds = now.duration_since(since).unwrap_or_default().as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Rows with their columns aligned, two spaces apart and two from the edge.
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<_> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("  {cell:<width$}")).collect();
+        text.push_str(cells.concat().trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn range_json(usage: &Utilisation) -> Value {
+    let mut range = usage.range.to_json();
+    if let Some(object) = range.as_object_mut() {
+        object.insert("held".into(), usage.held.to_string().into());
+        object.insert("size".into(), usage.size.to_string().into());
+    }
+    range
+}
+
+fn lease_json(lease: &Lease) -> Value {
+    let address = |held: &Assigned| json!({ "address": held.address.to_string(), "gateway": held.gateway });
+    json!({
+        "container": lease.attachment.container(),
+        "ifname": lease.attachment.ifname(),
+        "addresses": lease.addresses.iter().map(address).collect::<Vec<_>>(),
+        "pod": lease.pod,
+        "netns": lease.netns,
+        "bootId": lease.boot_id,
+        "sinceUnixNanos": Timestamp::from(lease.since).0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn network() -> (tempfile::TempDir, Network) {
+        let dir = tempfile::tempdir().unwrap();
+        let ranges = json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00::/64"}]]);
+        let pool = weft_ipam::config::parse_ranges(&ranges).unwrap();
+        let attachment = weft_ipam::lease::Attachment::new("pods", "3f2a9c", "eth0").unwrap();
+        let ipam = Ipam::open("pods", dir.path()).unwrap();
+        ipam.reserve(&pool, weft_ipam::Request::new(attachment)).unwrap().keep();
+        let network = Network::read("pods", dir.path()).unwrap();
+        (dir, network)
+    }
+
+    #[test]
+    fn the_table_shows_how_full_each_range_is_and_who_holds_what() {
+        let (_dir, network) = network();
+        let now = network.leases[0].since + Duration::from_secs(7);
+        assert_eq!(
+            table(&[network], now),
+            "pods: 1 lease\n  \
+             10.1.0.0/24  █░░░░░░░░░░░░░░░░░░░  1 of 253 held, 0.4 %\n  \
+             fd00::/64    █░░░░░░░░░░░░░░░░░░░  1 of 1.8e19 held, 0.0 %\n\n  \
+             ADDRESSES          POD  CONTAINER  INTERFACE  AGE\n  \
+             10.1.0.2, fd00::2  -    3f2a9c     eth0       7 s\n"
+        );
+    }
+
+    #[test]
+    fn json_counts_in_text_because_ipv6_ranges_exceed_its_numbers() {
+        let (_dir, network) = network();
+        let document: Value = serde_json::from_str(&json(&[network])).unwrap();
+        let network = &document["networks"][0];
+        assert_eq!(network["ranges"][1]["size"], "18446744073709551614");
+        assert_eq!(network["leases"][0]["addresses"][0]["address"], "10.1.0.2/24");
+    }
+
+    #[test]
+    fn a_range_looks_full_only_when_it_is() {
+        let pool = weft_ipam::config::parse_ranges(&json!([[{"subnet": "10.1.0.0/24"}]])).unwrap();
+        let range = pool.ranges().next().unwrap().clone();
+        let filled = |held| {
+            let usage = Utilisation { range: range.clone(), held, size: 253 };
+            bar(&usage).chars().filter(|cell| *cell == '█').count()
+        };
+        assert_eq!([0, 1, 126, 252, 253].map(filled), [0, 1, 9, 19, 20]);
+    }
+}

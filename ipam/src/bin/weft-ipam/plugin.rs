@@ -1,0 +1,127 @@
+//! The verbs of the CNI specification.
+
+use std::fs;
+use std::path::Path;
+
+use weft_cni_spec::{
+    AddRequest, AddResult, AttachmentId, CheckRequest, Code, Conf, DelRequest, Dns, Error, GcRequest,
+    IpConfig, Plugin, StatusRequest, Version,
+};
+use weft_ipam::config::{self, Config, Mistakes};
+use weft_ipam::lease::{Attachment, Lease, NameError, NetnsIdentity, Pod};
+use weft_ipam::{Request, resolv_conf};
+
+/// The IPAM plugin.
+pub(crate) struct Ipam;
+
+impl Plugin for Ipam {
+    fn about(&self) -> String {
+        "weft-ipam assigns addresses to containers. It is a CNI IPAM plugin: name it as \"ipam\": {\"type\": \
+         \"weft-ipam\"} in the\nconfiguration of a plugin that delegates, with the keys of host-local. To see what is \
+         assigned: weft-ipam list"
+            .to_owned()
+    }
+
+    fn add(&self, request: &AddRequest) -> Result<AddResult, Error> {
+        let config = Config::parse(&request.conf.document).map_err(invalid)?;
+        check_expressible(&config, request.conf.version)?;
+        let dns = name_service(config.resolv_conf.as_deref())?;
+        let ipam = open(&request.conf, &config.data_dir)?;
+        let wish = Request {
+            attachment: attachment(&request.conf, &request.id)?,
+            requested: config::requested_addresses(&request.conf.document, &request.args).map_err(invalid)?,
+            pod: Pod::from_args(&request.args),
+            netns: NetnsIdentity::of(&request.netns).ok(),
+        };
+        let lease = ipam.reserve(&config.pool, wish).map_err(failed)?.keep();
+        Ok(AddResult { ips: addresses(&lease), routes: config.routes, dns, ..AddResult::default() })
+    }
+
+    fn del(&self, request: &DelRequest) -> Result<(), Error> {
+        let dir = Config::data_dir(&request.conf.document).map_err(invalid)?;
+        let ipam = open(&request.conf, &dir)?;
+        ipam.release(&attachment(&request.conf, &request.id)?).map_err(failed)?;
+        Ok(())
+    }
+
+    fn check(&self, request: &CheckRequest) -> Result<(), Error> {
+        let dir = Config::data_dir(&request.conf.document).map_err(invalid)?;
+        let attachment = attachment(&request.conf, &request.id)?;
+        let lease = open(&request.conf, &dir)?.lookup(&attachment).map_err(failed)?;
+        let lease = lease.ok_or_else(|| Error::new(DIFFERS, format!("{attachment} holds no address")))?;
+        let reported =
+            |ip: &IpConfig| request.prev_result.ips.iter().any(|other| other.address == ip.address);
+        match addresses(&lease).iter().find(|ip| !reported(ip)) {
+            None => Ok(()),
+            Some(ip) => {
+                let what = format!("{attachment} holds {}, but prevResult does not say so", ip.address);
+                Err(Error::new(DIFFERS, what))
+            }
+        }
+    }
+
+    fn gc(&self, request: &GcRequest) -> Result<(), Error> {
+        let dir = Config::data_dir(&request.conf.document).map_err(invalid)?;
+        let valid: Result<Vec<_>, _> = request.valid.iter().map(|id| attachment(&request.conf, id)).collect();
+        for ended in open(&request.conf, &dir)?.retain(&valid?).map_err(failed)? {
+            eprintln!(
+                "weft-ipam: released the addresses of {}, which is not valid any more",
+                ended.attachment
+            );
+        }
+        Ok(())
+    }
+
+    fn status(&self, request: &StatusRequest) -> Result<(), Error> {
+        let not_available = |error: Error| Error { code: Code::NOT_AVAILABLE, ..error };
+        let config = Config::parse(&request.conf.document).map_err(invalid).map_err(not_available)?;
+        let ipam = open(&request.conf, &config.data_dir).map_err(not_available)?;
+        ipam.check_room(&config.pool).map_err(failed).map_err(not_available)
+    }
+}
+
+/// CHECK found something else than ADD left.
+const DIFFERS: Code = Code(101);
+
+fn open(conf: &Conf, dir: &Path) -> Result<weft_ipam::Ipam, Error> {
+    weft_ipam::Ipam::open(conf.name.as_str(), dir).map_err(failed)
+}
+
+fn attachment(conf: &Conf, id: &AttachmentId) -> Result<Attachment, Error> {
+    Attachment::new(conf.name.as_str(), id.container.as_str(), id.ifname.as_str())
+        .map_err(|error: NameError| Error::caused(Code::INVALID_ENVIRONMENT, &error))
+}
+
+fn addresses(lease: &Lease) -> Vec<IpConfig> {
+    let ips = lease.addresses.iter();
+    ips.map(|ip| IpConfig { address: ip.address, gateway: ip.gateway, interface: None }).collect()
+}
+
+fn check_expressible(config: &Config, version: Version) -> Result<(), Error> {
+    match config.pool.crowded_family() {
+        Some(family) if version < Version::V0_3_0 => {
+            let what = format!(
+                "CNI version {version} knows one address of a family, but ipam.ranges has several sets"
+            );
+            Err(Error::new(Code::INVALID_CONFIG, format!("{what} of {family:?}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn name_service(path: Option<&Path>) -> Result<Dns, Error> {
+    let Some(path) = path else { return Ok(Dns::default()) };
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(resolv_conf::parse(&text)),
+        Err(error) => Err(Error::new(Code::IO, format!("cannot read ipam.resolvConf {}", path.display()))
+            .with_details(error.to_string())),
+    }
+}
+
+fn invalid(mistakes: Mistakes) -> Error {
+    Error::new(Code::INVALID_CONFIG, mistakes.to_string())
+}
+
+fn failed(error: weft_ipam::Error) -> Error {
+    Error::caused(error.code(), &error)
+}
