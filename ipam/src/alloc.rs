@@ -135,7 +135,10 @@ fn why_reserved(range: &Range, address: IpAddr) -> &'static str {
 }
 
 fn exhausted(state: &State, set: &RangeSet) -> Error {
-    let in_set = |assigned: &Assigned| set.range_of(assigned.address.ip()).is_some();
+    let in_set = |assigned: &Assigned| {
+        let address = assigned.address.ip();
+        set.range_of(address).is_some_and(|range| range.hands_out(address))
+    };
     let mut holding: Vec<&Record> =
         state.records().filter(|record| record.addresses.iter().any(in_set)).collect();
     holding.sort_by_key(|record| record.since);
@@ -157,3 +160,6 @@ fn describe_holder(record: &Record) -> String {
 fn describe(pool: &Pool) -> String {
     pool.sets().iter().map(RangeSet::to_string).collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
-use weft_cni_spec::{Args, Route};
+use weft_cni_spec::{Args, ResultError, Route};
 
 use crate::address::Family;
 use crate::range::{self, Draft, Pool, Range, RangeSet};
@@ -247,9 +247,16 @@ impl Reader {
 
     fn routes(&mut self, section: &Map<String, Value>) -> Vec<Route> {
         let routes = self.list(section.get("routes"), "ipam.routes");
-        let mut read = |(at, value): (String, &Value)| {
-            let noted = |error: weft_cni_spec::ResultError| self.note(at.clone(), error.to_string());
-            Route::from_json(value, &at).map_err(noted).ok()
+        let mut read = |(at, value): (String, &Value)| match Route::from_json(value, &at) {
+            Ok(route) => Some(route),
+            Err(ResultError::Field { field, expected, found }) => {
+                self.note(field, format!("expected {expected}, found {found}"));
+                None
+            }
+            Err(other) => {
+                self.note(at, other.to_string());
+                None
+            }
         };
         routes.into_iter().filter_map(&mut read).collect()
     }
@@ -381,3 +388,6 @@ impl Pool {
         [Family::V4, Family::V6].into_iter().find(|family| sets_of(*family) > 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

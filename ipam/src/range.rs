@@ -393,3 +393,6 @@ fn overlaps(ranges: Vec<&Range>) -> Vec<Error> {
     }
     mistakes
 }
+
+#[cfg(test)]
+mod tests;

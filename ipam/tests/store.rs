@@ -1,0 +1,338 @@
+//! The node-local store against crashes, damage, a full disk, and other processes' eyes.
+
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
+use weft_ipam::lease::{Attachment, Lease, NetnsIdentity, Pod};
+use weft_ipam::range::Pool;
+use weft_ipam::store::local::{self, LocalStore};
+use weft_ipam::store::{self, Store};
+use weft_ipam::{Error, Ipam, Request};
+
+/// In memory where there is such a place: most of these tests are about bytes, and syncing them to a disk says nothing.
+fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+fn pool() -> Pool {
+    let ranges = serde_json::json!([[{"subnet": "10.0.0.0/27"}], [{"subnet": "fd00::/64"}]]);
+    weft_ipam::config::parse_ranges(&ranges).unwrap()
+}
+
+fn attachment(container: usize) -> Attachment {
+    Attachment::new("net", &format!("c{container}"), "eth0").unwrap()
+}
+
+fn request(container: usize) -> Request {
+    Request {
+        pod: Some(Pod {
+            namespace: "ns".into(),
+            name: format!("täglich\t\"{container}\"\n"),
+            uid: "u".into(),
+        }),
+        netns: Some(NetnsIdentity { path: "/run/netns/with space".into(), inode: 4_026_531_840 }),
+        ..Request::new(attachment(container))
+    }
+}
+
+fn open(dir: &Path) -> Ipam {
+    Ipam::open("net", dir).unwrap()
+}
+
+fn log(dir: &Path) -> PathBuf {
+    dir.join("net/leases.log")
+}
+
+/// Everything a state is for those who look at it: the leases, and what would be handed out next, to the last address.
+fn everything(dir: &Path) -> Result<(Vec<Lease>, Vec<IpAddr>), Error> {
+    let leases = open(dir).leases()?;
+    let store = LocalStore::new(dir, "net").unwrap();
+    let mut freed = Vec::new();
+    store.read(&mut |state| freed = state.freed().map(|(address, _)| address).collect())?;
+    Ok((leases, freed))
+}
+
+/// A log with some history, and what was answered after each transaction: (length of the log, state).
+fn history(dir: &Path) -> Vec<(u64, (Vec<Lease>, Vec<IpAddr>))> {
+    let ipam = open(dir);
+    let mut answered = Vec::new();
+    for step in 0..24_usize {
+        match step % 4 {
+            3 => drop(ipam.release(&attachment(step - 2)).unwrap()),
+            2 => drop(ipam.reserve(&pool(), request(step)).unwrap()),
+            _ => drop(ipam.reserve(&pool(), request(step)).unwrap().keep()),
+        }
+        answered.push((fs::metadata(log(dir)).unwrap().len(), everything(dir).unwrap()));
+    }
+    answered
+}
+
+fn local_error(error: Error) -> local::Error {
+    match error {
+        Error::Store(store::Error::Local(error)) => error,
+        other => panic!("not an error of the store: {other}"),
+    }
+}
+
+#[test]
+fn a_lease_survives_with_all_that_is_known_of_it() {
+    let dir = directory();
+    let lease = open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();
+    assert_eq!(lease.pod, request(1).pod);
+    assert!(lease.boot_id.is_some());
+    assert_eq!(open(dir.path()).lookup(&attachment(1)).unwrap(), Some(lease));
+}
+
+#[test]
+fn a_reservation_that_is_not_kept_is_released() {
+    let dir = directory();
+    let ipam = open(dir.path());
+    let lease = ipam.reserve(&pool(), request(1)).unwrap().lease().clone();
+    assert_eq!(ipam.leases().unwrap(), []);
+    assert_ne!(
+        ipam.reserve(&pool(), request(2)).unwrap().keep().addresses,
+        lease.addresses,
+        "it waits for its reuse"
+    );
+}
+
+#[test]
+fn a_reservation_does_not_release_a_lease_that_came_after_it() {
+    let dir = directory();
+    let ipam = open(dir.path());
+    let reservation = ipam.reserve(&pool(), request(1)).unwrap();
+    ipam.release(&attachment(1)).unwrap();
+    let successor = ipam.reserve(&pool(), request(1)).unwrap().keep();
+    drop(reservation);
+    assert_eq!(ipam.lookup(&attachment(1)).unwrap(), Some(successor));
+}
+
+#[test]
+fn a_second_lease_for_an_attachment_is_refused() {
+    let dir = directory();
+    let ipam = open(dir.path());
+    let lease = ipam.reserve(&pool(), request(1)).unwrap().keep();
+    let error = ipam.reserve(&pool(), request(1)).unwrap_err();
+    assert_eq!(error.to_string(), "eth0 of c1 in net already holds 10.0.0.2, fd00::2");
+    assert_eq!(ipam.leases().unwrap(), [lease]);
+}
+
+#[test]
+fn reading_makes_no_files_and_an_unknown_network_is_empty() {
+    let dir = directory();
+    assert_eq!(open(dir.path()).leases().unwrap(), []);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert_eq!(open(dir.path()).release(&attachment(1)).unwrap(), None);
+}
+
+#[test]
+fn files_are_for_their_owner_alone() {
+    let dir = directory();
+    open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(dir.path().join("net")), 0o700);
+    assert_eq!(mode(log(dir.path())), 0o600);
+    assert_eq!(mode(dir.path().join("net/leases.lock")), 0o600);
+}
+
+#[test]
+fn names_that_could_be_paths_are_refused() {
+    for name in ["", ".", "..", "../x", "a/b", "/etc", "a\nb", "-x", "a\0"] {
+        assert!(Ipam::open(name, Path::new("/nonexistent")).is_err(), "{name:?}");
+        assert!(Attachment::new(name, "c", "eth0").is_err(), "{name:?}");
+        assert!(Attachment::new("net", name, "eth0").is_err(), "{name:?}");
+    }
+    for ifname in ["", ".", "a b", "a\tb", "a/b", "1234567890123456"] {
+        assert!(Attachment::new("net", "c", ifname).is_err(), "{ifname:?}");
+    }
+    let other = Attachment::new("other", "c", "eth0").unwrap();
+    let dir = directory();
+    assert!(matches!(open(dir.path()).release(&other), Err(Error::OtherNetwork { .. })));
+}
+
+#[test]
+fn a_log_cut_at_any_byte_opens_to_a_state_that_was_answered() {
+    let (dir, copy) = (directory(), directory());
+    let answered = history(dir.path());
+    let whole = fs::read(log(dir.path())).unwrap();
+    fs::create_dir(copy.path().join("net")).unwrap();
+    fs::write(copy.path().join("net/leases.lock"), "").unwrap();
+    for length in 0..=whole.len() {
+        fs::write(log(copy.path()), &whole[..length]).unwrap();
+        let last = answered.iter().rev().find(|(end, _)| *end <= length as u64);
+        let expected = last.map_or_else(Default::default, |(_, state)| state.clone());
+        let found =
+            everything(copy.path()).unwrap_or_else(|error| panic!("{length}: {}", weft_ipam::chain(&error)));
+        // A reservation that is dropped makes two transactions of one step; what is between them was answered too.
+        if found != expected {
+            let newly: Vec<_> = found.0.iter().filter(|lease| !expected.0.contains(lease)).collect();
+            assert!(
+                newly.len() == 1
+                    && newly[0].attachment.container().trim_start_matches('c').parse::<usize>().unwrap() % 4
+                        == 2,
+                "{length}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_unfinished_transaction_is_cut_off_by_the_next_and_reported() {
+    let dir = directory();
+    history(dir.path());
+    let before = everything(dir.path()).unwrap();
+    for tail in ["0", "01234567 + 17", "\0\0\0\0", "0123\0\0\0\n"] {
+        let whole = fs::read(log(dir.path())).unwrap();
+        fs::write(log(dir.path()), [&whole, tail.as_bytes()].concat()).unwrap();
+        assert_eq!(everything(dir.path()).unwrap(), before, "a reader passes over {tail:?}");
+        let store = LocalStore::new(dir.path(), "net").unwrap();
+        store.update(&mut |_| Vec::new()).unwrap();
+        let notices = store.take_notices();
+        let expected = format!("cut {} bytes from byte {} of", tail.len(), whole.len());
+        assert!(notices.len() == 1 && notices[0].starts_with(&expected), "{notices:?}");
+        assert_eq!(fs::read(log(dir.path())).unwrap(), whole);
+        assert!(store.take_notices().is_empty());
+    }
+}
+
+#[test]
+fn damage_anywhere_is_an_error_that_names_the_place_and_loses_nothing() {
+    let dir = directory();
+    history(dir.path());
+    let whole = fs::read(log(dir.path())).unwrap();
+    let header = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for offset in header..whole.len() - 1 {
+        let mut damaged = whole.clone();
+        damaged[offset] ^= 1;
+        fs::write(log(dir.path()), &damaged).unwrap();
+        let error = local_error(open(dir.path()).reserve(&pool(), request(99)).unwrap_err());
+        let local::Error::Damaged { offset: found, ref path, .. } = error else {
+            panic!("{offset}: {error}")
+        };
+        let line = whole[..offset].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+        // A line break that became something else joins two lines, and one that appeared splits one.
+        assert_eq!(found, line as u64, "byte {offset}");
+        assert_eq!(path, &log(dir.path()));
+        assert_eq!(fs::read(log(dir.path())).unwrap(), damaged, "the file is as it was");
+    }
+}
+
+#[test]
+fn other_files_and_newer_formats_are_refused_and_left_alone() {
+    let dir = directory();
+    fs::create_dir(dir.path().join("net")).unwrap();
+    fs::write(dir.path().join("net/leases.lock"), "").unwrap();
+    for (text, expected) in [
+        ("weft-ipam leases 2\n", "is of format 2; this release reads formats up to 1"),
+        ("weft-ipam leases 1x\n", "is not a log of leases"),
+        ("something else\n", "is not a log of leases"),
+        ("something else, without a line break", "is not a log of leases"),
+    ] {
+        fs::write(log(dir.path()), text).unwrap();
+        let error = open(dir.path()).reserve(&pool(), request(1)).unwrap_err();
+        assert!(error.to_string().contains(expected), "{text:?}: {error}");
+        assert_eq!(fs::read_to_string(log(dir.path())).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_log_that_contradicts_itself_is_an_error() {
+    let dir = directory();
+    open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();
+    let text = fs::read_to_string(log(dir.path())).unwrap();
+    let grant = text.lines().nth(1).unwrap();
+    fs::write(log(dir.path()), format!("{text}{grant}\n")).unwrap();
+    let error = local_error(open(dir.path()).leases().unwrap_err());
+    assert!(matches!(error, local::Error::Contradiction { line: 3, .. }), "{error}");
+}
+
+#[test]
+fn the_log_stays_short_and_rewriting_it_keeps_the_order_of_reuse() {
+    let dir = directory();
+    let ipam = open(dir.path());
+    let kept = ipam.reserve(&pool(), request(1000)).unwrap().keep();
+    let mut given = Vec::new();
+    for round in 0..400 {
+        // Every other process is new, so the order is also read back from the log.
+        let ipam = if round % 2 == 0 { open(dir.path()) } else { ipam.clone() };
+        given.push(ipam.reserve(&pool(), request(round)).unwrap().keep().addresses[0].address);
+        ipam.release(&attachment(round)).unwrap();
+    }
+    let mut first_round = given[..28].to_vec();
+    first_round.sort();
+    first_round.dedup();
+    assert_eq!(first_round.len(), 28, "all free addresses of the /27 are used before one is used again");
+    assert!(given.windows(29).all(|window| window[0] == window[28]), "and again in the same order");
+    let log = fs::read_to_string(log(dir.path())).unwrap();
+    assert!(log.lines().count() < 1100, "{} lines", log.lines().count());
+    assert!(log.lines().count() < 800, "800 changes were rewritten at least once");
+    assert_eq!(open(dir.path()).leases().unwrap(), [kept]);
+}
+
+#[test]
+fn a_handle_sees_what_other_processes_did_also_when_the_log_was_replaced() {
+    let dir = directory();
+    let watching = open(dir.path());
+    for round in 0..600 {
+        open(dir.path()).reserve(&pool(), request(round)).unwrap().keep();
+        assert!(watching.lookup(&attachment(round)).unwrap().is_some());
+        open(dir.path()).release(&attachment(round)).unwrap();
+        assert_eq!(watching.leases().unwrap(), []);
+    }
+    fs::remove_dir_all(dir.path().join("net")).unwrap();
+    assert_eq!(watching.leases().unwrap(), []);
+    watching.reserve(&pool(), request(1)).unwrap().keep();
+    assert_eq!(open(dir.path()).leases().unwrap().len(), 1);
+}
+
+#[test]
+fn only_valid_attachments_are_retained() {
+    let dir = directory();
+    let ipam = open(dir.path());
+    (0..5).for_each(|container| drop(ipam.reserve(&pool(), request(container)).unwrap().keep()));
+    let ended = ipam.retain(&[attachment(1), attachment(3), attachment(77)]).unwrap();
+    let ended: Vec<_> = ended.iter().map(|lease| lease.attachment.container()).collect();
+    assert_eq!(ended, ["c0", "c2", "c4"]);
+    assert_eq!(open(dir.path()).leases().unwrap().len(), 2);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_changes_nothing() {
+    let dir = directory();
+    let path = dir.path().to_owned();
+    // The mount ends with the thread that has it.
+    thread::spawn(move || fill(&path)).join().unwrap();
+}
+
+fn fill(dir: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("this test needs to be root");
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("size=16k")).unwrap();
+    let ranges = serde_json::json!([[{"subnet": "fd00::/64"}]]);
+    let pool = weft_ipam::config::parse_ranges(&ranges).unwrap();
+    let mut container = 0;
+    let error = loop {
+        match open(dir).reserve(&pool, request(container)) {
+            Ok(reservation) => drop(reservation.keep()),
+            Err(error) => break error,
+        }
+        container += 1;
+    };
+    assert!(
+        weft_ipam::chain(&error).contains("leases.log: No space left on device"),
+        "{}",
+        weft_ipam::chain(&error)
+    );
+    assert!(container > 10, "{container} leases fit");
+    assert_eq!(open(dir).leases().unwrap().len(), container, "all that were answered, and no other");
+    let text = fs::read_to_string(log(dir)).unwrap();
+    assert!(text.ends_with('\n'), "nothing of the failed write is left");
+}
