@@ -155,9 +155,10 @@ impl InFlight {
 }
 
 impl Subscription {
-    /// Opens the subscription with the first request for its type on this stream.
-    pub(super) fn open(type_url: &TypeUrl, request: &DeltaDiscoveryRequest) -> Self {
-        let held = request.initial_resource_versions.iter();
+    /// Opens the subscription with the first request for its type on this stream. What the client says it holds
+    /// is sent again unless it is `believed`.
+    pub(super) fn open(type_url: &TypeUrl, request: &DeltaDiscoveryRequest, believed: bool) -> Self {
+        let held = request.initial_resource_versions.iter().filter(|_| believed);
         let names: BTreeMap<_, _> =
             held.map(|(name, version)| (name.as_str().into(), Held::from_earlier_stream(version))).collect();
         let mut opened = Self {
