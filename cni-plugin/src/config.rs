@@ -1,0 +1,319 @@
+//! The plugin's configuration: read whole, with every mistake named at once, and nothing in it ignored.
+
+use serde_json::{Map, Value};
+use weft_cni_spec::{AddRequest, Args, CheckRequest, Conf, Dns, StatusRequest};
+use weft_datapath::Mac;
+use weft_ipam::config::{self as ipam_config, Mistake, Mistakes, nearest};
+use weft_ipam::lease::Pod;
+
+use crate::Error;
+use crate::error::mistake;
+
+/// The keys that are read here, or by the protocol, or that only runtimes write.
+const KNOWN: [&str; 12] = [
+    "cniVersion",
+    "name",
+    "type",
+    "mode",
+    "mtu",
+    "ipMasq",
+    "ipam",
+    "dns",
+    "capabilities",
+    "runtimeConfig",
+    "args",
+    "prevResult",
+];
+
+/// Keys of the reference plugins, and of Weft's own design, that mean something but are not honoured. A pod that lacks
+/// what its operator wrote down must not start, so they are refused by name.
+const NOT_HONOURED: [&str; 38] = [
+    "allmulti",
+    "backend",
+    "bandwidth",
+    "bridge",
+    "conditionsV4",
+    "conditionsV6",
+    "dataDir",
+    "disableContainerInterface",
+    "egressBurst",
+    "egressRate",
+    "enabledad",
+    "externalSetMarkChain",
+    "forceAddress",
+    "hairpinMode",
+    "ingressBurst",
+    "ingressRate",
+    "ipMasqBackend",
+    "isDefaultGateway",
+    "isGateway",
+    "mac",
+    "macspoofchk",
+    "markMasqBit",
+    "masqAll",
+    "master",
+    "mesh",
+    "portIsolation",
+    "portMappings",
+    "preserveDefaultVlan",
+    "promisc",
+    "promiscMode",
+    "runtimeArgs",
+    "snat",
+    "socketPath",
+    "sysctl",
+    "table",
+    "txQLen",
+    "vlan",
+    "vlanTrunk",
+];
+
+/// What runtimes pass for capabilities. Of the first group Weft makes something; of the second it needs nothing; all
+/// else is refused where it asks for something.
+const HONOURED_CAPABILITIES: [&str; 4] = ["ips", "ipRanges", "mac", "dns"];
+const HARMLESS_CAPABILITIES: [&str; 1] = ["io.kubernetes.cri.pod-annotations"];
+
+/// The arguments that runtimes are known to pass.
+const KNOWN_ARGS: [&str; 6] =
+    ["K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID", "IP", "MAC"];
+
+/// The smallest MTU that a link may have for each family (RFC 791, RFC 8200), and the largest that the kernel takes.
+const MTU_V4: u32 = 68;
+const MTU_V6: u32 = 1280;
+const MTU_MAX: u32 = 65535;
+
+/// A configuration that has been found good, with what the runtime asks for this one attachment.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// MTU of the pair in bytes; `None` to take that of the node's way to the outside.
+    pub mtu: Option<u32>,
+    /// Whether traffic to the outside gets the node's address.
+    pub masquerade: bool,
+    /// Ranges, routes, and where leases are.
+    pub ipam: ipam_config::Config,
+    /// Addresses that are asked for.
+    pub requested: Vec<std::net::IpAddr>,
+    /// The hardware address that is asked for.
+    pub mac: Option<Mac>,
+    /// Name service for the result.
+    pub dns: Dns,
+    /// The pod, where the runtime names it.
+    pub pod: Option<Pod>,
+}
+
+impl TryFrom<&AddRequest> for Config {
+    type Error = Error;
+
+    fn try_from(request: &AddRequest) -> Result<Self, Error> {
+        Self::read(&request.conf, &request.args)
+    }
+}
+
+impl TryFrom<&CheckRequest> for Config {
+    type Error = Error;
+
+    fn try_from(request: &CheckRequest) -> Result<Self, Error> {
+        Self::read(&request.conf, &request.args)
+    }
+}
+
+impl TryFrom<&StatusRequest> for Config {
+    type Error = Error;
+
+    fn try_from(request: &StatusRequest) -> Result<Self, Error> {
+        Self::read(&request.conf, &Args::default())
+    }
+}
+
+impl Config {
+    fn read(conf: &Conf, args: &Args) -> Result<Self, Error> {
+        args.only(&KNOWN_ARGS)?;
+        let mut reader = Reader { document: &conf.document, mistakes: Vec::new(), unsupported: Vec::new() };
+        let config = reader.config(args);
+        reader.finish(config)
+    }
+}
+
+/// Reads keys and notes what is wrong with them.
+struct Reader<'a> {
+    document: &'a Map<String, Value>,
+    mistakes: Vec<Mistake>,
+    unsupported: Vec<Mistake>,
+}
+
+impl Reader<'_> {
+    fn config(&mut self, args: &Args) -> Option<Config> {
+        self.keys();
+        self.mode();
+        self.ipam_type();
+        self.capabilities();
+        let ipam = self.collect(ipam_config::Config::parse(self.document));
+        let requested = self.collect(ipam_config::requested_addresses(self.document, args));
+        let (mtu, masquerade) = (self.mtu(ipam.as_ref()), self.flag("ipMasq"));
+        let (mac, dns) = (self.mac(args), self.dns());
+        let ipam = ipam?;
+        self.routes(&ipam);
+        Some(Config { mtu, masquerade, ipam, requested: requested?, mac, dns, pod: Pod::from_args(args) })
+    }
+
+    /// Mistakes come before what is merely unsupported; neither hides the others of its kind.
+    fn finish(self, config: Option<Config>) -> Result<Config, Error> {
+        if !self.unsupported.is_empty() && self.mistakes.is_empty() {
+            return Err(Error::Unsupported(Mistakes(self.unsupported)));
+        }
+        let all: Vec<_> = self.mistakes.into_iter().chain(self.unsupported).collect();
+        match config {
+            Some(config) if all.is_empty() => Ok(config),
+            _ => Err(Error::Config(Mistakes(all))),
+        }
+    }
+
+    fn keys(&mut self) {
+        for (key, value) in self.document {
+            let key = key.as_str();
+            if KNOWN.contains(&key) || key.starts_with("cni.dev/") {
+                continue;
+            }
+            if NOT_HONOURED.contains(&key) {
+                self.unsupported.push(mistake(key, format!("{value} is not supported")));
+            } else {
+                let hint = nearest(key, KNOWN.into_iter().chain(NOT_HONOURED));
+                let hint = hint.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+                self.mistakes.push(mistake(key, format!("unknown key{hint}")));
+            }
+        }
+    }
+
+    fn mode(&mut self) {
+        match self.document.get("mode") {
+            None | Some(Value::Null) => {}
+            Some(Value::String(mode)) if mode == "routed" => {}
+            Some(Value::String(mode)) if mode == "bridge" => {
+                self.unsupported
+                    .push(mistake("mode", r#""bridge" is not supported; say "routed", or leave it out"#));
+            }
+            Some(other) => {
+                self.mistakes.push(mistake("mode", format!(r#"{other} is not a mode: say "routed""#)))
+            }
+        }
+    }
+
+    fn ipam_type(&mut self) {
+        let section = self.document.get("ipam");
+        match section.and_then(|section| section.get("type")) {
+            Some(Value::String(kind)) if kind == "weft-ipam" => {}
+            Some(Value::String(kind)) => {
+                let what = format!(r#"{kind:?} is not supported; Weft keeps leases itself: say "weft-ipam""#);
+                self.unsupported.push(mistake("ipam.type", what));
+            }
+            _ if section.is_none() => self.mistakes.push(mistake("ipam", "missing: a pod needs addresses")),
+            _ => self.mistakes.push(mistake("ipam.type", r#"missing: say "weft-ipam""#)),
+        }
+    }
+
+    fn capabilities(&mut self) {
+        let Some(Value::Object(given)) = self.document.get("runtimeConfig") else { return };
+        for (key, value) in given {
+            let known = HONOURED_CAPABILITIES.iter().chain(&HARMLESS_CAPABILITIES).any(|known| known == key);
+            if !known && asks_for_something(value) {
+                self.unsupported
+                    .push(mistake(format!("runtimeConfig.{key}"), format!("{value} is not supported")));
+            }
+        }
+    }
+
+    fn mtu(&mut self, ipam: Option<&ipam_config::Config>) -> Option<u32> {
+        let value = self.document.get("mtu").filter(|value| !value.is_null())?;
+        let has_v6 = ipam.is_some_and(|ipam| ipam.pool.ranges().any(|range| range.subnet().is_ipv6()));
+        let least = if has_v6 { MTU_V6 } else { MTU_V4 };
+        match value.as_u64().and_then(|mtu| u32::try_from(mtu).ok()) {
+            Some(0) => None,
+            Some(mtu) if (least..=MTU_MAX).contains(&mtu) => Some(mtu),
+            _ => {
+                let what =
+                    format!("{value} is not 0 (detect it) or a number of bytes from {least} to {MTU_MAX}");
+                self.mistakes.push(mistake("mtu", what));
+                None
+            }
+        }
+    }
+
+    fn flag(&mut self, key: &str) -> bool {
+        match self.document.get(key) {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(flag)) => *flag,
+            Some(other) => {
+                self.mistakes.push(mistake(key, format!("{other} is neither true nor false")));
+                false
+            }
+        }
+    }
+
+    /// The capability, `args.cni`, and `MAC` in `CNI_ARGS`, in that order; `CNI_ARGS` is not looked at where `args` says
+    /// something (CONVENTIONS.md, "`args` in network config").
+    fn mac(&mut self, args: &Args) -> Option<Mac> {
+        let document = self.document;
+        let capability = document.get("runtimeConfig").and_then(|given| given.get("mac"));
+        let convention = document.get("args").and_then(|args| args.get("cni")).and_then(|cni| cni.get("mac"));
+        for (place, found) in [("runtimeConfig.mac", capability), ("args.cni.mac", convention)] {
+            match found {
+                None | Some(Value::Null) => {}
+                Some(Value::String(text)) if text.is_empty() => {}
+                Some(Value::String(text)) => return self.parse_mac(place, text),
+                Some(other) => {
+                    self.mistakes.push(mistake(place, format!("{other} is not a hardware address")))
+                }
+            }
+        }
+        args.get("MAC").filter(|text| !text.is_empty()).and_then(|text| self.parse_mac("CNI_ARGS MAC", text))
+    }
+
+    fn parse_mac(&mut self, place: &str, text: &str) -> Option<Mac> {
+        let mac = text.parse::<Mac>();
+        mac.map_err(|e| self.mistakes.push(mistake(place, e.to_string()))).ok()
+    }
+
+    /// What the runtime asks for replaces what the configuration says, as in the reference.
+    fn dns(&mut self) -> Dns {
+        let asked = self.document.get("runtimeConfig").and_then(|given| given.get("dns"));
+        let renamed = asked.and_then(Value::as_object).map(|asked| {
+            let names = [("servers", "nameservers"), ("searches", "search"), ("options", "options")];
+            let present =
+                names.iter().filter_map(|(from, to)| Some(((*to).to_owned(), asked.get(*from)?.clone())));
+            Value::Object(present.collect())
+        });
+        let read = Dns::from_json(renamed.as_ref().or_else(|| self.document.get("dns")));
+        read.map_err(|e| self.mistakes.push(mistake("dns", e.to_string()))).unwrap_or_default()
+    }
+
+    /// A route needs an address of its family to be used from.
+    fn routes(&mut self, ipam: &ipam_config::Config) {
+        for (index, route) in ipam.routes.iter().enumerate() {
+            let is_v4 = route.dst.is_ipv4();
+            if !ipam.pool.ranges().any(|range| range.subnet().is_ipv4() == is_v4) {
+                let family = if is_v4 { "IPv4" } else { "IPv6" };
+                let what = format!("{} is {family}, but no range gives a pod an {family} address", route.dst);
+                self.mistakes.push(mistake(format!("ipam.routes[{index}]"), what));
+            }
+        }
+    }
+
+    fn collect<T>(&mut self, read: Result<T, Mistakes>) -> Option<T> {
+        read.map_err(|mistakes| self.mistakes.extend(mistakes.0)).ok()
+    }
+}
+
+/// Runtimes may pass a capability with nothing in it.
+fn asks_for_something(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => fields.values().any(asks_for_something),
+        Value::Number(number) => number.as_u64() != Some(0),
+        Value::Bool(flag) => *flag,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+use serde_json::json;
+
+use super::*;
+
+fn read(extra: Value) -> Result<Config, Error> {
+    read_with(extra, "")
+}
+
+fn read_with(extra: Value, args: &str) -> Result<Config, Error> {
+    let mut document = json!({
+        "cniVersion": "1.1.0", "name": "weft", "type": "weft-cni",
+        "ipam": {"type": "weft-ipam", "ranges": [[{"subnet": "10.244.0.0/24"}]]},
+    });
+    let (Value::Object(fields), Value::Object(extra)) = (&mut document, extra) else { panic!("objects") };
+    fields.extend(extra);
+    let conf = Conf::parse(document.to_string().as_bytes()).unwrap();
+    Config::read(&conf, &Args::parse(args).unwrap())
+}
+
+fn refusal(extra: Value) -> (u32, String) {
+    let error = read(extra).unwrap_err().answer();
+    (error.code.0, error.msg)
+}
+
+#[test]
+fn the_least_configuration_is_a_range() {
+    let config = read(json!({})).unwrap();
+    assert_eq!((config.mtu, config.masquerade, config.mac), (None, false, None));
+    assert_eq!(config.dns, Dns::default());
+}
+
+#[test]
+fn all_mistakes_are_named_at_once() {
+    let (code, msg) =
+        refusal(json!({"mtu": -1, "ipMasq": "yes", "mode": "tunnel", "ipmasq": true, "bridge": "cni0"}));
+    assert_eq!(code, 7);
+    assert_eq!(
+        msg,
+        "invalid network configuration: ipmasq: unknown key; did you mean \"ipMasq\"?; \
+         mode: \"tunnel\" is not a mode: say \"routed\"; \
+         mtu: -1 is not 0 (detect it) or a number of bytes from 68 to 65535; \
+         ipMasq: \"yes\" is neither true nor false; bridge: \"cni0\" is not supported"
+    );
+}
+
+#[test]
+fn what_the_reference_knows_and_weft_does_not_honour_is_refused_by_name_and_value() {
+    for key in NOT_HONOURED {
+        let (code, msg) = refusal(json!({ key: 7 }));
+        assert_eq!((code, msg), (2, format!("unsupported field: {key}: 7 is not supported")));
+    }
+    assert_eq!(refusal(json!({"mode": "bridge"})).0, 2);
+    let foreign = json!({"ipam": {"type": "dhcp", "ranges": [[{"subnet": "10.0.0.0/8"}]]}});
+    assert_eq!(
+        refusal(foreign).1,
+        r#"unsupported field: ipam.type: "dhcp" is not supported; Weft keeps leases itself: say "weft-ipam""#
+    );
+}
+
+#[test]
+fn a_capability_that_asks_for_nothing_is_no_obstacle() {
+    let nothing =
+        json!({"portMappings": [], "bandwidth": {"ingressRate": 0}, "aliases": null, "cgroupPath": ""});
+    assert!(read(json!({ "runtimeConfig": nothing })).is_ok());
+    let annotations = json!({"io.kubernetes.cri.pod-annotations": {"a": "b"}});
+    assert!(read(json!({ "runtimeConfig": annotations })).is_ok());
+    let port = json!({"portMappings": [{"hostPort": 80}]});
+    assert_eq!(refusal(json!({ "runtimeConfig": port })).0, 2);
+}
+
+#[test]
+fn a_mac_is_taken_from_the_capability_then_from_args_then_from_the_environment() {
+    let mac = |extra: Value, args: &str| read_with(extra, args).unwrap().mac.map(|mac| mac.to_string());
+    let capability =
+        json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"}, "args": {"cni": {"mac": "02:00:00:00:00:02"}}});
+    assert_eq!(mac(capability, "MAC=02:00:00:00:00:03").as_deref(), Some("02:00:00:00:00:01"));
+    let args = json!({"args": {"cni": {"mac": "02:00:00:00:00:02"}}});
+    assert_eq!(mac(args, "MAC=02:00:00:00:00:03").as_deref(), Some("02:00:00:00:00:02"));
+    assert_eq!(mac(json!({}), "MAC=02:00:00:00:00:03").as_deref(), Some("02:00:00:00:00:03"));
+    assert_eq!(refusal(json!({"runtimeConfig": {"mac": "01:00:00:00:00:01"}})).0, 7);
+}
+
+#[test]
+fn a_runtimes_name_service_replaces_the_configurations() {
+    let dns = json!({"dns": {"nameservers": ["10.0.0.1"]}, "runtimeConfig": {"dns": {"servers": ["10.0.0.2"], "searches": ["a.b"]}}});
+    let config = read(dns).unwrap();
+    assert_eq!(
+        (config.dns.nameservers, config.dns.search),
+        (vec!["10.0.0.2".to_owned()], vec!["a.b".to_owned()])
+    );
+}
+
+#[test]
+fn a_route_without_an_address_of_its_family_is_a_mistake() {
+    let ipam =
+        json!({"type": "weft-ipam", "ranges": [[{"subnet": "10.244.0.0/24"}]], "routes": [{"dst": "::/0"}]});
+    let (code, msg) = refusal(json!({ "ipam": ipam }));
+    assert_eq!(code, 7);
+    assert!(msg.ends_with("ipam.routes[0]: ::/0 is IPv6, but no range gives a pod an IPv6 address"), "{msg}");
+}
+
+#[test]
+fn an_mtu_must_carry_every_family() {
+    assert_eq!(read(json!({"mtu": 1200})).unwrap().mtu, Some(1200));
+    assert_eq!(read(json!({"mtu": 0})).unwrap().mtu, None);
+    let ipam = json!({"type": "weft-ipam", "ranges": [[{"subnet": "fd00::/64"}]]});
+    assert_eq!(refusal(json!({"mtu": 1200, "ipam": ipam})).0, 7);
+}
+
+#[test]
+fn unknown_arguments_are_refused_unless_the_runtime_wants_them_ignored() {
+    assert!(read_with(json!({}), "K8S_POD_NAME=web;K8S_POD_NAMESPACE=shop").is_ok());
+    assert_eq!(read_with(json!({}), "FOO=1").unwrap_err().answer().code.0, 4);
+    assert!(read_with(json!({}), "IgnoreUnknown=1;FOO=1").is_ok());
+}

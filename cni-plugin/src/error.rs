@@ -1,0 +1,135 @@
+//! Everything that can go wrong, and the codes it is answered with.
+
+use std::path::PathBuf;
+
+use weft_cni_spec::{self as spec, Code};
+use weft_ipam::config::{Mistake, Mistakes};
+
+/// A verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration has mistakes: all of them.
+    #[error("invalid network configuration: {0}")]
+    Config(Mistakes),
+    /// The configuration asks for things that Weft knows of and does not do.
+    #[error("unsupported field: {0}")]
+    Unsupported(Mistakes),
+    /// `CNI_ARGS` has unknown keys.
+    #[error(transparent)]
+    Args(#[from] spec::ArgsError),
+    /// The configuration holds something that is no result.
+    #[error(transparent)]
+    Spec(#[from] spec::Error),
+    /// A name cannot be that of an attachment.
+    #[error(transparent)]
+    Name(#[from] weft_ipam::lease::NameError),
+    /// The leases could not be read or changed.
+    #[error(transparent)]
+    Ipam(#[from] weft_ipam::Error),
+    /// The kernel refused.
+    #[error(transparent)]
+    Datapath(#[from] weft_datapath::Error),
+    /// The namespace could not be identified.
+    #[error("cannot identify the network namespace {path}", path = path.display())]
+    Netns {
+        /// `CNI_NETNS`.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The interface's name is taken in the container.
+    #[error("{ifname} exists in {netns} already: it must be removed before an ADD may create it", netns = netns.display())]
+    InterfaceExists {
+        /// `CNI_IFNAME`.
+        ifname: String,
+        /// `CNI_NETNS`.
+        netns: PathBuf,
+    },
+    /// A link with a derived name carries the mark of somebody else.
+    #[error("{link} on the host belongs to {owner:?}, not to {attachment}: it stays")]
+    ForeignLink {
+        /// The link.
+        link: String,
+        /// Its alias.
+        owner: String,
+        /// Whose the name would be.
+        attachment: String,
+    },
+    /// CHECK for an attachment that has no lease.
+    #[error("{attachment} holds no lease")]
+    NoLease {
+        /// Which.
+        attachment: String,
+    },
+    /// CHECK found differences.
+    #[error("{attachment} is not as ADD left it: {}", differences.join("; "))]
+    Drift {
+        /// Which.
+        attachment: String,
+        /// What differs.
+        differences: Vec<String>,
+    },
+    /// Some things could not be removed. All the others have been.
+    #[error("cannot remove all of {what}: {}", failures.join("; "))]
+    Incomplete {
+        /// What was being removed.
+        what: String,
+        /// What failed, each with its cause.
+        failures: Vec<String>,
+    },
+    /// STATUS: an ADD would fail.
+    #[error("an ADD would fail")]
+    NotReady(#[source] Box<Error>),
+}
+
+/// Weft's own codes; the specification leaves those from 100 on to plugins. `docs/errors.md` lists them for operators.
+mod code {
+    use weft_cni_spec::Code;
+
+    /// ADD for what exists already. `weft-ipam` answers an attachment with a lease so too.
+    pub(super) const EXISTS: Code = Code(100);
+    /// CHECK found differences.
+    pub(super) const DRIFT: Code = Code(101);
+    /// The kernel refused.
+    pub(super) const KERNEL: Code = Code(102);
+    /// DEL or GC left something, which the next one will find.
+    pub(super) const INCOMPLETE: Code = Code(103);
+}
+
+impl Error {
+    /// The error as the runtime gets it.
+    #[must_use]
+    pub fn answer(self) -> spec::Error {
+        match self {
+            Self::Spec(error) => error,
+            other => spec::Error::caused(other.code(), &other),
+        }
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Config(_) | Self::Name(_) => Code::INVALID_CONFIG,
+            Self::Unsupported(_) => Code::UNSUPPORTED_FIELD,
+            Self::Args(_) => Code::INVALID_ENVIRONMENT,
+            Self::Spec(error) => error.code,
+            Self::Ipam(error) => error.code(),
+            Self::Netns { .. } => Code::INVALID_NETNS,
+            Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
+            Self::Datapath(_) => code::KERNEL,
+            Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,
+            Self::Incomplete { .. } => code::INCOMPLETE,
+            Self::NotReady(_) => Code::NOT_AVAILABLE,
+        }
+    }
+}
+
+impl From<Mistakes> for Error {
+    fn from(mistakes: Mistakes) -> Self {
+        Self::Config(mistakes)
+    }
+}
+
+/// A mistake at a place of the configuration.
+pub(crate) fn mistake(at: impl Into<String>, what: impl Into<String>) -> Mistake {
+    Mistake { at: at.into(), what: what.into() }
+}

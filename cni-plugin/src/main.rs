@@ -1,0 +1,18 @@
+//! `weft-cni`, as containerd, CRI-O, podman or a person runs it.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, IsTerminal, Read};
+use std::process::ExitCode;
+
+use weft_cni::{ProcessEnvironment, Weft};
+
+fn main() -> ExitCode {
+    let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr().lock());
+    weft_cni_spec::run(&Weft, &ProcessEnvironment, configuration(), &mut stdout, &mut stderr).into()
+}
+
+/// Standard input, unless a person sits at it: nobody types a configuration to `CNI_COMMAND=VERSION weft-cni`.
+fn configuration() -> Box<dyn Read> {
+    if io::stdin().is_terminal() { Box::new(io::empty()) } else { Box::new(io::stdin()) }
+}

@@ -1,0 +1,202 @@
+//! What an attachment is to look like: decided here, without a look at the kernel, and the same for ADD and CHECK.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use weft_cni_spec as spec;
+use weft_datapath::{Interface, Mac, Masquerade, Neighbour, Route, Veth};
+use weft_ipam::lease::Assigned;
+
+use crate::identity::Identity;
+
+/// Next hops for a pod whose range has no gateway. No interface holds them; the permanent neighbour is enough.
+const NEXT_HOP_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+const NEXT_HOP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+
+/// Everything that an attachment consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The pair, and what its two ends hold.
+    pub veth: Veth,
+    /// Addresses whose traffic to the outside gets the node's address.
+    pub masquerade: Vec<Masquerade>,
+    /// The routes that the configuration asks for, as the result reports them.
+    pub reported_routes: Vec<spec::Route>,
+    mtu: u32,
+    pod_mac: Mac,
+    host_mac: Mac,
+    addresses: Vec<Assigned>,
+}
+
+/// What a plan is decided from.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Names.
+    pub identity: &'a Identity,
+    /// `CNI_IFNAME`.
+    pub ifname: &'a str,
+    /// The pod's hardware address, where one is asked for.
+    pub mac: Option<Mac>,
+    /// The lease's addresses.
+    pub addresses: &'a [Assigned],
+    /// The configuration's routes.
+    pub routes: &'a [spec::Route],
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Whether to masquerade.
+    pub masquerade: bool,
+}
+
+impl Plan {
+    /// Decides the routed mode: the host's end of the pair is the pod's gateway.
+    ///
+    /// The pod sends everything to the gateway, even what is for its own subnet, for the other pods are behind the
+    /// node and not on a common link. The gateway's hardware address is known for good, so nobody ever waits for ARP or
+    /// neighbour discovery. On the node each pod is one host route.
+    #[must_use]
+    pub fn routed(inputs: Inputs<'_>) -> Self {
+        let pod_mac = inputs.mac.unwrap_or(inputs.identity.pod_mac);
+        let host_mac = inputs.identity.host_mac;
+        let reported_routes = reported(inputs.routes, inputs.addresses);
+        Self {
+            veth: Veth {
+                host: host_end(&inputs, host_mac, pod_mac),
+                pod: pod_end(&inputs, pod_mac, host_mac, &reported_routes),
+            },
+            masquerade: if inputs.masquerade { masqueraded(&inputs) } else { Vec::new() },
+            reported_routes,
+            mtu: inputs.mtu,
+            pod_mac,
+            host_mac,
+            addresses: inputs.addresses.to_vec(),
+        }
+    }
+
+    /// Whether an address of the family is part of it.
+    #[must_use]
+    pub fn has_family(&self, is_v4: bool) -> bool {
+        self.addresses.iter().any(|assigned| assigned.address.is_ipv4() == is_v4)
+    }
+
+    /// What ADD answers.
+    #[must_use]
+    pub fn result(&self, netns: &str, dns: spec::Dns) -> spec::AddResult {
+        let interface = |name: &str, mac: Mac, sandbox: &str| spec::Interface {
+            name: name.to_owned(),
+            mac: mac.to_string(),
+            mtu: Some(self.mtu),
+            sandbox: sandbox.to_owned(),
+        };
+        let on_pod = |assigned: &Assigned| spec::IpConfig {
+            address: assigned.address,
+            gateway: assigned.gateway,
+            interface: Some(1),
+        };
+        spec::AddResult {
+            interfaces: vec![
+                interface(&self.veth.host.name, self.host_mac, ""),
+                interface(&self.veth.pod.name, self.pod_mac, netns),
+            ],
+            ips: self.addresses.iter().map(on_pod).collect(),
+            routes: self.reported_routes.clone(),
+            dns,
+        }
+    }
+}
+
+fn host_end(inputs: &Inputs<'_>, host_mac: Mac, pod_mac: Mac) -> Interface {
+    let to_pod = |assigned: &Assigned| Route {
+        source: assigned.gateway,
+        ..Route::on_link(host_of(assigned.address.ip()))
+    };
+    let pod = |assigned: &Assigned| Neighbour { ip: assigned.address.ip(), mac: pod_mac };
+    Interface {
+        mac: Some(host_mac),
+        mtu: Some(inputs.mtu),
+        alias: Some(inputs.identity.mark()),
+        // Nothing is ever addressed to it but the gateway's address.
+        link_local: false,
+        addresses: distinct(inputs.addresses.iter().filter_map(|assigned| assigned.gateway).map(host_of)),
+        neighbours: inputs.addresses.iter().map(pod).collect(),
+        routes: inputs.addresses.iter().map(to_pod).collect(),
+        ..Interface::named(&inputs.identity.host_ifname)
+    }
+}
+
+fn pod_end(inputs: &Inputs<'_>, pod_mac: Mac, host_mac: Mac, routes: &[spec::Route]) -> Interface {
+    let hops: Vec<_> = distinct(inputs.addresses.iter().map(next_hop));
+    let to_hops = hops.iter().map(|hop| Route::on_link(host_of(*hop)));
+    let wanted: Vec<_> = routes.iter().map(route).collect();
+    let to_subnets = inputs.addresses.iter().filter_map(to_subnet);
+    // A route that the configuration spells out takes the place of the one that would be made for the subnet.
+    let to_subnets = to_subnets.filter(|subnet| !wanted.iter().any(|route| route.dst == subnet.dst));
+    Interface {
+        mac: Some(pod_mac),
+        mtu: Some(inputs.mtu),
+        addresses: inputs.addresses.iter().map(|assigned| assigned.address).collect(),
+        neighbours: hops.iter().map(|hop| Neighbour { ip: *hop, mac: host_mac }).collect(),
+        routes: distinct(to_hops.chain(to_subnets).chain(wanted.iter().cloned())),
+        ..Interface::named(inputs.ifname)
+    }
+}
+
+/// The configuration's routes, each with the next hop it gets.
+fn reported(routes: &[spec::Route], addresses: &[Assigned]) -> Vec<spec::Route> {
+    let hop = |route: &spec::Route| {
+        let same_family = addresses.iter().find(|assigned| assigned.address.is_ipv4() == route.dst.is_ipv4());
+        route.gw.or_else(|| same_family.map(next_hop))
+    };
+    routes.iter().map(|route| spec::Route { gw: hop(route), ..route.clone() }).collect()
+}
+
+fn route(route: &spec::Route) -> Route {
+    Route {
+        dst: network_of(route.dst),
+        gateway: route.gw,
+        source: None,
+        mtu: route.mtu,
+        advmss: route.advmss,
+        priority: route.priority,
+        table: route.table,
+        scope: route.scope,
+    }
+}
+
+/// The other pods of the subnet are behind the gateway; an address without a subnet has no other pods.
+fn to_subnet(assigned: &Assigned) -> Option<Route> {
+    let subnet = network_of(assigned.address);
+    (subnet != host_of(assigned.address.ip())).then(|| Route::via(subnet, next_hop(assigned)))
+}
+
+fn masqueraded(inputs: &Inputs<'_>) -> Vec<Masquerade> {
+    let element =
+        |assigned: &Assigned| Masquerade { address: assigned.address, owner: inputs.identity.mark() };
+    inputs.addresses.iter().map(element).collect()
+}
+
+fn next_hop(assigned: &Assigned) -> IpAddr {
+    assigned.gateway.unwrap_or(if assigned.address.is_ipv4() { NEXT_HOP_V4 } else { NEXT_HOP_V6 })
+}
+
+/// The network of one host.
+fn host_of(ip: IpAddr) -> IpNetwork {
+    IpNetwork::from(ip)
+}
+
+/// The network with its host bits cleared.
+fn network_of(network: IpNetwork) -> IpNetwork {
+    IpNetwork::new(network.network(), network.prefix()).unwrap_or(network)
+}
+
+fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen = Vec::new();
+    items.for_each(|item| {
+        if !seen.contains(&item) {
+            seen.push(item);
+        }
+    });
+    seen
+}
+
+#[cfg(test)]
+mod tests;
