@@ -150,10 +150,10 @@ fn exhausted(state: &State, set: &RangeSet) -> Error {
 
 /// `default/web-1 (eth0 of 3f2a…)`, or without the pod where it is not known.
 fn describe_holder(record: &Record) -> String {
-    let interface = format!("{} of {}", record.holder.ifname, record.holder.container);
+    let interface = &record.holder;
     match record.lease("").ok().and_then(|lease| lease.pod) {
         Some(pod) => format!("{pod} ({interface})"),
-        None => interface,
+        None => interface.to_string(),
     }
 }
 

@@ -374,7 +374,8 @@ fn walk<'a>(document: &'a Map<String, Value>, keys: &[&str]) -> Option<&'a Value
     rest.iter().try_fold(document.get(*first)?, |value, key| value.get(key))
 }
 
-fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The one of `known` that `key` is most likely a misspelling of, if one is near enough.
+pub fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let key = key.to_lowercase();
     let distances = known.map(|known| (strsim::osa_distance(&key, &known.to_lowercase()), known));
     distances.filter(|(distance, known)| *distance <= known.len() / 3).min().map(|(_, known)| known)

@@ -151,12 +151,10 @@ pub struct Record {
     pub(crate) detail: Box<str>,
 }
 
-/// An attachment within its network.
+/// An attachment within its network: the container and the interface, with a space between them, as a log has them.
+/// Neither has a space of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Holder {
-    pub(crate) container: Box<str>,
-    pub(crate) ifname: Box<str>,
-}
+pub struct Holder(pub(crate) Box<str>);
 
 /// Nanoseconds since 1970. They fit until the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,17 +200,22 @@ impl Record {
 
 impl Holder {
     pub(crate) fn in_network(&self, network: &str) -> Attachment {
-        Attachment {
-            network: network.into(),
-            container: self.container.as_ref().into(),
-            ifname: self.ifname.as_ref().into(),
-        }
+        let (container, ifname) = self.0.split_once(' ').unwrap_or((&self.0, ""));
+        Attachment { network: network.into(), container: container.into(), ifname: ifname.into() }
     }
 }
 
 impl From<&Attachment> for Holder {
     fn from(attachment: &Attachment) -> Self {
-        Self { container: attachment.container.as_str().into(), ifname: attachment.ifname.as_str().into() }
+        Self(format!("{} {}", attachment.container, attachment.ifname).into())
+    }
+}
+
+/// `eth0 of 3f2a…`.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (container, ifname) = self.0.split_once(' ').unwrap_or((&self.0, ""));
+        write!(f, "{ifname} of {container}")
     }
 }
 

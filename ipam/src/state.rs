@@ -1,6 +1,8 @@
 //! What a store holds of one network: the leases, and the order in which free addresses are reused.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use crate::address::{Family, number};
@@ -19,12 +21,16 @@ pub const REMEMBERED: usize = 4096;
 /// configuration changes what is handed out next, never what is held.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    records: HashMap<Holder, Record>,
+    records: HashSet<ByHolder>,
     v4: Addresses,
     v6: Addresses,
     frees: u64,
     ranges: Option<Box<str>>,
 }
+
+/// A record that is found by its holder.
+#[derive(Clone, Debug)]
+struct ByHolder(Record);
 
 /// One step from a state to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +64,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Conflict {
     /// The address is in a lease already.
-    #[error("{address} is granted to {} of {}, but it is held already", holder.ifname, holder.container)]
+    #[error("{address} is granted to {holder}, but it is held already")]
     AddressHeld {
         /// The address.
         address: IpAddr,
@@ -66,7 +72,7 @@ pub enum Conflict {
         holder: Holder,
     },
     /// The attachment has a lease already.
-    #[error("{} of {} is granted a second lease", .0.ifname, .0.container)]
+    #[error("{0} is granted a second lease")]
     HolderHolds(Holder),
     /// A held address cannot be free.
     #[error("{0} is marked as free, but it is held")]
@@ -94,12 +100,12 @@ struct Freed {
 impl State {
     /// The lease of `holder`.
     pub fn get(&self, holder: &Holder) -> Option<&Record> {
-        self.records.get(holder)
+        self.records.get(holder).map(|ByHolder(record)| record)
     }
 
     /// All leases, in no order.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
+        self.records.iter().map(|ByHolder(record)| record)
     }
 
     /// How many leases there are.
@@ -151,6 +157,11 @@ impl State {
         addresses.filter_map(in_set).find(|(address, range)| range.hands_out(*address))
     }
 
+    /// Makes room for so many more leases.
+    pub(crate) fn expect_leases(&mut self, count: usize) {
+        self.records.reserve(count);
+    }
+
     /// Makes one change. On an error the state is as it was.
     pub fn apply(&mut self, change: Change) -> Result<(), Conflict> {
         match change {
@@ -172,7 +183,7 @@ impl State {
     }
 
     fn grant(&mut self, record: Record) -> Result<(), Conflict> {
-        if self.records.contains_key(&record.holder) {
+        if self.records.contains(&record.holder) {
             return Err(Conflict::HolderHolds(record.holder));
         }
         let mut taken = Vec::with_capacity(record.addresses.len());
@@ -185,12 +196,12 @@ impl State {
         for address in taken {
             self.of_mut(Family::of(address)).hold(number(address));
         }
-        self.records.insert(record.holder.clone(), record);
+        self.records.insert(ByHolder(record));
         Ok(())
     }
 
     fn release(&mut self, holder: &Holder, at: Timestamp) {
-        let Some(record) = self.records.remove(holder) else { return };
+        let Some(ByHolder(record)) = self.records.take(holder) else { return };
         for assigned in record.addresses {
             self.retire(assigned.address.ip(), at);
         }
@@ -216,6 +227,26 @@ impl State {
         }
     }
 }
+
+impl Borrow<Holder> for ByHolder {
+    fn borrow(&self) -> &Holder {
+        &self.0.holder
+    }
+}
+
+impl Hash for ByHolder {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.holder.hash(state);
+    }
+}
+
+impl PartialEq for ByHolder {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.holder == other.0.holder
+    }
+}
+
+impl Eq for ByHolder {}
 
 impl Addresses {
     fn is_held(&self, address: u128) -> bool {

@@ -313,6 +313,7 @@ impl OpenLog {
         let mut text = Vec::new();
         self.file.seek(SeekFrom::Start(self.read)).map_err(io_error("read", path))?;
         self.file.read_to_end(&mut text).map_err(io_error("read", path))?;
+        self.state.expect_leases(text.len() / log::USUAL_LINE);
         let mut lines = log::Lines::new(&text, self.read, self.lines);
         lines.check_header(path)?;
         while let Some((position, changes)) = lines.next_transaction(path)? {

@@ -30,7 +30,6 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::str::Split;
 
 use ipnetwork::IpNetwork;
 
@@ -43,6 +42,9 @@ pub const MAGIC: &str = "weft-ipam leases ";
 
 /// The format this release writes.
 pub const FORMAT: u32 = 1;
+
+/// About as long is the line of a lease that knows its pod.
+pub(super) const USUAL_LINE: usize = 360;
 
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +104,7 @@ fn push_line(text: &mut String, payload: &str) {
 fn encode(change: &Change) -> String {
     match change {
         Change::Grant(record) => grant(record),
-        Change::Release { holder, at } => format!("- {} {} {}", at.0, holder.container, holder.ifname),
+        Change::Release { holder, at } => format!("- {} {}", at.0, holder.0),
         Change::Retire { address, at } => format!("~ {} {address}", at.0),
         Change::Ranges { json, at } => format!("= {} {json}", at.0),
     }
@@ -110,8 +112,7 @@ fn encode(change: &Change) -> String {
 
 fn grant(record: &Record) -> String {
     let addresses: Vec<String> = record.addresses.iter().map(assigned).collect();
-    let (since, addresses, holder) = (record.since.0, addresses.join(","), &record.holder);
-    format!("+ {since} {addresses} {} {} {}", holder.container, holder.ifname, record.detail)
+    format!("+ {} {} {} {}", record.since.0, addresses.join(","), record.holder.0, record.detail)
 }
 
 fn assigned(assigned: &Assigned) -> String {
@@ -178,7 +179,7 @@ impl<'a> Lines<'a> {
     }
 
     fn peek_line(&self) -> Option<&'a [u8]> {
-        let end = self.rest.iter().position(|byte| *byte == b'\n')?;
+        let end = memchr::memchr(b'\n', self.rest)?;
         self.rest.get(..end)
     }
 
@@ -211,7 +212,7 @@ fn parse(change: &str) -> Option<Change> {
     let at = Timestamp(time.parse().ok()?);
     match kind {
         "+" => parse_grant(at, rest),
-        "-" => Some(Change::Release { holder: parse_holder(&mut rest.split(' '))?, at }),
+        "-" => Some(Change::Release { holder: parse_holder(rest)?, at }),
         "~" => Some(Change::Retire { address: rest.parse().ok()?, at }),
         "=" => Some(Change::Ranges { json: rest.into(), at }),
         _ => None,
@@ -220,15 +221,17 @@ fn parse(change: &str) -> Option<Change> {
 
 fn parse_grant(since: Timestamp, rest: &str) -> Option<Change> {
     let (addresses, rest) = rest.split_once(' ')?;
-    let (container, rest) = rest.split_once(' ')?;
-    let (ifname, detail) = rest.split_once(' ')?;
-    let holder = Holder { container: container.into(), ifname: ifname.into() };
+    let (container, after) = rest.split_once(' ')?;
+    let (ifname, detail) = after.split_once(' ')?;
+    let holder = parse_holder(rest.get(..container.len() + 1 + ifname.len())?)?;
     let addresses = addresses.split(',').map(parse_assigned).collect::<Option<_>>()?;
     Some(Change::Grant(Record { holder, addresses, since, detail: detail.into() }))
 }
 
-fn parse_holder(fields: &mut Split<'_, char>) -> Option<Holder> {
-    Some(Holder { container: fields.next()?.into(), ifname: fields.next()?.into() })
+fn parse_holder(text: &str) -> Option<Holder> {
+    let (container, ifname) = text.split_once(' ')?;
+    let is_whole = !container.is_empty() && !ifname.is_empty() && !ifname.contains(' ');
+    is_whole.then(|| Holder(text.into()))
 }
 
 fn parse_assigned(text: &str) -> Option<Assigned> {
