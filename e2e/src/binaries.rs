@@ -48,7 +48,7 @@ fn present(program: &str, path: PathBuf, remedy: &'static str) -> Result<PathBuf
 fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => dir.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target"),
     }
 }
 

@@ -28,7 +28,7 @@ const START: Duration = Duration::from_secs(30);
 /// More than kubelet's patience with a sandbox would only hide a hanging plugin.
 const CALL: Duration = Duration::from_secs(60);
 const SANDBOX_IMAGE: &str = "weft.test/pause:1";
-const CONTROLLERS: &str = "/sys/fs/cgroup";
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// A running containerd. It and its pods end when it is dropped.
 #[derive(Debug)]
@@ -306,20 +306,23 @@ fn unique_cgroup() -> String {
 
 /// Removes the cgroups of tests that are no more: a killed test cannot do it itself.
 fn sweep_cgroups() {
-    for controller in std::fs::read_dir(CONTROLLERS).into_iter().flatten().flatten() {
-        for entry in std::fs::read_dir(controller.path()).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let owner = name.strip_prefix("weft-e2e-").and_then(|rest| rest.split('-').next());
-            if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
-                remove_tree(&entry.path());
-            }
+    for cgroup in hierarchies().iter().flat_map(std::fs::read_dir).flatten().flatten() {
+        let name = cgroup.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix("weft-e2e-").and_then(|rest| rest.split('-').next());
+        if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
+            remove_tree(&cgroup.path());
         }
     }
 }
 
+/// Where cgroups may be: the one tree of version 2, or the controllers' trees of version 1.
+fn hierarchies() -> Vec<PathBuf> {
+    let controllers = std::fs::read_dir(CGROUPS).into_iter().flatten().flatten().map(|entry| entry.path());
+    std::iter::once(CGROUPS.into()).chain(controllers.filter(|path| path.is_dir())).collect()
+}
+
 fn remove_cgroups(name: &str) -> std::result::Result<(), String> {
-    let controllers = std::fs::read_dir(CONTROLLERS).into_iter().flatten().flatten();
-    let left = controllers.map(|entry| entry.path().join(name.trim_start_matches('/')));
+    let left = hierarchies().into_iter().map(|tree| tree.join(name.trim_start_matches('/')));
     let left: Vec<_> = left.filter(|path| path.exists()).inspect(|path| remove_tree(path)).collect();
     match left.into_iter().find(|path| path.exists()) {
         None => Ok(()),

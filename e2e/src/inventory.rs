@@ -97,7 +97,10 @@ fn address(link: &Value) -> Vec<String> {
 
 fn route(route: &Value) -> String {
     let parts = ["type", "dst", "gateway", "dev", "table", "scope", "prefsrc", "metric"];
-    let parts = parts.map(|key| format!("{key} {}", text(route, key)));
+    let parts = parts.map(|key| match route.get(key) {
+        None if key == "type" => "type unicast".to_owned(),
+        _ => format!("{key} {}", text(route, key)),
+    });
     format!("route {}", parts.join(" "))
 }
 

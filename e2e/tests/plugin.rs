@@ -110,18 +110,20 @@ fn del_without_a_namespace_frees_the_addresses(network: &Network) {
 fn an_interface_that_exists_is_refused_and_kept(network: &Network) {
     let node = Node::start().unwrap();
     let (pod, result) = attached(network, &node, "pod");
-    let before = [
-        node.inventory().unwrap().to_string(),
-        pod.sh("ip -o address").unwrap(),
-        pod.sh("ip route").unwrap(),
-    ];
+    let look = || {
+        let addresses = pod.sh("ip -o address show scope global").unwrap();
+        (
+            node.inventory().unwrap(),
+            addresses,
+            pod.sh("ip -4 route").unwrap(),
+            pod.sh("ip -6 route show default").unwrap(),
+        )
+    };
+    let before = look();
     refused(network.add(&node, &Attachment::of(&pod)));
-    let now = [
-        node.inventory().unwrap().to_string(),
-        pod.sh("ip -o address").unwrap(),
-        pod.sh("ip route").unwrap(),
-    ];
-    assert_eq!(before, now);
+    let now = look();
+    assert_eq!(before.0.diff(&now.0), [""; 0]);
+    assert_eq!((before.1, before.2, before.3), (now.1, now.2, now.3));
     network.check(&node, &Attachment::of(&pod), &result).unwrap();
 }
 
@@ -129,6 +131,7 @@ fn an_interface_that_exists_is_refused_and_kept(network: &Network) {
 fn a_range_serves_as_many_pods_as_it_has_addresses_again_and_again(network: &Network) {
     let mut list = network.list().clone();
     list["plugins"][0]["ipam"]["ranges"] = json!([[{ "subnet": "10.244.9.0/29" }]]);
+    list["plugins"][0]["ipam"]["routes"] = json!([]);
     let network = Network::new(list);
     let node = Node::start().unwrap();
     for _ in 0..3 {
@@ -177,7 +180,8 @@ fn a_routed_pod_has_one_way_out_and_waits_for_no_neighbour() {
         let routes = pod.sh(&format!("ip {flag} route show dev eth0")).unwrap();
         assert!(routes.lines().any(|route| route.starts_with(&format!("default via {gateway}"))), "{routes}");
         assert!(routes.lines().any(|route| route.starts_with(&gateway.to_string())), "{routes}");
-        assert!(!routes.contains(&format!("/{prefix}")), "{routes}");
+        let beside = routes.lines().find(|route| !route.contains(" via ") && route.contains('/'));
+        assert!(beside.is_none_or(|route| route.starts_with("fe80::/")), "{routes}");
         let neighbours = pod.sh(&format!("ip {flag} neighbour show nud permanent dev eth0")).unwrap();
         assert!(neighbours.starts_with(&gateway.to_string()), "{neighbours}");
     }
@@ -192,7 +196,7 @@ fn a_routed_pod_is_one_link_two_routes_and_two_elements_on_the_node() {
     let (_pod, result) = attached(&network, &node, "second");
     let now = node.inventory().unwrap();
     let diff = before.diff(&now);
-    let new = |part: &str| diff.iter().filter(|line| line.starts_with("+ ") && line.contains(part)).count();
+    let new = |start: &str| diff.iter().filter(|line| line.starts_with(&format!("+ {start}"))).count();
     assert_eq!(new("link "), 1, "{diff:#?}");
     for family in 0..2 {
         let address = address(&result, family).unwrap();
