@@ -1,0 +1,236 @@
+//! The command line of `weft-sidecar`.
+//!
+//! Exit codes: 0 done, 1 failed (for `validate`: there are mistakes), 64 wrong usage or a configuration that a command
+//! cannot work with. The result goes to stdout, everything about it to stderr.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+use crate::bootstrap::bootstrap;
+use crate::configuration::Configuration;
+use crate::diagnostic::Diagnostic;
+use crate::model::Mesh;
+use crate::read::files::Roots;
+use crate::run::{self, run};
+use crate::translate::{json, translate};
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+const ABOUT: &str = "Serves Envoy from Kubernetes and Gateway API documents in plain files";
+
+const EXAMPLE: &str = "\
+A first configuration, in a directory of its own:
+
+  # /etc/weft/mesh/sidecar.yaml
+  apiVersion: weft.dev/v1alpha1
+  kind: Sidecar
+  metadata: { name: checkout, namespace: shop }
+  spec:
+    tags: { version: v2 }
+    xds: { socket: /run/weft/xds.sock }
+
+Beside it go Service, EndpointSlice and HTTPRoute documents. Then:
+
+  weft-sidecar validate /etc/weft/mesh
+  weft-sidecar run --config /etc/weft/mesh &
+  weft-sidecar bootstrap --config /etc/weft/mesh > /run/weft/envoy.json
+  envoy -c /run/weft/envoy.json &
+  curl -H 'Host: web' http://127.0.0.1:15001/
+
+Every file saved from then on is in force some milliseconds later; a mistake is reported
+with its file and line and changes nothing.";
+
+#[derive(Debug, Parser)]
+#[command(name = "weft-sidecar", version, about = ABOUT, after_help = EXAMPLE)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the configuration to Envoy and follow its changes
+    Run {
+        #[command(flatten)]
+        config: Config,
+        /// How log lines look, on stderr
+        #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+        log_format: LogFormat,
+        /// The least severe log lines that are shown
+        #[arg(long, value_name = "LEVEL", default_value = "info")]
+        log_level: LevelFilter,
+    },
+    /// Show every mistake in a configuration; exit code 1 if there is one
+    Validate {
+        /// Directories with YAML and JSON files, or single files
+        #[arg(required = true, value_name = "DIR")]
+        config: Vec<PathBuf>,
+    },
+    /// Print the bootstrap for Envoy, as JSON
+    Bootstrap {
+        #[command(flatten)]
+        config: Config,
+    },
+    /// Print what Envoy would be sent, as JSON
+    Translate {
+        #[command(flatten)]
+        config: Config,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Config {
+    /// A directory with YAML and JSON files, or a single file; may be given several times
+    #[arg(long = "config", required = true, value_name = "DIR")]
+    paths: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people
+    Human,
+    /// One JSON object in each line
+    Json,
+}
+
+/// Does what `args` say, the program's name being the first of them.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => cli.command.execute(),
+        Err(usage) => {
+            let code = if usage.exit_code() == 0 { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+            usage.print().map_or(ExitCode::FAILURE, |()| code)
+        }
+    }
+}
+
+impl Command {
+    fn execute(self) -> ExitCode {
+        match self {
+            Self::Run { config, log_format, log_level } => {
+                log_to_stderr(log_format, log_level);
+                serve(config.paths)
+            }
+            Self::Validate { config } => validate(config),
+            Self::Bootstrap { config } => {
+                with_mesh(config.paths, |mesh| Ok(bootstrap(&mesh.sidecar)))
+            }
+            Self::Translate { config } => {
+                with_mesh(config.paths, |mesh| json::resources(&translate(mesh)))
+            }
+        }
+    }
+}
+
+fn serve(paths: Vec<PathBuf>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let served = runtime.map_err(run::Error::Runtime).and_then(|tokio| tokio.block_on(run(Roots::new(paths))));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn validate(paths: Vec<PathBuf>) -> ExitCode {
+    let (configuration, mesh, diagnostics) = load(paths);
+    show(&diagnostics);
+    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
+    match mesh {
+        Some(mesh) if errors == 0 => {
+            print(&format!("ok: {} files, {} services", configuration.files(), mesh.services.len()))
+        }
+        _ => {
+            let mistakes = if errors == 1 { "1 mistake".into() } else { format!("{errors} mistakes") };
+            print(&format!("{mistakes} in {} files", configuration.files()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints what `make` makes of the configuration, if that has no mistakes.
+fn with_mesh(
+    paths: Vec<PathBuf>,
+    make: impl FnOnce(&Mesh) -> Result<serde_json::Value, json::Error>,
+) -> ExitCode {
+    let (_, mesh, diagnostics) = load(paths);
+    show(&diagnostics);
+    let Some(mesh) = mesh.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) else {
+        return ExitCode::from(USAGE);
+    };
+    match make(&mesh) {
+        Ok(value) => print(&format!("{value:#}")),
+        Err(error) => complain(&with_causes(&error)),
+    }
+}
+
+fn load(paths: Vec<PathBuf>) -> (Configuration, Option<Mesh>, Vec<Diagnostic>) {
+    let mut configuration = Configuration::new(Roots::new(paths));
+    let listing = configuration.roots().list();
+    configuration.look(&listing, &BTreeSet::new());
+    let resolution = configuration.resolve();
+    let mut diagnostics: Vec<Diagnostic> = configuration.diagnostics().cloned().collect();
+    // What a file with mistakes defines is missing everywhere else; saying so would hide the cause.
+    if diagnostics.is_empty() || resolution.mesh.is_some() {
+        diagnostics.extend(resolution.diagnostics);
+    }
+    (configuration, resolution.mesh, diagnostics)
+}
+
+fn show(diagnostics: &[Diagnostic]) {
+    let mut stderr = io::stderr().lock();
+    for diagnostic in diagnostics {
+        // If stderr is gone there is nobody to tell.
+        writeln!(stderr, "{diagnostic}\n").ok();
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot write to stdout: {error}")),
+    }
+}
+
+fn complain(text: &str) -> ExitCode {
+    writeln!(io::stderr().lock(), "weft-sidecar: {text}").ok();
+    ExitCode::FAILURE
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn log_to_stderr(format: LogFormat, level: LevelFilter) {
+    let builder = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal());
+    match format {
+        LogFormat::Human => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,256 @@
+//! The configuration as it is now: every file's last good documents, and what is wrong with the present ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::diagnostic::{Diagnostic, Source};
+use crate::model::Document;
+use crate::model::resolve::{Resolution, resolve};
+use crate::read::decode::Report;
+use crate::read::files::{Content, Listing, Roots, Stamp, absolute};
+use crate::read::yaml;
+
+/// What a set of files says. A file with mistakes keeps saying what it said before them.
+#[derive(Debug)]
+pub struct Configuration {
+    roots: Roots,
+    files: BTreeMap<String, File>,
+    failures: Vec<Diagnostic>,
+}
+
+/// What came of looking at the files once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Whether a file says something else than before, or cannot be read any more, or can be again.
+    pub changed: bool,
+    /// When the newest of what changed was saved, by the file system's clock.
+    pub saved: Option<SystemTime>,
+}
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    hash: Option<u64>,
+    documents: Vec<Arc<Document>>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Configuration {
+    /// Nothing yet: the files are read by [`Configuration::look`].
+    pub fn new(roots: Roots) -> Self {
+        Self { roots, files: BTreeMap::new(), failures: Vec::new() }
+    }
+
+    /// Where the files are.
+    pub fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
+    /// Reads what `listing` holds and this does not know yet. Files in `unsettled` are just being written or replaced:
+    /// they stay what they were.
+    pub fn look(&mut self, listing: &Listing, unsettled: &BTreeSet<PathBuf>) -> Look {
+        let mut look = Look { changed: false, saved: None };
+        for (name, path) in &listing.files {
+            if is_unsettled(path, unsettled) {
+                continue;
+            }
+            if let Some(saved) = self.look_at(name, path) {
+                look = Look { changed: true, saved: look.saved.max(Some(saved)) };
+            }
+        }
+        look.changed |= self.forget_missing(listing, unsettled);
+        look.changed |= self.note_failures(listing);
+        if look.changed {
+            look.saved = look.saved.max(listing.changed()).map(|saved| saved.min(SystemTime::now()));
+        }
+        look
+    }
+
+    /// Connects the last good documents of all files.
+    pub fn resolve(&self) -> Resolution {
+        let documents: Vec<Arc<Document>> =
+            self.files.values().flat_map(|file| &file.documents).cloned().collect();
+        resolve(&documents)
+    }
+
+    /// What is wrong with the files as they are now, each by itself.
+    pub fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.failures.iter().chain(self.files.values().flat_map(|file| &file.diagnostics))
+    }
+
+    /// How many files there are.
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// When the file was saved, if it says something new.
+    fn look_at(&mut self, name: &str, path: &Path) -> Option<SystemTime> {
+        let known = self.files.get(name);
+        if let (Some(File { stamp: Some(stamp), .. }), Ok(now)) = (known, Stamp::of(path))
+            && stamp.still_holds(&now)
+        {
+            return None;
+        }
+        let file = self.files.entry(name.to_owned()).or_insert_with(|| File::new(path));
+        file.path = path.to_owned();
+        match Content::read(path) {
+            Ok(content) => file.take(name, content),
+            Err(error) => file.fail(Diagnostic::error(format!("cannot read {name}: {error}"))),
+        }
+    }
+
+    /// Where a root could not be looked at, its files are not taken for deleted.
+    fn forget_missing(&mut self, listing: &Listing, unsettled: &BTreeSet<PathBuf>) -> bool {
+        let before = self.files.len();
+        if listing.failures.is_empty() {
+            self.files.retain(|name, file| {
+                listing.files.contains_key(name) || is_unsettled(&file.path, unsettled)
+            });
+        }
+        self.files.len() != before
+    }
+
+    fn note_failures(&mut self, listing: &Listing) -> bool {
+        let failures: Vec<Diagnostic> = listing
+            .failures
+            .iter()
+            .map(|failure| {
+                let cause = failure.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+                Diagnostic::error(format!("{failure}{cause}"))
+            })
+            .collect();
+        let changed = failures != self.failures;
+        self.failures = failures;
+        changed
+    }
+}
+
+impl File {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), stamp: None, hash: None, documents: Vec::new(), diagnostics: Vec::new() }
+    }
+
+    fn take(&mut self, name: &str, content: Content) -> Option<SystemTime> {
+        self.stamp = Some(content.stamp);
+        if self.hash == Some(content.hash) {
+            return None;
+        }
+        self.hash = Some(content.hash);
+        let source = Arc::new(Source { name: name.to_owned(), text: content.text });
+        match documents(&source) {
+            Ok(documents) => {
+                self.documents = documents;
+                self.diagnostics.clear();
+            }
+            Err(diagnostics) => self.diagnostics = diagnostics,
+        }
+        Some(content.changed)
+    }
+
+    fn fail(&mut self, diagnostic: Diagnostic) -> Option<SystemTime> {
+        let known = self.diagnostics.as_slice() == std::slice::from_ref(&diagnostic);
+        self.stamp = None;
+        self.hash = None;
+        self.diagnostics = vec![diagnostic];
+        (!known).then(SystemTime::now)
+    }
+}
+
+/// The documents of one file, or everything that is wrong with it.
+pub fn documents(source: &Arc<Source>) -> Result<Vec<Arc<Document>>, Vec<Diagnostic>> {
+    let mut report = Report::new(source);
+    let nodes = yaml::documents(source)?;
+    let documents = nodes.iter().filter_map(|node| Document::decode(node, &mut report)).map(Arc::new);
+    let documents: Vec<Arc<Document>> = documents.collect();
+    if report.errors() == 0 { Ok(documents) } else { Err(report.into_diagnostics()) }
+}
+
+fn is_unsettled(path: &Path, unsettled: &BTreeSet<PathBuf>) -> bool {
+    !unsettled.is_empty()
+        && (unsettled.contains(&absolute(path))
+            || path.canonicalize().is_ok_and(|target| unsettled.contains(&target)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const GOOD: &str = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: a}\n";
+
+    fn look(configuration: &mut Configuration) -> Look {
+        look_around(configuration, &[])
+    }
+
+    fn look_around(configuration: &mut Configuration, unsettled: &[PathBuf]) -> Look {
+        let listing = configuration.roots().list();
+        configuration.look(&listing, &unsettled.iter().cloned().collect())
+    }
+
+    fn name(configuration: &Configuration) -> Option<String> {
+        configuration.resolve().mesh.map(|mesh| mesh.sidecar.name)
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_keeps_its_last_good_documents_until_it_is_corrected() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("a.yaml");
+        let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+        fs::write(&file, GOOD).expect("write");
+        assert!(look(&mut configuration).changed);
+        fs::write(&file, GOOD.replace("name: a", "nam: b")).expect("write");
+        assert!(look(&mut configuration).changed);
+        assert_eq!(name(&configuration).as_deref(), Some("a"));
+        assert_eq!(configuration.diagnostics().count(), 2, "no name, and an unknown field");
+        fs::write(&file, GOOD.replace("name: a", "name: b")).expect("write");
+        assert!(look(&mut configuration).changed);
+        assert_eq!(name(&configuration).as_deref(), Some("b"));
+        assert_eq!(configuration.diagnostics().count(), 0);
+    }
+
+    #[test]
+    fn saving_the_same_again_changes_nothing() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("a.yaml");
+        let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+        fs::write(&file, GOOD).expect("write");
+        assert!(look(&mut configuration).changed);
+        fs::write(&file, GOOD).expect("write");
+        assert!(!look(&mut configuration).changed);
+    }
+
+    #[test]
+    fn a_file_that_is_just_being_written_or_replaced_stays_what_it_was() {
+        let dir = tempfile::tempdir().expect("directory");
+        let file = dir.path().join("a.yaml");
+        let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+        fs::write(&file, GOOD).expect("write");
+        look(&mut configuration);
+        fs::write(&file, "").expect("truncate");
+        assert!(!look_around(&mut configuration, std::slice::from_ref(&file)).changed);
+        fs::remove_file(&file).expect("remove");
+        assert!(!look_around(&mut configuration, std::slice::from_ref(&file)).changed);
+        assert_eq!(name(&configuration).as_deref(), Some("a"));
+        assert!(look(&mut configuration).changed, "in the end it is gone");
+        assert_eq!(name(&configuration), None);
+    }
+
+    #[test]
+    fn the_files_of_a_directory_that_is_gone_are_kept() {
+        let dir = tempfile::tempdir().expect("directory");
+        let inner = dir.path().join("config");
+        fs::create_dir(&inner).expect("directory");
+        fs::write(inner.join("a.yaml"), GOOD).expect("write");
+        let mut configuration = Configuration::new(Roots::new([inner.clone()]));
+        look(&mut configuration);
+        fs::remove_dir_all(&inner).expect("remove");
+        assert!(look(&mut configuration).changed, "it is worth a message");
+        assert_eq!(configuration.diagnostics().count(), 1);
+        assert_eq!(name(&configuration).as_deref(), Some("a"));
+    }
+}

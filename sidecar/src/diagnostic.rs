@@ -1,0 +1,248 @@
+//! What is wrong with a configuration, where it is, and what would be right.
+//!
+//! A [`Diagnostic`] is shown as a compiler shows its own:
+//!
+//! ```text
+//! error: unknown field "weigth"
+//!   --> routes.yaml:14:9
+//!    |
+//! 14 |         weigth: 10
+//!    |         ^^^^^^
+//!    = help: did you mean "weight"?
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+/// More of a line than this is not shown: a minified JSON file is one line.
+const EXCERPT_WIDTH: usize = 120;
+
+/// A configuration file as it was read: the name the user knows it by, and its text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The path as given on the command line, joined with the file's name.
+    pub name: String,
+    /// What the file held.
+    pub text: String,
+}
+
+/// A place in a text: line and column count from 1, in characters; `width` ends with the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Span {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+    /// How many characters are meant; 0 is shown as 1.
+    pub width: usize,
+}
+
+/// A place in a file. Cheap to clone; displayed as `file:line:column`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Origin {
+    source: Arc<Source>,
+    span: Span,
+}
+
+/// How bad it is: an error keeps the file's last good state in force, a warning does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration cannot be used as it is.
+    Error,
+    /// It can, but probably does not do what was meant.
+    Warning,
+}
+
+/// One mistake, with its place and, where it is known, the way out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// One sentence, without the place.
+    pub message: String,
+    /// Where; absent if the mistake has no place, as a missing `Sidecar`.
+    pub origin: Option<Origin>,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Origin {
+    /// The place `span` of `source`.
+    pub fn new(source: &Arc<Source>, span: Span) -> Self {
+        Self { source: Arc::clone(source), span }
+    }
+
+    /// Another place in the same file.
+    #[must_use]
+    pub fn with_span(&self, span: Span) -> Self {
+        Self { source: Arc::clone(&self.source), span }
+    }
+
+    /// The file, by the name the user knows.
+    pub fn file(&self) -> &str {
+        &self.source.name
+    }
+
+    /// The place in the file.
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    fn line_of_text(&self) -> &str {
+        self.source.text.lines().nth(self.span.line.saturating_sub(1)).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.source.name, self.span.line, self.span.column)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
+impl Diagnostic {
+    /// A mistake that keeps the configuration from being used.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, message: message.into(), origin: None, help: None }
+    }
+
+    /// Something that is probably not meant.
+    pub fn warning(message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(message) }
+    }
+
+    /// The same, at a place.
+    #[must_use]
+    pub fn at(self, origin: &Origin) -> Self {
+        Self { origin: Some(origin.clone()), ..self }
+    }
+
+    /// The same, with a way out.
+    #[must_use]
+    pub fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// The same, with the candidate that is spelt most alike as the way out, if one is near.
+    #[must_use]
+    pub fn nearest<'a>(self, given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(given, candidates) {
+            Some(right) => self.help(format!("did you mean {right:?}?")),
+            None => self,
+        }
+    }
+
+    /// Whether this keeps the configuration from being used.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// The mistake and its place in one line, as a log line wants it.
+    pub fn summary(&self) -> String {
+        let place = self.origin.as_ref().map(|origin| format!("{origin}: ")).unwrap_or_default();
+        let help = self.help.as_ref().map(|help| format!(" ({help})")).unwrap_or_default();
+        format!("{place}{}{help}", self.message)
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.severity, self.message)?;
+        let gutter = self.origin.as_ref().map_or(0, |origin| origin.span.line.to_string().len());
+        if let Some(origin) = &self.origin {
+            write_excerpt(f, origin, gutter)?;
+        }
+        match &self.help {
+            Some(help) => write!(f, "\n{:gutter$} = help: {help}", ""),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The candidate nearest to `given`, if a reader would take one for the other.
+pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let given = given.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&given, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 3)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+fn write_excerpt(f: &mut fmt::Formatter<'_>, origin: &Origin, gutter: usize) -> fmt::Result {
+    let Span { line, column, width } = origin.span;
+    let skipped = if column > EXCERPT_WIDTH { column - EXCERPT_WIDTH / 2 } else { 0 };
+    let shown: String =
+        origin.line_of_text().chars().skip(skipped).take(EXCERPT_WIDTH).map(printable).collect();
+    let before = column.saturating_sub(1 + skipped);
+    let carets = width.max(1).min(shown.chars().count().saturating_sub(before).max(1));
+    write!(f, "\n{:gutter$}--> {origin}", "")?;
+    write!(f, "\n{:gutter$} |", "")?;
+    write!(f, "\n{line} | {}", shown.trim_end())?;
+    write!(f, "\n{:gutter$} | {:before$}{:^<carets$}", "", "", "")
+}
+
+/// Keeps the carets under their text, and a terminal from obeying a file.
+fn printable(c: char) -> char {
+    if c.is_control() { ' ' } else { c }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(text: &str, line: usize, column: usize, width: usize) -> Origin {
+        let source = Arc::new(Source { name: "routes.yaml".into(), text: text.into() });
+        Origin::new(&source, Span { line, column, width })
+    }
+
+    #[test]
+    fn a_diagnostic_reads_like_a_compilers() {
+        let shown = Diagnostic::error("unknown field \"weigth\"")
+            .at(&origin("a: 1\n  weigth: 10\n", 2, 3, 6))
+            .nearest("weigth", ["name", "weight"])
+            .to_string();
+        assert_eq!(
+            shown,
+            "error: unknown field \"weigth\"\n --> routes.yaml:2:3\n  |\n2 |   weigth: 10\n  |   ^^^^^^\n  = help: did you mean \"weight\"?"
+        );
+    }
+
+    #[test]
+    fn a_place_beyond_the_text_is_shown_without_an_excerpt() {
+        let shown = Diagnostic::warning("odd").at(&origin("", 7, 9, 4)).to_string();
+        assert_eq!(shown, "warning: odd\n --> routes.yaml:7:9\n  |\n7 | \n  |         ^");
+    }
+
+    #[test]
+    fn a_long_line_is_shown_around_the_place() {
+        let text = format!("{}here{}", "x".repeat(5_000), "y".repeat(5_000));
+        let shown = Diagnostic::error("no").at(&origin(&text, 1, 5_001, 4)).to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() < 140), "{shown}");
+        let column = lines[4].find('^').expect("carets");
+        assert_eq!(&lines[3][column..column + 4], "here");
+    }
+
+    #[test]
+    fn what_is_spelt_quite_differently_is_not_suggested() {
+        assert_eq!(nearest("zebra", ["weight", "name"]), None);
+        assert_eq!(nearest("HTPRoute", ["HTTPRoute", "GRPCRoute"]), Some("HTTPRoute"));
+        assert_eq!(nearest("backendrefs", ["backendRefs"]), Some("backendRefs"));
+    }
+}

@@ -1,0 +1,122 @@
+//! What the documents mean: typed objects, and the mesh that they make up together.
+//!
+//! [`object`] turns one document into one [`Object`]; [`resolve`](resolve::resolve) connects all of them into a
+//! [`Mesh`], in which every reference leads somewhere and the rules of a service stand in the order in which they are
+//! to be tried.
+
+pub mod http_route;
+pub mod metadata;
+pub mod object;
+pub mod precedence;
+pub mod resolve;
+pub mod service;
+pub mod sidecar;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+pub use object::{Document, Object};
+
+use crate::diagnostic::Origin;
+use http_route::Match;
+use service::AppProtocol;
+use sidecar::Sidecar;
+
+/// Everything this workload's Envoy is to know, with all references resolved.
+#[derive(Debug, Clone)]
+pub struct Mesh {
+    /// The workload.
+    pub sidecar: Sidecar,
+    /// Its document.
+    pub sidecar_origin: Origin,
+    /// The services it can call, by namespace and name.
+    pub services: BTreeMap<ServiceKey, MeshService>,
+}
+
+/// A service by namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceKey {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// A service, one entry for each of its TCP ports.
+#[derive(Debug, Clone)]
+pub struct MeshService {
+    /// Its document.
+    pub origin: Origin,
+    /// Its ports, in the order of the document.
+    pub ports: Vec<MeshPort>,
+}
+
+/// A port of a service: who answers on it, and how requests to it are distributed.
+#[derive(Debug, Clone)]
+pub struct MeshPort {
+    /// The number under which clients know it.
+    pub number: u16,
+    /// What is spoken on it.
+    pub protocol: AppProtocol,
+    /// The ready endpoints, sorted.
+    pub endpoints: Vec<SocketAddr>,
+    /// The documents the endpoints come from.
+    pub endpoint_origins: Vec<Origin>,
+    /// How requests are distributed.
+    pub routing: Routing,
+}
+
+/// How requests to a port of a service are distributed.
+#[derive(Debug, Clone)]
+pub enum Routing {
+    /// To the port's own endpoints: no route is attached.
+    Direct,
+    /// By the first of these that matches; a request that none matches is answered with 404.
+    Rules(Vec<Rule>),
+}
+
+/// One match of one rule of a route.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// `namespace/route/rule/match`, counted from 0; unique within the mesh.
+    pub name: String,
+    /// The rule in its document.
+    pub origin: Origin,
+    /// Which requests it is about.
+    pub matching: Match,
+    /// What happens to them.
+    pub action: Action,
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// It goes to one of these backends, in proportion to their weights. Never empty.
+    Forward(Vec<(Backend, NonZeroU32)>),
+    /// No backend has a weight above 0: it is answered with 500, as the Gateway API says.
+    NoBackend,
+}
+
+/// A port of a service as the destination of requests.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Backend {
+    /// The service.
+    pub service: ServiceKey,
+    /// Its port.
+    pub port: u16,
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// `namespace/service/port`: without dots and colons, which Envoy's statistics would cut or replace.
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.service, self.port)
+    }
+}

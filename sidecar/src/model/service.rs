@@ -1,0 +1,244 @@
+//! `Service` (core/v1) and `EndpointSlice` (discovery.k8s.io/v1).
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::metadata::Metadata;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::read::Node;
+use crate::read::decode::{Report, boolean, one_of, port, text};
+
+/// The label by which a slice says whose endpoints it holds.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Fields of a Service about how a cluster implements it; none changes where a request goes.
+const OF_THE_CLUSTER: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "clusterIP",
+    "clusterIPs",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    // Who the endpoints are is said by EndpointSlices; the selector only tells a cluster how to make them.
+    "selector",
+];
+
+/// A service as its document has it.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its TCP ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a service.
+#[derive(Debug, Clone)]
+pub struct ServicePort {
+    /// Its name; empty if it has none, as a service with a single port may.
+    pub name: String,
+    /// The number that clients use.
+    pub number: u16,
+    /// What is spoken on it.
+    pub protocol: AppProtocol,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppProtocol {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 in clear text with prior knowledge; gRPC without TLS.
+    H2c,
+}
+
+/// A slice of the endpoints of one service.
+#[derive(Debug, Clone)]
+pub struct EndpointSlice {
+    /// The service they belong to.
+    pub service: String,
+    /// Where the service is named.
+    pub service_span: Span,
+    /// The port numbers by port name.
+    pub ports: Vec<(String, u16)>,
+    /// The addresses of the endpoints that are ready.
+    pub ready: Vec<IpAddr>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Tcp,
+    Other,
+}
+
+const TRANSPORTS: &[(&str, Transport)] =
+    &[("TCP", Transport::Tcp), ("UDP", Transport::Other), ("SCTP", Transport::Other)];
+
+const APP_PROTOCOLS: &[(&str, AppProtocol)] = &[
+    ("http", AppProtocol::Http),
+    ("kubernetes.io/h2c", AppProtocol::H2c),
+    ("grpc", AppProtocol::H2c),
+];
+
+impl Service {
+    /// Reads the `spec` of a `Service`. Ports other than TCP carry no HTTP and are left out.
+    pub fn decode(spec: &Node, report: &mut Report) -> Option<Self> {
+        let mut fields = report.fields(spec, "Service spec")?;
+        fields.optional("type", service_type);
+        let ports = fields.list("ports", service_port);
+        fields.optional("sessionAffinity", no_affinity);
+        fields.optional("internalTrafficPolicy", all_endpoints);
+        fields.accept(OF_THE_CLUSTER);
+        fields.unsupported(&[
+            "externalIPs",
+            "externalName",
+            "publishNotReadyAddresses",
+            "sessionAffinityConfig",
+            "trafficDistribution",
+        ]);
+        let span = fields.key_span("ports");
+        fields.finish();
+        let ports: Vec<ServicePort> = ports.into_iter().flatten().collect();
+        report_duplicate_ports(&ports, span, report);
+        Some(Self { ports })
+    }
+}
+
+impl EndpointSlice {
+    /// Reads an `EndpointSlice`, whose fields stand beside its metadata, without a `spec`.
+    pub fn decode(metadata: &Metadata, document: &Node, report: &mut Report) -> Option<Self> {
+        let mut fields = report.fields(document, "EndpointSlice")?;
+        fields.accept(super::object::COMMON_FIELDS);
+        let address_type = fields.required("addressType", |node, report| {
+            one_of(&[("IPv4", true), ("IPv6", false)])(node, report)
+        });
+        let ports = fields.list("ports", slice_port);
+        let ready = fields.list("endpoints", |node, report| endpoint(node, report, address_type?));
+        let service = metadata.labels.get(SERVICE_NAME_LABEL).cloned();
+        if service.is_none() {
+            let mistake = Diagnostic::error("the EndpointSlice does not say whose endpoints it holds")
+                .help(format!("add the label {SERVICE_NAME_LABEL}: NAME-OF-THE-SERVICE"));
+            fields.report().add::<()>(metadata.span, mistake);
+        }
+        fields.finish();
+        let service_span = label_span(document).unwrap_or(metadata.span);
+        let ports = ports.into_iter().flatten().collect();
+        Some(Self { service: service?, service_span, ports, ready: ready.into_iter().flatten().collect() })
+    }
+
+    /// The ready endpoints of the port called `name`.
+    pub fn endpoints<'a>(&'a self, name: &'a str) -> impl Iterator<Item = SocketAddr> + 'a {
+        let numbers = self.ports.iter().filter(move |(port, _)| port == name).map(|(_, number)| *number);
+        numbers.flat_map(|number| self.ready.iter().map(move |address| SocketAddr::new(*address, number)))
+    }
+}
+
+fn label_span(document: &Node) -> Option<Span> {
+    Some(document.get("metadata")?.get("labels")?.get(SERVICE_NAME_LABEL)?.span)
+}
+
+fn service_type(node: &Node, report: &mut Report) -> Option<()> {
+    let types = [("ClusterIP", true), ("NodePort", true), ("LoadBalancer", true), ("ExternalName", false)];
+    match one_of(&types)(node, report)? {
+        true => Some(()),
+        false => report.error(node.span, "a Service of type ExternalName is not supported yet"),
+    }
+}
+
+fn no_affinity(node: &Node, report: &mut Report) -> Option<()> {
+    match one_of(&[("None", true), ("ClientIP", false)])(node, report)? {
+        true => Some(()),
+        false => report.error(node.span, "sessionAffinity ClientIP is not supported yet"),
+    }
+}
+
+fn all_endpoints(node: &Node, report: &mut Report) -> Option<()> {
+    match one_of(&[("Cluster", true), ("Local", false)])(node, report)? {
+        true => Some(()),
+        false => report.error(node.span, "internalTrafficPolicy Local is not supported yet"),
+    }
+}
+
+/// The outer `Option` is the decoder's; the inner is `None` for a port that carries no HTTP.
+fn service_port(node: &Node, report: &mut Report) -> Option<Option<ServicePort>> {
+    let mut fields = report.fields(node, "Service port")?;
+    let name = fields.optional("name", text).unwrap_or_default();
+    let number = fields.required("port", port);
+    let transport = fields.optional("protocol", one_of(TRANSPORTS)).unwrap_or(Transport::Tcp);
+    let protocol = fields.optional("appProtocol", app_protocol).unwrap_or(AppProtocol::Http);
+    // Slices hold the resolved number already.
+    fields.accept(&["targetPort", "nodePort"]);
+    fields.finish();
+    Some((transport == Transport::Tcp).then_some(ServicePort { name, number: number?, protocol }))
+}
+
+fn app_protocol(node: &Node, report: &mut Report) -> Option<AppProtocol> {
+    let given = text(node, report)?;
+    let found = APP_PROTOCOLS.iter().find(|(name, _)| *name == given).map(|(_, protocol)| *protocol);
+    let known: Vec<&str> = APP_PROTOCOLS.iter().map(|(name, _)| *name).collect();
+    let mistake = || {
+        Diagnostic::error(format!("appProtocol {given:?} is not supported yet"))
+            .help(format!("supported are {}", known.join(", ")))
+    };
+    found.or_else(|| report.add(node.span, mistake()))
+}
+
+fn report_duplicate_ports(ports: &[ServicePort], span: Span, report: &mut Report) {
+    for (at, port) in ports.iter().enumerate() {
+        let earlier = ports.iter().take(at);
+        if earlier.clone().any(|other| other.number == port.number) {
+            report.error::<()>(span, format!("port {} is there twice", port.number));
+        } else if earlier.clone().any(|other| other.name == port.name) {
+            let message = if port.name.is_empty() {
+                "of several ports each must have a name".into()
+            } else {
+                format!("two ports are called {:?}", port.name)
+            };
+            report.error::<()>(span, message);
+        }
+    }
+}
+
+fn slice_port(node: &Node, report: &mut Report) -> Option<Option<(String, u16)>> {
+    let mut fields = report.fields(node, "EndpointSlice port")?;
+    let name = fields.optional("name", text).unwrap_or_default();
+    let number = fields.required("port", port);
+    let transport = fields.optional("protocol", one_of(TRANSPORTS)).unwrap_or(Transport::Tcp);
+    fields.accept(&["appProtocol"]);
+    fields.finish();
+    Some((transport == Transport::Tcp).then_some((name, number?)))
+}
+
+/// An endpoint that does not say whether it is ready counts as ready (discovery.k8s.io/v1, EndpointConditions).
+fn endpoint(node: &Node, report: &mut Report, ipv4: bool) -> Option<Option<IpAddr>> {
+    let mut fields = report.fields(node, "endpoint")?;
+    let addresses = fields.list("addresses", |node, report| address(node, report, ipv4));
+    let ready = fields.optional("conditions", conditions).unwrap_or(true);
+    fields.accept(&["hostname", "nodeName", "zone", "hints", "targetRef", "deprecatedTopology"]);
+    if node.get("addresses").is_none_or(Node::is_empty) {
+        fields.error::<()>("endpoint has no \"addresses\"");
+    }
+    fields.finish();
+    // All addresses of an endpoint lead to the same place; consumers use the first (discovery.k8s.io/v1).
+    let first = addresses.into_iter().next()?;
+    Some(ready.then_some(first))
+}
+
+fn conditions(node: &Node, report: &mut Report) -> Option<bool> {
+    let mut fields = report.fields(node, "conditions")?;
+    let ready = fields.optional("ready", boolean).unwrap_or(true);
+    fields.optional("serving", boolean);
+    fields.optional("terminating", boolean);
+    fields.finish();
+    Some(ready)
+}
+
+fn address(node: &Node, report: &mut Report, ipv4: bool) -> Option<IpAddr> {
+    let given = text(node, report)?;
+    let kind = if ipv4 { "IPv4" } else { "IPv6" };
+    match given.parse::<IpAddr>() {
+        Ok(address) if address.is_ipv4() == ipv4 => Some(address),
+        _ => report.error(node.span, format!("{given:?} is not an {kind} address")),
+    }
+}

@@ -1,0 +1,168 @@
+//! From looks at the files to revisions that Envoy is given, and back from what Envoy says to the files.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use weft_xds::{Event, Resource, Revision, Snapshot, SnapshotError, TypeUrl};
+
+use super::log;
+use crate::configuration::Configuration;
+use crate::diagnostic::Diagnostic;
+use crate::model::sidecar::Sidecar;
+use crate::read::files::Roots;
+use crate::translate::{Provenance, Resources, translate};
+use crate::watch::Watcher;
+
+/// As many revisions without an answer are remembered. More wait only if no Envoy is connected.
+const REMEMBERED: usize = 64;
+
+/// A revision that is ready to be served.
+#[derive(Debug)]
+pub(super) struct Publication {
+    pub(super) sidecar: Sidecar,
+    pub(super) snapshot: Arc<Snapshot>,
+    provenance: Provenance,
+    saved: Option<SystemTime>,
+}
+
+/// The files, the state of what they say, and the revisions made of it so far.
+#[derive(Debug)]
+pub(super) struct Revisions {
+    configuration: Configuration,
+    watcher: Watcher,
+    reported: Vec<Diagnostic>,
+    current: Option<Publication>,
+    unanswered: VecDeque<(Revision, SystemTime)>,
+}
+
+impl Revisions {
+    pub(super) fn new(roots: Roots, watcher: Watcher) -> Self {
+        Self {
+            configuration: Configuration::new(roots),
+            watcher,
+            reported: Vec::new(),
+            current: None,
+            unanswered: VecDeque::new(),
+        }
+    }
+
+    /// Waits for the files to change so that there is something new for Envoy. Cancel-safe: between two looks it only
+    /// waits.
+    pub(super) async fn next(&mut self) -> Publication {
+        loop {
+            self.watcher.due().await;
+            if let Some(publication) = self.look() {
+                return publication;
+            }
+        }
+    }
+
+    /// Looks at the files now. What is wrong is logged, once.
+    pub(super) fn look(&mut self) -> Option<Publication> {
+        let (changed, saved) = self.read();
+        if changed { self.revise(saved) } else { None }
+    }
+
+    /// Remembers what Envoy is given.
+    pub(super) fn published(&mut self, publication: Publication) {
+        if let Some(saved) = publication.saved {
+            self.unanswered.push_back((publication.snapshot.revision(), saved));
+            self.unanswered.drain(..self.unanswered.len().saturating_sub(REMEMBERED));
+        }
+        self.current = Some(publication);
+    }
+
+    /// Logs what Envoy says, in terms of the files.
+    pub(super) fn note(&mut self, event: &Event) {
+        match event {
+            Event::InSync { revision, .. } => {
+                let saved = self.answered(*revision);
+                log::in_force(*revision, saved);
+            }
+            Event::Nacked { type_url, revision, resources, message, .. } => {
+                let provenance = self.current.as_ref().map(|current| &current.provenance);
+                log::rejected(provenance, type_url, *revision, resources, message);
+            }
+            other => log::event(other),
+        }
+    }
+
+    /// A new watch may have come too late for a change, so the files are listed once more after it.
+    fn read(&mut self) -> (bool, Option<SystemTime>) {
+        let mut listing = self.configuration.roots().list();
+        while self.watcher.follow(&listing) {
+            listing = self.configuration.roots().list();
+        }
+        let look = self.configuration.look(&listing, &self.watcher.unsettled());
+        (look.changed, look.saved)
+    }
+
+    fn revise(&mut self, saved: Option<SystemTime>) -> Option<Publication> {
+        let resolution = self.configuration.resolve();
+        let of_files: Vec<Diagnostic> = self.configuration.diagnostics().cloned().collect();
+        let flawless = of_files.is_empty();
+        let unresolved = resolution.mesh.is_none();
+        self.report(of_files.into_iter().chain(resolution.diagnostics).collect());
+        if unresolved && self.current.is_some() {
+            tracing::warn!("the last good configuration stays in force");
+        }
+        let mesh = resolution.mesh.filter(|_| flawless || self.current.is_some())?;
+        let resources = translate(&mesh);
+        let revision = self.current.as_ref().map_or(1, |current| current.snapshot.revision().0 + 1);
+        match snapshot(&resources, Revision(revision)) {
+            Ok(snapshot) if self.is_new(&snapshot) => Some(Publication {
+                sidecar: mesh.sidecar,
+                snapshot: Arc::new(snapshot),
+                provenance: resources.provenance(),
+                saved,
+            }),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::error!(%error, "the configuration cannot be published");
+                None
+            }
+        }
+    }
+
+    fn is_new(&self, snapshot: &Snapshot) -> bool {
+        let Some(current) = &self.current else { return true };
+        !current.snapshot.iter().eq(snapshot.iter())
+    }
+
+    /// Logs each mistake when it appears, not again with every look.
+    fn report(&mut self, diagnostics: Vec<Diagnostic>) {
+        diagnostics.iter().filter(|diagnostic| !self.reported.contains(diagnostic)).for_each(log::diagnostic);
+        if diagnostics.is_empty() && !self.reported.is_empty() {
+            tracing::info!("all mistakes are corrected");
+        }
+        self.reported = diagnostics;
+    }
+
+    /// When the files of this revision were saved, the first time it is asked. Revisions before it were overtaken.
+    fn answered(&mut self, revision: Revision) -> Option<SystemTime> {
+        let mut saved = None;
+        while let Some((earlier, at)) = self.unanswered.pop_front_if(|(earlier, _)| *earlier <= revision) {
+            saved = Some(at).filter(|_| earlier == revision);
+        }
+        saved
+    }
+}
+
+fn snapshot(resources: &Resources, revision: Revision) -> Result<Snapshot, SnapshotError> {
+    let mut builder = Snapshot::builder();
+    for cluster in &resources.clusters {
+        let resource = Resource::encode(cluster.name.as_str(), &cluster.message);
+        builder.insert_cluster(resource, Some(&cluster.name));
+    }
+    for endpoints in &resources.endpoints {
+        builder.insert(TypeUrl::ENDPOINT, Resource::encode(endpoints.name.as_str(), &endpoints.message));
+    }
+    for listener in &resources.listeners {
+        builder.insert(TypeUrl::LISTENER, Resource::encode(listener.name.as_str(), &listener.message));
+    }
+    for routes in &resources.routes {
+        builder.insert(TypeUrl::ROUTE, Resource::encode(routes.name.as_str(), &routes.message));
+    }
+    builder.build(revision)
+}

@@ -1,0 +1,106 @@
+//! Ports of services as clusters, and their endpoints.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
+use envoy_types::pb::envoy::config::core::v3::{
+    Address, Http1ProtocolOptions, Http2ProtocolOptions, SocketAddress, address, socket_address,
+};
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+use envoy_types::pb::envoy::config::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+};
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+};
+use envoy_types::pb::google::protobuf::UInt32Value;
+
+use super::listener::ads;
+use super::{Part, PortOf, Sourced, any, duration, tags};
+use crate::model::service::AppProtocol;
+use crate::model::sidecar::Sidecar;
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) fn cluster(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<Cluster> {
+    let name = of.cluster_name();
+    let options = any(&http_options(of.port.protocol));
+    let message = Cluster {
+        name: name.clone(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
+        connect_timeout: Some(duration(CONNECT_TIMEOUT)),
+        lb_policy: LbPolicy::LeastRequest.into(),
+        circuit_breakers: Some(no_limits()),
+        typed_extension_protocol_options: HashMap::from([(HTTP_OPTIONS.to_owned(), options)]),
+        metadata: tags::metadata(sidecar),
+        ..Cluster::default()
+    };
+    let parts = vec![Part { origin: of.service.origin.clone(), mentions: vec![name.clone()] }];
+    Sourced { name, message, parts }
+}
+
+pub(super) fn endpoints(of: PortOf<'_>) -> Sourced<ClusterLoadAssignment> {
+    let name = of.cluster_name();
+    let lb_endpoints: Vec<LbEndpoint> = of.port.endpoints.iter().copied().map(lb_endpoint).collect();
+    let locality = LocalityLbEndpoints { lb_endpoints, ..LocalityLbEndpoints::default() };
+    let message = ClusterLoadAssignment {
+        cluster_name: name.clone(),
+        endpoints: if of.port.endpoints.is_empty() { Vec::new() } else { vec![locality] },
+        ..ClusterLoadAssignment::default()
+    };
+    let sources = match of.port.endpoint_origins.as_slice() {
+        [] => std::slice::from_ref(&of.service.origin),
+        slices => slices,
+    };
+    let parts = sources.iter().map(|origin| Part { origin: origin.clone(), mentions: Vec::new() });
+    Sourced { name, message, parts: parts.collect() }
+}
+
+/// The address as Envoy has it everywhere.
+pub(super) fn address(of: SocketAddr) -> Address {
+    let socket = SocketAddress {
+        address: of.ip().to_string(),
+        port_specifier: Some(socket_address::PortSpecifier::PortValue(of.port().into())),
+        ..SocketAddress::default()
+    };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
+}
+
+fn lb_endpoint(of: SocketAddr) -> LbEndpoint {
+    let endpoint = Endpoint { address: Some(address(of)), ..Endpoint::default() };
+    LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() }
+}
+
+/// Envoy lets 1 024 requests at a time through to a cluster by default and fails the rest; a limit that nobody asked for
+/// is an outage waiting.
+fn no_limits() -> CircuitBreakers {
+    let most = Some(UInt32Value { value: u32::MAX });
+    let thresholds = Thresholds {
+        max_connections: most,
+        max_pending_requests: most,
+        max_requests: most,
+        ..Thresholds::default()
+    };
+    CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() }
+}
+
+fn http_options(protocol: AppProtocol) -> HttpProtocolOptions {
+    let protocol = match protocol {
+        AppProtocol::Http => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
+        AppProtocol::H2c => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()),
+    };
+    let explicit = ExplicitHttpConfig { protocol_config: Some(protocol) };
+    HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..HttpProtocolOptions::default()
+    }
+}

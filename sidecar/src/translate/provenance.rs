@@ -1,0 +1,70 @@
+//! From a resource that Envoy rejects back to the line that somebody wrote.
+
+use std::collections::BTreeMap;
+
+use prost::Name;
+
+use super::Sourced;
+use crate::diagnostic::Origin;
+
+/// A document that a resource was made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its place, as near to the cause as is known.
+    pub origin: Origin,
+    /// Texts that Envoy would mention if this part were at fault: names, expressions.
+    pub mentions: Vec<String>,
+}
+
+/// Which documents are behind each resource of a revision.
+#[derive(Debug, Clone, Default)]
+pub struct Provenance(BTreeMap<(String, String), Vec<Part>>);
+
+impl Provenance {
+    pub(super) fn add<M: Name>(&mut self, resource: &Sourced<M>) {
+        self.0.insert((M::type_url(), resource.name.clone()), resource.parts.clone());
+    }
+
+    /// The places to look at when Envoy says `message` about a resource: those that the message mentions, or else all
+    /// that the resource was made from. Sorted, without repetitions.
+    pub fn blame(&self, type_url: &str, name: &str, message: &str) -> Vec<Origin> {
+        let key = (type_url.to_owned(), name.to_owned());
+        let parts = self.0.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let mentioned = |part: &&Part| part.mentions.iter().any(|text| message.contains(text.as_str()));
+        let mut blamed: Vec<&Part> = parts.iter().filter(mentioned).collect();
+        if blamed.is_empty() {
+            blamed = parts.iter().collect();
+        }
+        let mut origins: Vec<Origin> = blamed.into_iter().map(|part| part.origin.clone()).collect();
+        origins.sort_by(|a, b| (a.file(), a.span()).cmp(&(b.file(), b.span())));
+        origins.dedup();
+        origins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::diagnostic::{Source, Span};
+
+    fn part(line: usize, mentions: &str) -> Part {
+        let source = Arc::new(Source { name: "r.yaml".into(), text: String::new() });
+        let origin = Origin::new(&source, Span { line, column: 1, width: 1 });
+        Part { origin, mentions: vec![mentions.into()] }
+    }
+
+    #[test]
+    fn the_part_that_envoy_mentions_is_blamed_and_else_all_of_them() {
+        let mut provenance = Provenance::default();
+        let key = ("t".to_owned(), "outbound".to_owned());
+        provenance.0.insert(key, vec![part(9, "(["), part(3, "shop/web"), part(9, "([")]);
+        let lines = |message: &str| -> Vec<usize> {
+            provenance.blame("t", "outbound", message).iter().map(|origin| origin.span().line).collect()
+        };
+        assert_eq!(lines("no matching ) in ([ of a route"), [9]);
+        assert_eq!(lines("something else"), [3, 9]);
+        assert!(provenance.blame("t", "unknown", "x").is_empty());
+    }
+}
