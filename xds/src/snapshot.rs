@@ -238,3 +238,57 @@ fn list(mistakes: &[Mistake]) -> String {
         .collect::<Vec<_>>()
         .join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+
+    fn cluster(name: &str) -> Resource {
+        Resource::encode(name, &Cluster { name: name.into(), ..Default::default() })
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once() {
+        let mut builder = Snapshot::builder();
+        builder.insert(TypeUrl::CLUSTER, cluster("a")).insert(TypeUrl::CLUSTER, cluster("a"));
+        builder.insert(
+            TypeUrl::CLUSTER,
+            Resource::encode("b", &Cluster { name: "c".into(), ..Default::default() }),
+        );
+        builder.insert(TypeUrl::RUNTIME, Resource::from_bytes("*", Default::default()));
+        let SnapshotError { mistakes } = builder.build(Revision(1)).unwrap_err();
+        assert_eq!(
+            mistakes,
+            [
+                Mistake::Duplicate { type_url: TypeUrl::CLUSTER, name: "a".into() },
+                Mistake::NameMismatch { type_url: TypeUrl::CLUSTER, name: "b".into(), inner: "c".into() },
+                Mistake::ReservedName { type_url: TypeUrl::RUNTIME, name: "*".into() },
+            ]
+        );
+    }
+
+    #[test]
+    fn resources_come_by_type_then_by_name() {
+        let mut builder = Snapshot::builder();
+        builder.insert(TypeUrl::RUNTIME, Resource::from_bytes("r", Default::default()));
+        builder.insert_cluster(cluster("b"), Some("b-hosts")).insert(TypeUrl::CLUSTER, cluster("a"));
+        let snapshot = builder.build(Revision(1)).unwrap();
+        assert_eq!(snapshot.iter().map(|(_, resource)| resource.name()).collect::<Vec<_>>(), ["a", "b", "r"]);
+        assert_eq!(snapshot.names(&TypeUrl::CLUSTER).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((snapshot.eds_name("a"), snapshot.eds_name("b")), (None, Some("b-hosts")));
+    }
+
+    #[test]
+    fn resources_are_the_same_exactly_when_names_and_versions_are() {
+        let of = |texts: &[(&'static str, &'static str)]| {
+            Resources::new(
+                texts.iter().map(|(n, body)| Resource::from_bytes(*n, body.as_bytes().into())).collect(),
+            )
+        };
+        assert!(of(&[("a", "1"), ("b", "2")]).same(&of(&[("a", "1"), ("b", "2")])));
+        for other in [&[("a", "2"), ("b", "1")][..], &[("a", "1")], &[("ab", "1"), ("b", "2")], &[]] {
+            assert!(!of(&[("a", "1"), ("b", "2")]).same(&of(other)));
+        }
+    }
+}

@@ -1,5 +1,6 @@
 //! Keeps the table of map fields true to the `.proto` files of the messages in use.
 //! `WEFT_BLESS=1 cargo test -p weft-xds --test schema` writes it anew.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

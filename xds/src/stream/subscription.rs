@@ -49,8 +49,8 @@ enum Sent {
     Nothing,
     /// That it does not exist.
     Absent,
-    /// Something by another server, before the client came to us.
-    Foreign,
+    /// Something we cannot tell: from another server, or out of a response rejected for the sake of another name.
+    Unknown,
     /// This content.
     Version(Version),
 }
@@ -127,7 +127,7 @@ impl Held {
 
     fn from_earlier_stream(version: &str) -> Self {
         let accepted = Version::parse(version);
-        Self { sent: accepted.map_or(Sent::Foreign, Sent::Version), accepted, ..Self::default() }
+        Self { sent: accepted.map_or(Sent::Unknown, Sent::Version), accepted, ..Self::default() }
     }
 
     fn step(&self, wanted: Option<Version>) -> Step {
@@ -140,10 +140,10 @@ impl Held {
                 }
             }
             (Some(_), Sent::Nothing | Sent::Absent) => Step::Answer,
-            (Some(_), Sent::Foreign | Sent::Version(_)) => Step::Change,
+            (Some(_), Sent::Unknown | Sent::Version(_)) => Step::Change,
             (None, Sent::Absent) => Step::Nothing,
             (None, Sent::Nothing) => Step::Answer,
-            (None, Sent::Foreign | Sent::Version(_)) => Step::Remove,
+            (None, Sent::Unknown | Sent::Version(_)) => Step::Remove,
         }
     }
 }
@@ -381,6 +381,8 @@ impl Subscription {
         held.alone = alone;
         match guilty {
             true => held.rejected = Some(version),
+            // What was held before may still be in use, so that it must not go as if it had never been there.
+            false if held.accepted.is_some() => held.sent = Sent::Unknown,
             false => held.sent = Sent::Nothing,
         }
     }

@@ -440,6 +440,20 @@ fn a_rejected_cluster_stops_the_change_and_keeps_the_last_good() {
 }
 
 #[test]
+fn a_cluster_in_use_that_was_caught_in_a_rejection_still_goes_last() {
+    let (client, server) = serving();
+    server.has(2, &[(CDS, &["old@2", "x@bad"]), (LDS, &["l@1"]), (RDS, &["r@old"])]);
+    server.answers(CDS, &["old@2", "x@bad"]);
+    client.nacks(CDS, "Error adding/updating cluster(s) x: no");
+    server.has(3, &[(CDS, &["new@1"]), (LDS, &["l@1"]), (RDS, &["r@new"])]);
+    server.answers(CDS, &["new@1"]);
+    client.acks(CDS);
+    server.answers(RDS, &["r@new"]);
+    client.acks(RDS);
+    server.answers(CDS, &["-old", "-x"]);
+}
+
+#[test]
 fn a_rejected_route_keeps_the_cluster_it_would_have_left() {
     let (client, server) = serving();
     server.has(2, &[(CDS, &["new@1"]), (LDS, &["l@1"]), (RDS, &["r@bad"])]);
