@@ -13,7 +13,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::address::{Family, number};
 use crate::spans::Spans;
@@ -177,18 +177,17 @@ impl Range {
 
     /// The range as a configuration spells it, with its defaults filled in.
     pub fn to_json(&self) -> Value {
-        let mut object = json!({
-            "subnet": self.subnet.to_string(),
-            "rangeStart": self.start,
-            "rangeEnd": self.end,
-        });
+        let mut object = Map::new();
+        object.insert("subnet".into(), self.subnet.to_string().into());
+        object.insert("rangeStart".into(), self.start.to_string().into());
+        object.insert("rangeEnd".into(), self.end.to_string().into());
         if let Some(gateway) = self.gateway {
-            object["gateway"] = gateway.to_string().into();
+            object.insert("gateway".into(), gateway.to_string().into());
         }
         if !self.exclude.is_empty() {
-            object["exclude"] = self.exclude.iter().map(IpNetwork::to_string).collect();
+            object.insert("exclude".into(), self.exclude.iter().map(IpNetwork::to_string).collect());
         }
-        object
+        Value::Object(object)
     }
 
     /// Whether `address` lies between start and end, be it handed out or not.

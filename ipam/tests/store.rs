@@ -1,5 +1,7 @@
 //! The node-local store against crashes, damage, a full disk, and other processes' eyes.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -50,8 +52,10 @@ fn log(dir: &Path) -> PathBuf {
     dir.join("net/leases.log")
 }
 
+type Everything = (Vec<Lease>, Vec<IpAddr>);
+
 /// Everything a state is for those who look at it: the leases, and what would be handed out next, to the last address.
-fn everything(dir: &Path) -> Result<(Vec<Lease>, Vec<IpAddr>), Error> {
+fn everything(dir: &Path) -> Result<Everything, Error> {
     let leases = open(dir).leases()?;
     let store = LocalStore::new(dir, "net").unwrap();
     let mut freed = Vec::new();
@@ -60,7 +64,7 @@ fn everything(dir: &Path) -> Result<(Vec<Lease>, Vec<IpAddr>), Error> {
 }
 
 /// A log with some history, and what was answered after each transaction: (length of the log, state).
-fn history(dir: &Path) -> Vec<(u64, (Vec<Lease>, Vec<IpAddr>))> {
+fn history(dir: &Path) -> Vec<(u64, Everything)> {
     let ipam = open(dir);
     let mut answered = Vec::new();
     for step in 0..24_usize {

@@ -191,8 +191,8 @@ impl<'a> Lines<'a> {
 }
 
 fn decode(line: &[u8]) -> Result<Vec<Change>, Flaw> {
-    let text = str::from_utf8(line).map_err(|_| Flaw::Checksum)?;
-    let (checksum, payload) = text.split_once(' ').ok_or(Flaw::Checksum)?;
+    let text = str::from_utf8(line).ok();
+    let (checksum, payload) = text.and_then(|text| text.split_once(' ')).ok_or(Flaw::Checksum)?;
     if !matches_checksum(checksum, payload) {
         return Err(Flaw::Checksum);
     }
