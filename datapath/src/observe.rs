@@ -3,16 +3,15 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_core::Parseable;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
 
-use crate::netlink::Reply;
+use crate::netlink::{Reply, attributes_of};
+use crate::rtnl::kind::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE};
 use crate::{Mac, Neighbour, Route};
 
 /// A link as it stands.
@@ -54,14 +53,12 @@ impl Observed {
 
     pub(crate) fn from_replies(dumps: &[Vec<Reply>]) -> Self {
         let mut observed = Self::default();
-        for message in dumps.iter().flatten().filter_map(decode) {
-            match message {
-                RouteNetlinkMessage::NewLink(message) => observed.links.extend(read_link(&message)),
-                RouteNetlinkMessage::NewAddress(message) => observed.addresses.extend(read_address(&message)),
-                RouteNetlinkMessage::NewNeighbour(message) => {
-                    observed.neighbours.extend(read_neighbour(&message))
-                }
-                RouteNetlinkMessage::NewRoute(message) => observed.routes.extend(read_route(&message)),
+        for reply in dumps.iter().flatten() {
+            match reply.kind {
+                RTM_NEWLINK => observed.links.extend(link(reply)),
+                RTM_NEWADDR => observed.addresses.extend(decode(reply).as_ref().and_then(read_address)),
+                RTM_NEWNEIGH => observed.neighbours.extend(decode(reply).as_ref().and_then(read_neighbour)),
+                RTM_NEWROUTE => observed.routes.extend(decode(reply).as_ref().and_then(read_route)),
                 _ => {}
             }
         }
@@ -69,53 +66,58 @@ impl Observed {
     }
 }
 
-/// The link that `reply` describes.
+/// The link that `reply` describes. Its few attributes are read here, because the typed message reads the options of
+/// every kind of device, which is more code than all the rest of the plugin.
 pub(crate) fn link(reply: &Reply) -> Option<Link> {
-    match decode(reply)? {
-        RouteNetlinkMessage::NewLink(message) => read_link(&message),
-        _ => None,
+    const IFINFOMSG: usize = 16;
+    const IFF_UP: u32 = 1;
+    if reply.kind != RTM_NEWLINK {
+        return None;
+    }
+    let header = reply.body.first_chunk::<IFINFOMSG>()?;
+    let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
+    let mut link = Link {
+        index: u32::from_ne_bytes([i0, i1, i2, i3]),
+        name: String::new(),
+        mac: None,
+        mtu: 0,
+        alias: None,
+        up: u32::from_ne_bytes([f0, f1, f2, f3]) & IFF_UP != 0,
+    };
+    for (kind, value) in attributes_of(reply.body.get(IFINFOMSG..)?) {
+        read_link_attribute(&mut link, kind, value);
+    }
+    (!link.name.is_empty()).then_some(link)
+}
+
+fn read_link_attribute(link: &mut Link, kind: u16, value: &[u8]) {
+    const IFLA_ADDRESS: u16 = 1;
+    const IFLA_IFNAME: u16 = 3;
+    const IFLA_MTU: u16 = 4;
+    const IFLA_IFALIAS: u16 = 20;
+    let text = || String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned();
+    match kind {
+        IFLA_ADDRESS => link.mac = Mac::from_bytes(value),
+        IFLA_IFNAME => link.name = text(),
+        IFLA_MTU => link.mtu = value.try_into().map_or(0, u32::from_ne_bytes),
+        IFLA_IFALIAS => link.alias = Some(text()),
+        _ => {}
     }
 }
 
 /// MTU and outgoing interface of the route that `reply` describes.
 pub(crate) fn outgoing(reply: &Reply) -> (Option<u32>, Option<u32>) {
-    match decode(reply) {
-        Some(RouteNetlinkMessage::NewRoute(message)) => {
-            let oif = message.attributes.iter().find_map(|a| match a {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            });
-            (metric(&message, |m| matches!(m, RouteMetric::Mtu(_))), oif)
-        }
-        _ => (None, None),
-    }
+    let message: Option<RouteMessage> = decode(reply).filter(|_| reply.kind == RTM_NEWROUTE);
+    let Some(message) = message else { return (None, None) };
+    let oif = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    (metric(&message, |m| matches!(m, RouteMetric::Mtu(_))), oif)
 }
 
-fn decode(reply: &Reply) -> Option<RouteNetlinkMessage> {
-    let mut header = NetlinkHeader::default();
-    header.message_type = reply.kind;
-    RouteNetlinkMessage::deserialize(&header, &reply.body).ok()
-}
-
-fn read_link(message: &LinkMessage) -> Option<Link> {
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        mac: None,
-        mtu: 0,
-        alias: None,
-        up: message.header.flags.contains(LinkFlags::Up),
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Address(bytes) => link.mac = Mac::from_bytes(bytes),
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
-            _ => {}
-        }
-    }
-    (!link.name.is_empty()).then_some(link)
+fn decode<T: for<'a> Parseable<[u8]>>(reply: &Reply) -> Option<T> {
+    T::parse(&reply.body).ok()
 }
 
 fn read_address(message: &AddressMessage) -> Option<(u32, IpNetwork)> {

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::NetlinkSerializable;
+use netlink_packet_core::Emitable;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
@@ -16,13 +17,33 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::netlink::{Request, Socket, flag};
 use crate::observe::{self, Link};
+use crate::rtnl::kind::{
+    RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
+    RTM_NEWNEIGH, RTM_NEWROUTE, RTM_SETLINK,
+};
 use crate::{Error, Interface, Neighbour, NetNs, Observed, Refusal, Route, Veth};
+
+/// Message types of `linux/rtnetlink.h`.
+///
+/// The messages are named one by one, and not through the enumeration of all that `netlink-packet-route` has: that would
+/// bring the code for every kind of qdisc, filter and rule into a plugin that is to be small.
+pub(crate) mod kind {
+    pub(crate) const RTM_NEWLINK: u16 = 16;
+    pub(crate) const RTM_DELLINK: u16 = 17;
+    pub(crate) const RTM_GETLINK: u16 = 18;
+    pub(crate) const RTM_SETLINK: u16 = 19;
+    pub(crate) const RTM_NEWADDR: u16 = 20;
+    pub(crate) const RTM_GETADDR: u16 = 22;
+    pub(crate) const RTM_NEWROUTE: u16 = 24;
+    pub(crate) const RTM_GETROUTE: u16 = 26;
+    pub(crate) const RTM_NEWNEIGH: u16 = 28;
+    pub(crate) const RTM_GETNEIGH: u16 = 30;
+}
 
 /// An rtnetlink socket. It works in the namespace it was opened in, wherever it is used from.
 #[derive(Debug)]
@@ -53,11 +74,7 @@ impl Rtnl {
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
         let doing = format!("create the pair {} and {}", veth.host.name, veth.pod.name);
-        self.socket.carry_out(&[request(
-            doing,
-            RouteNetlinkMessage::NewLink(host),
-            flag::CREATE | flag::EXCL,
-        )])
+        self.socket.carry_out(&[request(doing, RTM_NEWLINK, &host, flag::CREATE | flag::EXCL)])
     }
 
     /// Brings `interface`, which exists, up with all that it holds, in one batch.
@@ -97,7 +114,7 @@ impl Rtnl {
     pub fn delete_link(&self, link: &Link) -> Result<(), Error> {
         let mut message = LinkMessage::default();
         message.header.index = link.index;
-        let mut delete = request(format!("delete {}", link.name), RouteNetlinkMessage::DelLink(message), 0);
+        let mut delete = request(format!("delete {}", link.name), RTM_DELLINK, &message, 0);
         delete.forgiven = &[Errno::ENODEV];
         self.socket.carry_out(&[delete])
     }
@@ -111,8 +128,7 @@ impl Rtnl {
         let mut message = route_message(destination.is_ipv4());
         message.header.destination_prefix_length = full(destination);
         message.attributes.push(RouteAttribute::Destination(destination.into()));
-        let mut get =
-            request(format!("look up the route to {destination}"), RouteNetlinkMessage::GetRoute(message), 0);
+        let mut get = request(format!("look up the route to {destination}"), RTM_GETROUTE, &message, 0);
         get.forgiven =
             &[Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EAFNOSUPPORT];
         let Some(reply) = self.socket.get(&get)? else { return Ok(None) };
@@ -128,17 +144,19 @@ impl Rtnl {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn observe(&self) -> Result<Observed, Error> {
-        let dump = |what: &str, message| self.socket.dump(&request(format!("list the {what}"), message, 0));
+        let dump = |what: &str, request: Request| {
+            self.socket.dump(&Request { doing: format!("list the {what}"), ..request })
+        };
         Ok(Observed::from_replies(&[
-            dump("links", RouteNetlinkMessage::GetLink(LinkMessage::default()))?,
-            dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?,
-            dump("neighbours", RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?,
-            dump("routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()))?,
+            dump("links", request(String::new(), RTM_GETLINK, &LinkMessage::default(), 0))?,
+            dump("addresses", request(String::new(), RTM_GETADDR, &AddressMessage::default(), 0))?,
+            dump("neighbours", request(String::new(), RTM_GETNEIGH, &NeighbourMessage::default(), 0))?,
+            dump("routes", request(String::new(), RTM_GETROUTE, &RouteMessage::default(), 0))?,
         ]))
     }
 
     fn ask_link(&self, doing: String, message: LinkMessage) -> Result<Option<Link>, Error> {
-        let mut get = request(doing.clone(), RouteNetlinkMessage::GetLink(message), 0);
+        let mut get = request(doing.clone(), RTM_GETLINK, &message, 0);
         get.forgiven = &[Errno::ENODEV];
         let Some(reply) = self.socket.get(&get)? else { return Ok(None) };
         let unreadable =
@@ -177,7 +195,7 @@ fn without_link_local(name: &str, index: u32) -> Request {
     let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
     message.attributes.push(LinkAttribute::AfSpecUnspec(vec![mode]));
     let doing = format!("turn off link-local addresses on {name}");
-    let mut request = request(doing, RouteNetlinkMessage::SetLink(message), 0);
+    let mut request = request(doing, RTM_SETLINK, &message, 0);
     // A kernel or an interface without IPv6 makes no link-local address anyway.
     request.forgiven = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP];
     request
@@ -191,7 +209,7 @@ fn up(interface: &Interface, index: u32) -> Request {
     message.attributes.extend(interface.alias.clone().map(LinkAttribute::IfAlias));
     message.header.flags = LinkFlags::Up;
     message.header.change_mask = LinkFlags::Up;
-    request(format!("bring {} up", interface.name), RouteNetlinkMessage::SetLink(message), 0)
+    request(format!("bring {} up", interface.name), RTM_SETLINK, &message, 0)
 }
 
 fn add_address(name: &str, index: u32, address: IpNetwork) -> Request {
@@ -206,7 +224,7 @@ fn add_address(name: &str, index: u32, address: IpNetwork) -> Request {
     let flags = AddressFlags::Noprefixroute | AddressFlags::Nodad | AddressFlags::Permanent;
     message.attributes.push(AddressAttribute::Flags(flags));
     let doing = format!("add address {address} to {name}");
-    request(doing, RouteNetlinkMessage::NewAddress(message), flag::CREATE | flag::EXCL)
+    request(doing, RTM_NEWADDR, &message, flag::CREATE | flag::EXCL)
 }
 
 fn add_neighbour(name: &str, index: u32, neighbour: &Neighbour) -> Request {
@@ -220,7 +238,7 @@ fn add_neighbour(name: &str, index: u32, neighbour: &Neighbour) -> Request {
     }));
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.octets().to_vec()));
     let doing = format!("add neighbour {} to {name}", neighbour.ip);
-    request(doing, RouteNetlinkMessage::NewNeighbour(message), flag::CREATE | flag::REPLACE)
+    request(doing, RTM_NEWNEIGH, &message, flag::CREATE | flag::REPLACE)
 }
 
 fn add_route(name: &str, index: u32, route: &Route) -> Request {
@@ -248,7 +266,7 @@ fn add_route(name: &str, index: u32, route: &Route) -> Request {
         attributes.push(RouteAttribute::Metrics(metrics));
     }
     let doing = format!("add route {} through {name}", route.dst);
-    request(doing, RouteNetlinkMessage::NewRoute(message), flag::CREATE | flag::EXCL)
+    request(doing, RTM_NEWROUTE, &message, flag::CREATE | flag::EXCL)
 }
 
 fn route_message(is_v4: bool) -> RouteMessage {
@@ -268,8 +286,8 @@ const fn full(address: IpAddr) -> u8 {
     }
 }
 
-fn request(doing: String, message: RouteNetlinkMessage, flags: u16) -> Request {
+fn request(doing: String, kind: u16, message: &impl Emitable, flags: u16) -> Request {
     let mut body = vec![0; message.buffer_len()];
-    message.serialize(&mut body);
-    Request { doing, kind: message.message_type(), flags, body, forgiven: &[] }
+    message.emit(&mut body);
+    Request { doing, kind, flags, body, forgiven: &[] }
 }
