@@ -142,19 +142,19 @@ fn serve(paths: Vec<PathBuf>) -> ExitCode {
 }
 
 fn validate(paths: Vec<PathBuf>) -> ExitCode {
-    let (configuration, mesh, diagnostics) = load(paths);
+    let (configuration, diagnostics) = load(paths);
     show(&diagnostics);
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
-    match mesh {
-        Some(mesh) if errors == 0 => {
-            print(&format!("ok: {} files, {} services", configuration.files(), mesh.services.len()))
-        }
-        _ => {
-            let mistakes = if errors == 1 { "1 mistake".into() } else { format!("{errors} mistakes") };
-            print(&format!("{mistakes} in {} files", configuration.files()));
-            ExitCode::FAILURE
-        }
+    let files = count(configuration.files(), "file");
+    if errors > 0 {
+        complain(&format!("{} in {files}", count(errors, "mistake")))
+    } else {
+        print(&format!("ok: {files}"))
     }
+}
+
+fn count(number: usize, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Prints what `make` makes of the configuration, if that has no mistakes.
@@ -162,9 +162,10 @@ fn with_mesh(
     paths: Vec<PathBuf>,
     make: impl FnOnce(&Mesh) -> Result<serde_json::Value, json::Error>,
 ) -> ExitCode {
-    let (_, mesh, diagnostics) = load(paths);
+    let (configuration, diagnostics) = load(paths);
     show(&diagnostics);
-    let Some(mesh) = mesh.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) else {
+    let flawless = !diagnostics.iter().any(Diagnostic::is_error);
+    let Some(mesh) = configuration.resolve().mesh.filter(|_| flawless) else {
         return ExitCode::from(USAGE);
     };
     match make(&mesh) {
@@ -173,17 +174,12 @@ fn with_mesh(
     }
 }
 
-fn load(paths: Vec<PathBuf>) -> (Configuration, Option<Mesh>, Vec<Diagnostic>) {
+fn load(paths: Vec<PathBuf>) -> (Configuration, Vec<Diagnostic>) {
     let mut configuration = Configuration::new(Roots::new(paths));
     let listing = configuration.roots().list();
     configuration.look(&listing, &BTreeSet::new());
-    let resolution = configuration.resolve();
-    let mut diagnostics: Vec<Diagnostic> = configuration.diagnostics().cloned().collect();
-    // What a file with mistakes defines is missing everywhere else; saying so would hide the cause.
-    if diagnostics.is_empty() || resolution.mesh.is_some() {
-        diagnostics.extend(resolution.diagnostics);
-    }
-    (configuration, resolution.mesh, diagnostics)
+    let mistakes = configuration.mistakes();
+    (configuration, mistakes)
 }
 
 fn show(diagnostics: &[Diagnostic]) {

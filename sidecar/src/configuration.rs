@@ -36,6 +36,16 @@ struct File {
     stamp: Option<Stamp>,
     hash: Option<u64>,
     documents: Vec<Arc<Document>>,
+    /// What could be read of a file that has mistakes, if that is each of its documents.
+    attempt: Option<Vec<Arc<Document>>>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+/// A file's documents as far as they can be read, and what is wrong with them.
+#[derive(Debug)]
+struct Reading {
+    documents: Vec<Arc<Document>>,
+    complete: bool,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -75,6 +85,17 @@ impl Configuration {
         let documents: Vec<Arc<Document>> =
             self.files.values().flat_map(|file| &file.documents).cloned().collect();
         resolve(&documents)
+    }
+
+    /// Everything that is wrong with the files as they are now, each by itself and all together. What a document that
+    /// cannot be read at all defines is missing elsewhere; that is not reported, since it would hide the cause.
+    pub fn mistakes(&self) -> Vec<Diagnostic> {
+        let present: Option<Vec<&Vec<Arc<Document>>>> = self.files.values().map(File::present).collect();
+        let together = present.filter(|_| self.failures.is_empty()).map(|files| {
+            let documents: Vec<Arc<Document>> = files.into_iter().flatten().cloned().collect();
+            resolve(&documents).diagnostics
+        });
+        self.diagnostics().cloned().chain(together.unwrap_or_default()).collect()
     }
 
     /// What is wrong with the files as they are now, each by itself.
@@ -131,7 +152,14 @@ impl Configuration {
 
 impl File {
     fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), stamp: None, hash: None, documents: Vec::new(), diagnostics: Vec::new() }
+        Self {
+            path: path.to_owned(),
+            stamp: None,
+            hash: None,
+            documents: Vec::new(),
+            attempt: None,
+            diagnostics: Vec::new(),
+        }
     }
 
     fn take(&mut self, name: &str, content: Content) -> Option<SystemTime> {
@@ -141,32 +169,44 @@ impl File {
         }
         self.hash = Some(content.hash);
         let source = Arc::new(Source { name: name.to_owned(), text: content.text });
-        match documents(&source) {
-            Ok(documents) => {
-                self.documents = documents;
-                self.diagnostics.clear();
-            }
-            Err(diagnostics) => self.diagnostics = diagnostics,
+        let reading = Reading::of(&source);
+        self.attempt = None;
+        if !reading.diagnostics.iter().any(Diagnostic::is_error) {
+            self.documents = reading.documents;
+        } else if reading.complete {
+            self.attempt = Some(reading.documents);
         }
+        self.diagnostics = reading.diagnostics;
         Some(content.changed)
+    }
+
+    /// The documents as they are now, if all of them can be read.
+    fn present(&self) -> Option<&Vec<Arc<Document>>> {
+        if self.diagnostics.is_empty() { Some(&self.documents) } else { self.attempt.as_ref() }
     }
 
     fn fail(&mut self, diagnostic: Diagnostic) -> Option<SystemTime> {
         let known = self.diagnostics.as_slice() == std::slice::from_ref(&diagnostic);
         self.stamp = None;
         self.hash = None;
+        self.attempt = None;
         self.diagnostics = vec![diagnostic];
         (!known).then(SystemTime::now)
     }
 }
 
-/// The documents of one file, or everything that is wrong with it.
-pub fn documents(source: &Arc<Source>) -> Result<Vec<Arc<Document>>, Vec<Diagnostic>> {
-    let mut report = Report::new(source);
-    let nodes = yaml::documents(source)?;
-    let documents = nodes.iter().filter_map(|node| Document::decode(node, &mut report)).map(Arc::new);
-    let documents: Vec<Arc<Document>> = documents.collect();
-    if report.errors() == 0 { Ok(documents) } else { Err(report.into_diagnostics()) }
+impl Reading {
+    fn of(source: &Arc<Source>) -> Self {
+        let nodes = match yaml::documents(source) {
+            Ok(nodes) => nodes,
+            Err(diagnostics) => return Self { documents: Vec::new(), complete: false, diagnostics },
+        };
+        let mut report = Report::new(source);
+        let decoded = nodes.iter().filter_map(|node| Document::decode(node, &mut report)).map(Arc::new);
+        let documents: Vec<Arc<Document>> = decoded.collect();
+        let complete = documents.len() == nodes.len();
+        Self { documents, complete, diagnostics: report.into_diagnostics() }
+    }
 }
 
 fn is_unsettled(path: &Path, unsettled: &BTreeSet<PathBuf>) -> bool {

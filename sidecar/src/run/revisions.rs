@@ -109,6 +109,8 @@ impl Revisions {
         }
         let mesh = resolution.mesh.filter(|_| flawless || self.current.is_some())?;
         let resources = translate(&mesh);
+        // The files of the first revision were saved before anyone could watch them.
+        let saved = saved.filter(|_| self.current.is_some());
         let revision = self.current.as_ref().map_or(1, |current| current.snapshot.revision().0 + 1);
         match snapshot(&resources, Revision(revision)) {
             Ok(snapshot) if self.is_new(&snapshot) => Some(Publication {

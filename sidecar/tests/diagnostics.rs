@@ -1,0 +1,161 @@
+//! What is shown for each kind of mistake, to the letter.
+
+use std::fs;
+
+use weft_sidecar::configuration::Configuration;
+use weft_sidecar::read::files::Roots;
+
+const SIDECAR: &str = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: a, namespace: shop}\n";
+const WEB: &str = "\
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.0.0.1]}]
+";
+
+fn mistakes(text: &str) -> String {
+    let dir = tempfile::tempdir().expect("directory");
+    fs::write(dir.path().join("a.yaml"), text).expect("write");
+    let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+    let listing = configuration.roots().list();
+    configuration.look(&listing, &Default::default());
+    let shown: Vec<String> = configuration.mistakes().iter().map(ToString::to_string).collect();
+    shown.join("\n\n").replace(&format!("{}/", dir.path().display()), "")
+}
+
+/// A route to `web` after the good documents; `spec` begins in line 22.
+fn route(spec: &str) -> String {
+    let head = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec:\n";
+    let parent = "  parentRefs: [{group: \"\", kind: Service, name: web}]\n";
+    format!("{SIDECAR}{WEB}{head}{parent}{spec}")
+}
+
+fn summaries(text: &str) -> Vec<String> {
+    let shown = mistakes(text);
+    shown.split("\n\n").filter(|part| !part.is_empty()).map(summary).collect()
+}
+
+/// `12:5 error: message; help`, of a diagnostic as it is shown.
+fn summary(shown: &str) -> String {
+    let mut lines = shown.lines();
+    let message = lines.next().unwrap_or_default();
+    let place = shown.lines().find_map(|line| line.trim_start().strip_prefix("--> a.yaml:")).unwrap_or("-");
+    let help = shown.lines().find_map(|line| line.trim_start().strip_prefix("= help: "));
+    let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+    format!("{place} {message}{help}")
+}
+
+#[test]
+fn a_good_configuration_has_no_mistakes() {
+    assert_eq!(mistakes(&route("")), "");
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_shown_at_once_each_with_its_line() {
+    let text = route("  rules:\n  - backendRefs:\n    - {name: wbe, port: 80}\n    - {name: web, port: 80, weigth: 10}\n");
+    assert_eq!(
+        mistakes(&text),
+        "\
+error: unknown field \"weigth\" in backendRef
+  --> a.yaml:25:29
+   |
+25 |     - {name: web, port: 80, weigth: 10}
+   |                             ^^^^^^
+   = help: did you mean \"weight\"?
+
+error: there is no Service shop/wbe
+  --> a.yaml:24:8
+   |
+24 |     - {name: wbe, port: 80}
+   |        ^^^^
+   = help: did you mean \"web\"?"
+    );
+}
+
+#[test]
+fn each_mistake_has_its_place_and_its_way_out() {
+    let rule = |rule: &str| route(&format!("  rules: [{rule}]\n"));
+    let cases: Vec<(String, &[&str])> = vec![
+        (
+            "a: 1\n".into(),
+            &["1:1 error: a document has no \"apiVersion\"", "1:1 error: a document has no \"kind\""],
+        ),
+        (
+            format!("{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTPRoute\nmetadata: {{name: x}}\n"),
+            &["6:7 error: unknown kind \"HTPRoute\"; did you mean \"HTTPRoute\"?"],
+        ),
+        (
+            format!("{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {{name: x}}\n"),
+            &["6:7 error: GRPCRoute is not supported yet"],
+        ),
+        (
+            format!("{SIDECAR}---\napiVersion: core/v1\nkind: Service\nmetadata: {{name: x}}\nspec: {{}}\n"),
+            &["5:13 error: Service has no apiVersion \"core/v1\"; use v1"],
+        ),
+        (WEB.into(), &["- error: there is no Sidecar, so nothing says whose configuration this is; add a document with apiVersion: weft.dev/v1alpha1 and kind: Sidecar"]),
+        (
+            format!("{SIDECAR}---\n{SIDECAR}"),
+            &["7:18 error: there is a second Sidecar; a configuration is about one workload; the first is at a.yaml:3:18"],
+        ),
+        (
+            format!("{SIDECAR}spec: {{tags: {{'a b': x, v: \"a\\nb\"}}, outbound: {{port: 0}}, inject: {{requestHeaders: [w], tracing: all}}}}\n"),
+            &[
+                "4:22 error: \"a b\" cannot be a tag; use at most 63 letters, digits, dots, underscores and dashes",
+                "4:28 error: the value of tag \"v\" cannot be carried in a header; use at most 1024 bytes, no control characters and no space at either end",
+                "4:54 error: a whole number from 1 to 65535 is expected, this is the number 0",
+                "4:84 error: there is no tag \"w\"; did you mean \"v\"?",
+                "4:88 error: \"tracing\" of inject is not supported yet",
+            ],
+        ),
+        (
+            format!("{SIDECAR}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: [{{port: 80}}]}}\n"),
+            &["7:18 warning: port 80 of Service shop/web has no ready endpoint; requests to it are answered with 503; add an EndpointSlice with the label kubernetes.io/service-name: web"],
+        ),
+        (
+            format!("{SIDECAR}{}", WEB.replace("name: http, port: 8080", "name: web, port: 8080")),
+            &["7:18 warning: port 80 of Service shop/web has no ready endpoint; requests to it are answered with 503; the Service's port is called \"http\", the EndpointSlice's \"web\""],
+        ),
+        (
+            route("").replace("kind: Service, name: web}]", "kind: Service, name: web, port: 81}]"),
+            &["21:43 error: Service shop/web has no port 81; its port is 80"],
+        ),
+        (
+            route("").replace("{group: \"\", kind: Service, name: web}", "{name: web}"),
+            &["21:17 error: a parentRef to a Gateway is not supported yet; attach the route to a Service: group: \"\", kind: Service"],
+        ),
+        (
+            rule("{filters: [{type: RequestMirror}], timeouts: {request: 1s}}"),
+            &[
+                "22:12 error: \"filters\" of rule is not supported yet",
+                "22:46 error: \"timeouts\" of rule is not supported yet",
+            ],
+        ),
+        (
+            rule("{matches: [{path: {type: Prefix, value: a//b}}, {path: {type: RegularExpression, value: '(['}}]}"),
+            &[
+                "22:34 error: \"Prefix\" is not one of Exact, PathPrefix, RegularExpression",
+                "22:49 error: the path \"a//b\" must begin with a slash",
+                "22:97 error: \"([\" is not a regular expression: unclosed character class",
+            ],
+        ),
+        (
+            rule("{backendRefs: [{name: web, namespace: other, port: 80}]}"),
+            &["22:26 error: a backendRef to other/web in another namespace needs a ReferenceGrant; ReferenceGrant is not supported yet"],
+        ),
+        (
+            rule("{backendRefs: [{name: web, port: 8080}, {name: web, port: '80'}]}"),
+            &["22:66 error: a whole number from 1 to 65535 is expected, this is the text \"80\"", "22:26 error: Service shop/web has no port 8080; its port is 80"],
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(summaries(&text), expected, "{text}");
+    }
+}

@@ -1,0 +1,93 @@
+//! The shipped binary, from outside.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn weft_sidecar(arguments: &[&str]) -> Output {
+    #[expect(clippy::disallowed_methods, reason = "the binary is what is tested")]
+    Command::new(env!("CARGO_BIN_EXE_weft-sidecar")).args(arguments).output().expect("it starts")
+}
+
+fn example() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/mesh").display().to_string()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+#[test]
+fn the_shipped_example_is_valid() {
+    let output = weft_sidecar(&["validate", &example()]);
+    assert_eq!(text(&output.stdout), "ok: 3 files\n");
+    assert_eq!(text(&output.stderr), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_mistake_is_shown_with_its_line_and_ends_with_1() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("routes.yaml");
+    let routes = fs::read_to_string(Path::new(&example()).join("routes.yaml")).expect("read");
+    fs::write(&file, routes.replace("weight: 90", "weigth: 90")).expect("write");
+    let output = weft_sidecar(&["validate", &file.display().to_string()]);
+    let stderr = text(&output.stderr);
+    assert!(stderr.contains(&format!("--> {}:17:37", file.display())), "{stderr}");
+    assert!(stderr.contains("= help: did you mean \"weight\"?"), "{stderr}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_a_mistake() {
+    let output = weft_sidecar(&["validate", "/nonexistent/weft"]);
+    assert!(text(&output.stderr).contains("cannot read /nonexistent/weft: No such file"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn wrong_usage_ends_with_64_and_asking_for_help_with_0() {
+    assert_eq!(weft_sidecar(&["validate"]).status.code(), Some(64));
+    assert_eq!(weft_sidecar(&["run"]).status.code(), Some(64));
+    assert_eq!(weft_sidecar(&["fly"]).status.code(), Some(64));
+    let help = weft_sidecar(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(text(&help.stdout).contains("kind: Sidecar"), "help shows an example");
+}
+
+#[test]
+fn the_bootstrap_says_who_we_are_and_where_to_find_us() {
+    let output = weft_sidecar(&["bootstrap", "--config", &example()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let bootstrap: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(bootstrap["node"]["id"], "shop/checkout");
+    assert_eq!(bootstrap["node"]["metadata"]["weft.tags"]["phase"], "canary");
+    let ads = &bootstrap["dynamic_resources"]["ads_config"];
+    assert_eq!(ads["api_type"], "DELTA_GRPC");
+    assert_eq!(ads["set_node_on_first_message_only"], true);
+    assert_eq!(bootstrap["dynamic_resources"]["cds_config"]["initial_fetch_timeout"], "0s");
+    assert_eq!(bootstrap["dynamic_resources"]["lds_config"]["initial_fetch_timeout"], "0s");
+    let cluster = &bootstrap["static_resources"]["clusters"][0];
+    let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+    assert_eq!(endpoint["address"]["pipe"]["path"], "/run/weft/xds.sock");
+    assert_eq!(bootstrap["admin"]["address"]["socket_address"]["port_value"], 15000);
+}
+
+#[test]
+fn a_command_that_cannot_use_the_configuration_ends_with_64() {
+    let dir = tempfile::tempdir().expect("directory");
+    let output = weft_sidecar(&["bootstrap", "--config", &dir.path().display().to_string()]);
+    assert_eq!(output.status.code(), Some(64));
+    assert_eq!(text(&output.stdout), "");
+    assert!(text(&output.stderr).contains("there is no Sidecar"), "{output:?}");
+}
+
+#[test]
+fn the_translation_is_json_of_all_four_types() {
+    let output = weft_sidecar(&["translate", "--config", &example()]);
+    let resources: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(resources["clusters"].as_array().map(Vec::len), Some(3));
+    assert_eq!(resources["endpoints"].as_array().map(Vec::len), Some(3));
+    assert_eq!(resources["listeners"][0]["name"], "outbound");
+    assert_eq!(resources["routes"][0]["name"], "outbound");
+}

@@ -1,0 +1,105 @@
+//! The translation, as JSON, against golden files. `WEFT_BLESS=1` rewrites them; review the difference.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use prost_reflect::{DynamicMessage, ReflectMessage, Value};
+use weft_sidecar::configuration::Configuration;
+use weft_sidecar::model::Mesh;
+use weft_sidecar::read::files::Roots;
+use weft_sidecar::translate::{Resources, json, translate};
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn mesh(config: &Path) -> Mesh {
+    let mut configuration = Configuration::new(Roots::new([config.to_owned()]));
+    let listing = configuration.roots().list();
+    configuration.look(&listing, &Default::default());
+    let mistakes: Vec<String> = configuration.mistakes().iter().map(ToString::to_string).collect();
+    assert!(mistakes.is_empty(), "{}", mistakes.join("\n\n"));
+    configuration.resolve().mesh.expect("no mistakes")
+}
+
+fn resources(config: &Path) -> Resources {
+    translate(&mesh(config))
+}
+
+fn assert_golden(config: &Path, golden: &str) {
+    let file = here(golden);
+    let translated = format!("{:#}\n", json::resources(&resources(config)).expect("JSON"));
+    if std::env::var_os("WEFT_BLESS").is_some() {
+        fs::write(&file, &translated).expect("write");
+    }
+    let expected = fs::read_to_string(&file).expect("read");
+    assert_eq!(translated, expected, "{} (WEFT_BLESS=1 accepts the change)", file.display());
+}
+
+#[test]
+fn the_shipped_example_is_translated_as_it_was() {
+    assert_golden(&here("../docs/examples/mesh"), "tests/golden/example.json");
+}
+
+#[test]
+fn every_kind_of_match_backend_and_tag_is_translated_as_it_was() {
+    assert_golden(&here("tests/golden/features.yaml"), "tests/golden/features.json");
+}
+
+#[test]
+fn the_order_of_files_does_not_matter() {
+    let dir = tempfile::tempdir().expect("directory");
+    for (from, to) in [("routes.yaml", "a.yaml"), ("sidecar.yaml", "z.yaml"), ("web.yaml", "m.yaml")] {
+        fs::copy(here("../docs/examples/mesh").join(from), dir.path().join(to)).expect("copy");
+    }
+    let shown = |config: &Path| json::resources(&resources(config)).expect("JSON");
+    assert_eq!(shown(dir.path()), shown(&here("../docs/examples/mesh")));
+}
+
+/// `deprecated` options come from Envoy's own `.proto` files.
+#[test]
+fn nothing_deprecated_is_emitted() {
+    let all = resources(&here("tests/golden/features.yaml"));
+    let mut found = Vec::new();
+    let mut check = |message: Result<DynamicMessage, json::Error>| {
+        deprecated_fields(&message.expect("descriptor"), &mut found);
+    };
+    all.clusters.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+    all.endpoints.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+    all.listeners.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+    all.routes.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+    assert_eq!(found, Vec::<String>::new());
+}
+
+fn deprecated_fields(message: &DynamicMessage, found: &mut Vec<String>) {
+    for (field, value) in message.fields() {
+        let options = field.field_descriptor_proto().options.as_ref();
+        if options.is_some_and(|options| options.deprecated()) {
+            found.push(field.full_name().to_owned());
+        }
+        walk(value, found);
+    }
+    if message.descriptor().full_name() == "google.protobuf.Any" {
+        deprecated_fields(&unpacked(message), found);
+    }
+}
+
+fn unpacked(any: &DynamicMessage) -> DynamicMessage {
+    let field = |name: &str| any.get_field_by_name(name).expect("Any has it").into_owned();
+    let (Value::String(url), Value::Bytes(bytes)) = (field("type_url"), field("value")) else {
+        panic!("not an Any: {any:?}")
+    };
+    let name = url.rsplit('/').next().expect("a type");
+    let pool = any.descriptor().parent_pool().clone();
+    let descriptor = pool.get_message_by_name(name).unwrap_or_else(|| panic!("no descriptor of {name}"));
+    DynamicMessage::decode(descriptor, bytes).expect("a message of that type")
+}
+
+fn walk(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Message(message) => deprecated_fields(message, found),
+        Value::List(items) => items.iter().for_each(|item| walk(item, found)),
+        Value::Map(entries) => entries.values().for_each(|item| walk(item, found)),
+        _ => {}
+    }
+}
