@@ -141,18 +141,18 @@ fn each_mistake_has_its_place_and_its_way_out() {
         (
             rule("{matches: [{path: {type: Prefix, value: a//b}}, {path: {type: RegularExpression, value: '(['}}]}"),
             &[
-                "22:34 error: \"Prefix\" is not one of Exact, PathPrefix, RegularExpression",
-                "22:49 error: the path \"a//b\" must begin with a slash",
-                "22:97 error: \"([\" is not a regular expression: unclosed character class",
+                "22:36 error: \"Prefix\" is not one of Exact, PathPrefix, RegularExpression",
+                "22:51 error: the path \"a//b\" must begin with a slash",
+                "22:99 error: \"([\" is not a regular expression: unclosed character class",
             ],
         ),
         (
             rule("{backendRefs: [{name: web, namespace: other, port: 80}]}"),
-            &["22:26 error: a backendRef to other/web in another namespace needs a ReferenceGrant; ReferenceGrant is not supported yet"],
+            &["22:27 error: a backendRef to other/web in another namespace needs a ReferenceGrant; ReferenceGrant is not supported yet"],
         ),
         (
             rule("{backendRefs: [{name: web, port: 8080}, {name: web, port: '80'}]}"),
-            &["22:66 error: a whole number from 1 to 65535 is expected, this is the text \"80\"", "22:26 error: Service shop/web has no port 8080; its port is 80"],
+            &["22:69 error: a whole number from 1 to 65535 is expected, this is the text \"80\"", "22:27 error: Service shop/web has no port 8080; its port is 80"],
         ),
     ];
     for (text, expected) in cases {
