@@ -44,6 +44,7 @@ pub struct Ipam {
 #[must_use = "dropping a reservation releases it"]
 pub struct Reservation {
     store: Arc<dyn Store>,
+    clock: fn() -> SystemTime,
     record: Record,
     lease: Lease,
     kept: bool,
@@ -126,6 +127,13 @@ impl Error {
     }
 }
 
+impl Error {
+    fn blames_a_lease(&self) -> bool {
+        use alloc::Error::{Exhausted, Taken};
+        matches!(self, Self::AlreadyHeld { .. } | Self::Alloc(Exhausted { .. } | Taken { .. }))
+    }
+}
+
 impl From<local::Error> for Error {
     fn from(error: local::Error) -> Self {
         Self::Store(error.into())
@@ -157,9 +165,21 @@ impl Ipam {
     }
 
     /// Takes one address from each set of `pool`, or none at all.
+    ///
+    /// Where a lease is in the way (a set is exhausted, a requested address is taken, the attachment has one already),
+    /// abandoned leases are reclaimed first.
     pub fn reserve(&self, pool: &Pool, request: Request) -> Result<Reservation, Error> {
         self.check_network(&request.attachment)?;
-        let mut lease = self.lease_without_addresses(&request);
+        match self.try_reserve(pool, &request) {
+            Err(error) if error.blames_a_lease() && !self.reclaim()?.is_empty() => {
+                self.try_reserve(pool, &request)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn try_reserve(&self, pool: &Pool, request: &Request) -> Result<Reservation, Error> {
+        let mut lease = self.lease_without_addresses(request);
         let ranges = pool.to_json().to_string();
         let record = transact(&*self.store, |state| {
             refuse_second_lease(state, &request.attachment)?;
@@ -172,7 +192,33 @@ impl Ipam {
             }
             Ok((record, changes))
         })?;
-        Ok(Reservation { store: self.store.clone(), record, lease, kept: false })
+        Ok(Reservation { store: self.store.clone(), clock: self.clock, record, lease, kept: false })
+    }
+
+    /// Ends the leases that are abandoned ([`Lease::is_abandoned`]), and returns what they were.
+    ///
+    /// An ADD that is just happening is safe: its namespace is there, so its lease is not abandoned. And namespaces are
+    /// looked at without the lock, but only leases that are still the same afterwards are ended.
+    pub fn reclaim(&self) -> Result<Vec<Lease>, Error> {
+        let this_boot = (self.boot_id)();
+        let mut abandoned = self.leases()?;
+        abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()));
+        let at = Timestamp::from((self.clock)());
+        let ended = transact(&*self.store, |state| {
+            let is_same = |lease: &&Lease| {
+                let record = state.get(&Holder::from(&lease.attachment));
+                record.is_some_and(|record| record.since == Timestamp::from(lease.since))
+            };
+            let ended: Vec<Lease> = abandoned.iter().filter(is_same).cloned().collect();
+            let changes =
+                ended.iter().map(|lease| Change::Release { holder: (&lease.attachment).into(), at });
+            let changes = changes.collect();
+            Ok((ended, changes))
+        })?;
+        for Lease { attachment, .. } in &ended {
+            eprintln!("weft-ipam: reclaimed the addresses of {attachment}, whose network namespace is gone");
+        }
+        Ok(ended)
     }
 
     /// Ends the lease of `attachment`, if it has one, and returns what it was. Doing it again is no error.
@@ -203,8 +249,15 @@ impl Ipam {
         ended.iter().map(|record| self.decode(record)).collect()
     }
 
-    /// Whether one more attachment would get its addresses.
+    /// Whether one more attachment would get its addresses, be it after reclaiming abandoned leases.
     pub fn check_room(&self, pool: &Pool) -> Result<(), Error> {
+        match self.has_room(pool) {
+            Err(error) if error.blames_a_lease() && !self.reclaim()?.is_empty() => self.has_room(pool),
+            outcome => outcome,
+        }
+    }
+
+    fn has_room(&self, pool: &Pool) -> Result<(), Error> {
         let choice = self.view(|state| Some(alloc::choose(state, pool, &[])))?;
         choice.transpose()?;
         Ok(())
@@ -284,7 +337,7 @@ impl Reservation {
 
     /// Only this very lease: if somebody released it meanwhile, its successor is not ours to end.
     fn release(&self) -> Result<(), Error> {
-        let (holder, at) = (&self.record.holder, Timestamp::from(SystemTime::now()));
+        let (holder, at) = (&self.record.holder, Timestamp::from((self.clock)()));
         transact(&*self.store, |state| {
             let is_ours = state.get(holder) == Some(&self.record);
             let end = is_ours.then(|| Change::Release { holder: holder.clone(), at });

@@ -83,6 +83,15 @@ pub struct Lease {
     pub since: SystemTime,
 }
 
+impl Lease {
+    /// Whether nothing can use the addresses any more: the lease is of another boot than `this_boot`, or its namespace is
+    /// gone. A lease of which neither is known is never abandoned.
+    pub fn is_abandoned(&self, this_boot: Option<&str>) -> bool {
+        let other_boot = self.boot_id.as_deref().zip(this_boot).is_some_and(|(its, ours)| its != ours);
+        other_boot || self.netns.as_ref().is_some_and(NetnsIdentity::is_gone)
+    }
+}
+
 impl Attachment {
     /// Checks the names.
     pub fn new(network: &str, container: &str, ifname: &str) -> Result<Self, NameError> {
@@ -124,6 +133,24 @@ impl NetnsIdentity {
     /// The namespace that `path` names now.
     pub fn of(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.into(), inode: fs::metadata(path)?.ino() })
+    }
+
+    /// Whether the namespace is surely not there any more: its path names another one, or nothing although the directory
+    /// it was in can be seen. Where the directory is missing too, this process may just have another view of the file
+    /// system than the runtime, and nothing is sure.
+    pub fn is_gone(&self) -> bool {
+        match fs::metadata(&self.path) {
+            Ok(found) => found.ino() != self.inode,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_missed_where_it_was(),
+            Err(_) => false,
+        }
+    }
+
+    /// `/proc/PID/ns/net` goes away with its directory, so there it is `/proc` that must be seen.
+    fn is_missed_where_it_was(&self) -> bool {
+        let directory =
+            if self.path.starts_with("/proc") { Some(Path::new("/proc/self")) } else { self.path.parent() };
+        directory.is_some_and(Path::is_dir)
     }
 }
 

@@ -307,6 +307,71 @@ fn only_valid_attachments_are_retained() {
     assert_eq!(open(dir.path()).leases().unwrap().len(), 2);
 }
 
+/// Whether an exhausted pool gives its only address away when its holder's namespace is `netns`.
+fn is_reclaimed_from(netns: Option<NetnsIdentity>) -> bool {
+    let dir = directory();
+    let only = weft_ipam::config::parse_ranges(&serde_json::json!([[{"subnet": "10.0.0.1/32"}]])).unwrap();
+    let ipam = open(dir.path());
+    let lease = ipam.reserve(&only, Request { netns, ..Request::new(attachment(1)) }).unwrap().keep();
+    match ipam.reserve(&only, Request::new(attachment(2))) {
+        Ok(reservation) => {
+            assert_eq!(reservation.keep().addresses, lease.addresses);
+            assert_eq!(ipam.lookup(&attachment(1)).unwrap(), None);
+            true
+        }
+        Err(error) => {
+            assert!(matches!(error, Error::Alloc(weft_ipam::alloc::Error::Exhausted { .. })), "{error}");
+            assert_eq!(ipam.lookup(&attachment(1)).unwrap(), Some(lease));
+            false
+        }
+    }
+}
+
+#[test]
+fn exhaustion_reclaims_from_namespaces_that_are_gone_and_from_no_other() {
+    let dir = directory();
+    let file = dir.path().join("netns");
+    fs::write(&file, "").unwrap();
+    let alive = NetnsIdentity::of(&file).unwrap();
+    assert!(!is_reclaimed_from(Some(alive.clone())), "it is there");
+    assert!(!is_reclaimed_from(None), "nothing is known");
+    let unseen = NetnsIdentity { path: "/nowhere/netns".into(), inode: 1 };
+    assert!(!is_reclaimed_from(Some(unseen)), "it may be elsewhere");
+    assert!(
+        is_reclaimed_from(Some(NetnsIdentity { inode: alive.inode + 1, ..alive.clone() })),
+        "another took its path"
+    );
+    fs::remove_file(&file).unwrap();
+    assert!(is_reclaimed_from(Some(alive)), "it was removed");
+    assert!(
+        is_reclaimed_from(Some(NetnsIdentity { path: "/proc/4194305/ns/net".into(), inode: 1 })),
+        "its process ended"
+    );
+}
+
+#[test]
+fn an_abandoned_lease_stands_in_the_way_of_neither_its_attachment_nor_a_requested_address() {
+    let dir = directory();
+    let ipam = open(dir.path());
+    let netns = Some(NetnsIdentity { path: "/proc/4194305/ns/net".into(), inode: 1 });
+    let requested = vec!["10.0.0.9".parse().unwrap()];
+    let abandoned = Request { netns, requested: requested.clone(), ..Request::new(attachment(1)) };
+    ipam.reserve(&pool(), abandoned.clone()).unwrap().keep();
+    ipam.reserve(&pool(), abandoned).unwrap().keep();
+    ipam.reserve(&pool(), Request { requested, ..Request::new(attachment(2)) }).unwrap().keep();
+    assert_eq!(ipam.leases().unwrap().len(), 1);
+}
+
+#[test]
+fn a_lease_of_another_boot_is_abandoned() {
+    let dir = directory();
+    let lease = open(dir.path()).reserve(&pool(), Request::new(attachment(1))).unwrap().keep();
+    let this_boot = lease.boot_id.clone();
+    assert!(!lease.is_abandoned(this_boot.as_deref()));
+    assert!(!lease.is_abandoned(None));
+    assert!(lease.is_abandoned(Some("another")));
+}
+
 #[test]
 fn a_full_disk_is_an_error_and_changes_nothing() {
     let dir = directory();

@@ -233,12 +233,18 @@ impl Store for LocalStore {
 }
 
 impl Files {
+    /// Only the network's own directory is closed to others: what is above it may hold more than leases.
     fn create_dir(&self) -> Result<(), Error> {
         if self.dir.is_dir() {
             return Ok(());
         }
-        let created = DirBuilder::new().recursive(true).mode(0o700).create(&self.dir);
-        created.map_err(io_error("create", &self.dir))
+        let parent = self.dir.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        match DirBuilder::new().mode(0o700).create(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(io_error("create", &self.dir)(error)),
+            Ok(()) => sync_dir(parent),
+        }
     }
 
     /// The log with everything that was appended to it, or `None` when there is none yet. Call it with the lock held.
@@ -269,8 +275,7 @@ impl Files {
         let (file, durable) = made.inspect_err(|_| drop(fs::remove_file(&self.new)))?;
         fs::rename(&self.new, &self.log).map_err(io_error("replace", &self.log))?;
         if durable {
-            let dir = File::open(&self.dir).map_err(io_error("open", &self.dir))?;
-            dir.sync_all().map_err(io_error("sync", &self.dir))?;
+            sync_dir(&self.dir)?;
         }
         let lines = text.lines().count() as u64;
         Ok(OpenLog { file, read: text.len() as u64, lines, state, durable })
@@ -359,6 +364,11 @@ impl OpenLog {
         let needed = (self.state.len() + self.state.remembered()) as u64;
         self.lines > needed + needed / 2 + 128
     }
+}
+
+fn sync_dir(path: &Path) -> Result<(), Error> {
+    let dir = File::open(path).map_err(io_error("open", path))?;
+    dir.sync_all().map_err(io_error("sync", path))
 }
 
 fn outlives_the_boot(file: &File, path: &Path) -> Result<bool, Error> {

@@ -42,7 +42,7 @@ enum Error {
     #[error("cannot list the networks in {}", dir.display())]
     Networks { dir: PathBuf, source: io::Error },
     #[error("cannot read the leases of {network}")]
-    Leases { network: String, source: weft_ipam::Error },
+    Leases { network: String, source: Box<weft_ipam::Error> },
     #[error("cannot write the list")]
     Output(#[from] io::Error),
 }
@@ -74,7 +74,7 @@ fn list(dir: &Path, networks: Vec<String>, json: bool) -> Result<(), Error> {
 }
 
 fn read(dir: &Path, name: String) -> Result<list::Network, Error> {
-    list::Network::read(&name, dir).map_err(|source| Error::Leases { network: name, source })
+    list::Network::read(&name, dir).map_err(|source| Error::Leases { network: name, source: source.into() })
 }
 
 /// Directories with a log, by name. A data directory that does not exist has none.
