@@ -39,7 +39,7 @@ fn request(container: usize) -> Request {
             name: format!("täglich\t\"{container}\"\n"),
             uid: "u".into(),
         }),
-        netns: Some(NetnsIdentity { path: "/run/netns/with space".into(), inode: 4_026_531_840 }),
+        netns: Some(NetnsIdentity { path: "/nowhere/with space".into(), inode: 4_026_531_840 }),
         ..Request::new(attachment(container))
     }
 }
@@ -283,13 +283,17 @@ fn the_log_stays_short_and_rewriting_it_keeps_the_order_of_reuse() {
 #[test]
 fn a_handle_sees_what_other_processes_did_also_when_the_log_was_replaced() {
     let dir = directory();
-    let watching = open(dir.path());
+    let (watching, late) = (open(dir.path()), open(dir.path()));
+    let first = open(dir.path()).reserve(&pool(), request(1000)).unwrap().keep();
+    assert_eq!(late.leases().unwrap(), [first]);
+    open(dir.path()).release(&attachment(1000)).unwrap();
     for round in 0..600 {
         open(dir.path()).reserve(&pool(), request(round)).unwrap().keep();
         assert!(watching.lookup(&attachment(round)).unwrap().is_some());
         open(dir.path()).release(&attachment(round)).unwrap();
         assert_eq!(watching.leases().unwrap(), []);
     }
+    assert_eq!(late.leases().unwrap(), [], "the log it knew was short, and the one in its place is long");
     fs::remove_dir_all(dir.path().join("net")).unwrap();
     assert_eq!(watching.leases().unwrap(), []);
     watching.reserve(&pool(), request(1)).unwrap().keep();
