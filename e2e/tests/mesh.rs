@@ -1,0 +1,413 @@
+//! The mesh half on real parts: files are saved, and a real Envoy does what they say.
+
+#![cfg(test)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use weft_e2e::{Answer, Client, Echo, Envoy, Node, Pod, Process, Upstream, binaries, output, wait};
+
+const OUTBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15001);
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
+const A_SECOND: Duration = Duration::from_secs(1);
+/// What takes longer on a busy machine than it should.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const SIDECAR: &str = "\
+apiVersion: weft.dev/v1alpha1
+kind: Sidecar
+metadata: { name: checkout, namespace: shop }
+spec:
+  tags: { version: v2, discount: 50% off, team: payments }
+  inject: { requestHeaders: [version, discount] }
+";
+
+/// A service on the loopback address of the pod.
+fn service(name: &str, port: u16) -> String {
+    format!(
+        "\
+apiVersion: v1
+kind: Service
+metadata: {{ name: {name}, namespace: shop }}
+spec: {{ ports: [{{ port: 80 }}] }}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{ name: {name}-1, namespace: shop, labels: {{ kubernetes.io/service-name: {name} }} }}
+addressType: IPv4
+ports: [{{ port: {port} }}]
+endpoints: [{{ addresses: [127.0.0.1] }}]
+---
+"
+    )
+}
+
+/// A route for `web`; its rules begin in line 7.
+fn route(rules: &str) -> String {
+    format!(
+        "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: web, namespace: shop }}
+spec:
+  parentRefs: [{{ group: \"\", kind: Service, name: web }}]
+  rules:
+{rules}"
+    )
+}
+
+fn all_to(name: &str) -> String {
+    route(&format!("    - backendRefs: [{{ name: {name}, port: 80 }}]\n"))
+}
+
+/// A pod with two upstreams, a sidecar that follows a directory, and an Envoy that follows the sidecar.
+struct Mesh {
+    sidecar: Process,
+    envoy: Envoy,
+    pod: Pod,
+    node: Node,
+    config: PathBuf,
+    _upstreams: [Upstream; 2],
+}
+
+impl Mesh {
+    fn start(routes: &str) -> Self {
+        Self::start_with(|mesh| {
+            mesh.save("sidecar.yaml", SIDECAR);
+            mesh.save("web.yaml", &services());
+            mesh.save("routes.yaml", routes);
+        })
+    }
+
+    fn start_with(prepare: impl FnOnce(&Files)) -> Self {
+        let node = Node::start().unwrap();
+        let pod = Pod::create(&node, "client").unwrap();
+        let config = node.dir().join("mesh");
+        node.run(|| fs::create_dir_all(&config)).unwrap().unwrap();
+        prepare(&Files { node: &node, config: &config });
+        let upstreams =
+            [(8081, "v1"), (8082, "v2")].map(|(port, name)| Upstream::start(&pod, port, name).unwrap());
+        let program = binaries::weft("weft-sidecar").unwrap();
+        let mut bootstrap = Command::new(&program);
+        bootstrap.args(["bootstrap", "--config"]).arg(&config);
+        let bootstrap = node.run(|| output(&mut bootstrap)).unwrap().unwrap();
+        let mut run = Command::new(&program);
+        run.args(["run", "--log-format", "json", "--config"]).arg(&config);
+        let sidecar = pod.spawn(run).unwrap();
+        let envoy = Envoy::start(&pod, &bootstrap, ADMIN).unwrap();
+        Self { sidecar, envoy, pod, node, config, _upstreams: upstreams }
+    }
+
+    fn files(&self) -> Files<'_> {
+        Files { node: &self.node, config: &self.config }
+    }
+
+    fn client(&self) -> Client {
+        Client::from(&self.pod, OUTBOUND).unwrap()
+    }
+
+    fn ask(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.client().get("web", path, headers).unwrap()
+    }
+
+    fn echo(&self, path: &str, headers: &[(&str, &str)]) -> Echo {
+        self.ask(path, headers).echo().unwrap()
+    }
+
+    fn await_upstream(&self, name: &str, limit: Duration) {
+        wait::until(&format!("{name} to answer"), limit, || match self.echo("/", &[]).name {
+            answering if answering == name => Ok(()),
+            other => Err(format!("{other} answers; {}", self.sidecar.log())),
+        })
+        .unwrap();
+    }
+
+    /// Waits for a log line with all of these in it that is not among the first `known`.
+    fn await_line(&mut self, known: usize, parts: &[&str]) -> serde_json::Value {
+        let sidecar = &mut self.sidecar;
+        let found = wait::until(&format!("a line with {parts:?}"), PATIENCE, || {
+            let log = sidecar.log();
+            let mut news = log.lines().skip(known);
+            let line = news.find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned);
+            line.ok_or_else(|| sidecar.last_words())
+        });
+        serde_json::from_str(&found.unwrap()).unwrap()
+    }
+
+    fn lines(&self) -> usize {
+        self.sidecar.log().lines().count()
+    }
+
+    fn stat(&self, name: &str) -> u64 {
+        let stats = self.envoy.admin(&format!("/stats?filter=^{name}$")).unwrap().body;
+        let value = stats.trim().rsplit(' ').next().and_then(|value| value.parse().ok());
+        value.unwrap_or_else(|| panic!("{name}: {stats:?}"))
+    }
+}
+
+/// The directory that is followed, in the node's own mounts.
+struct Files<'m> {
+    node: &'m Node,
+    config: &'m Path,
+}
+
+impl Files<'_> {
+    fn save(&self, name: &str, text: &str) {
+        self.node.run(|| fs::write(self.config.join(name), text)).unwrap().unwrap();
+    }
+
+    fn rename_over(&self, name: &str, text: &str) {
+        let temporary = self.config.join(format!(".{name}.new"));
+        let replace =
+            || fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, self.config.join(name)));
+        self.node.run(replace).unwrap().unwrap();
+    }
+
+    /// As the kubelet updates a ConfigMap volume.
+    fn swap(&self, revision: &str, files: &[(&str, &str)]) {
+        let swap = || -> std::io::Result<()> {
+            let data = self.config.join(format!("..{revision}"));
+            fs::create_dir(&data)?;
+            for (name, text) in files {
+                fs::write(data.join(name), text)?;
+            }
+            symlink(format!("..{revision}"), self.config.join("..data_tmp"))?;
+            let former = fs::canonicalize(self.config.join("..data")).ok();
+            fs::rename(self.config.join("..data_tmp"), self.config.join("..data"))?;
+            for (name, _) in files.iter().filter(|(name, _)| !self.config.join(name).is_symlink()) {
+                symlink(format!("..data/{name}"), self.config.join(name))?;
+            }
+            former.map_or(Ok(()), fs::remove_dir_all)
+        };
+        self.node.run(swap).unwrap().unwrap();
+    }
+}
+
+/// `web` with all endpoints, and one service for each version behind it.
+fn services() -> String {
+    service("web", 8081) + &service("web-v1", 8081) + &service("web-v2", 8082)
+}
+
+#[test]
+fn requests_are_routed_by_path_header_and_weight() {
+    let mesh = Mesh::start(&route(
+        "    - matches: [{ path: { type: Exact, value: /only/v2 } }, { path: { value: /v2 } }]
+      backendRefs: [{ name: web-v2, port: 80 }]
+    - matches: [{ headers: [{ name: x-deployment-phase, value: canary }] }]
+      backendRefs: [{ name: web-v2, port: 80 }]
+    - matches: [{ path: { value: /split } }]
+      backendRefs: [{ name: web-v1, port: 80, weight: 1 }, { name: web-v2, port: 80, weight: 1 }]
+    - matches: [{ path: { value: /none } }]
+      backendRefs: [{ name: web-v1, port: 80, weight: 0 }]
+    - matches: [{ path: { value: /v1 } }, { path: { value: /only } }]
+      backendRefs: [{ name: web-v1, port: 80 }]
+",
+    ));
+    for (path, headers, upstream) in [
+        ("/only/v2", &[][..], "v2"),
+        ("/only/v2/not", &[], "v1"),
+        ("/v2", &[], "v2"),
+        ("/v2/deeper?q=1", &[], "v2"),
+        ("/v1", &[], "v1"),
+        ("/v1", &[("x-deployment-phase", "stable")], "v1"),
+        ("/other", &[("x-deployment-phase", "canary")], "v2"),
+    ] {
+        assert_eq!(mesh.echo(path, headers).name, upstream, "{path} {headers:?}");
+    }
+    assert_eq!(mesh.ask("/v2x", &[]).status, 404, "a prefix is of whole elements");
+    assert_eq!(mesh.ask("/none", &[]).status, 500, "no backend has a weight");
+    assert_eq!(mesh.client().get("nobody", "/", &[]).unwrap().status, 404);
+    let mut client = mesh.client();
+    let split = (0..200).filter(|_| client.get("web", "/split", &[]).unwrap().echo().unwrap().name == "v2");
+    // Outside of these bounds once in a million runs.
+    assert!((65..=135).contains(&split.count()));
+    for host in ["web:80", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local:80"] {
+        assert_eq!(mesh.client().get(host, "/v2", &[]).unwrap().status, 200, "{host}");
+    }
+    assert_eq!(mesh.stat("runtime.deprecated_feature_use"), 0);
+}
+
+#[test]
+fn every_way_of_saving_is_in_force_within_a_second() {
+    let mesh = Mesh::start(&all_to("web-v1"));
+    mesh.await_upstream("v1", A_SECOND);
+    mesh.files().save("routes.yaml", &all_to("web-v2"));
+    mesh.await_upstream("v2", A_SECOND);
+    mesh.files().rename_over("routes.yaml", &all_to("web-v1"));
+    mesh.await_upstream("v1", A_SECOND);
+}
+
+#[test]
+fn a_config_map_swap_is_in_force_within_a_second() {
+    let revision =
+        |to: &str| [("sidecar.yaml", SIDECAR.to_owned()), ("web.yaml", services()), ("r.yaml", all_to(to))];
+    let swap = |files: &Files<'_>, name: &str, to: &str| {
+        let all = revision(to);
+        files.swap(name, &all.each_ref().map(|(name, text)| (*name, text.as_str())));
+    };
+    let mesh = Mesh::start_with(|files| swap(files, "2026_1", "web-v1"));
+    mesh.await_upstream("v1", A_SECOND);
+    swap(&mesh.files(), "2026_2", "web-v2");
+    mesh.await_upstream("v2", A_SECOND);
+    swap(&mesh.files(), "2026_3", "web-v1");
+    mesh.await_upstream("v1", A_SECOND);
+}
+
+#[test]
+fn tags_reach_the_upstream_as_headers_and_forged_ones_do_not() {
+    let mesh = Mesh::start(&all_to("web-v1"));
+    let forged =
+        [("x-weft-tag-version", "forged"), ("x-weft-tag-team", "forged"), ("x-weft-tag-unknown", "forged")];
+    let seen = mesh.echo("/", &forged).headers;
+    let tags: BTreeMap<&str, &str> = seen
+        .iter()
+        .filter_map(|(name, value)| Some((name.strip_prefix("x-weft-tag-")?, value.as_str())))
+        .collect();
+    assert_eq!(tags, BTreeMap::from([("discount", "50% off"), ("version", "v2")]));
+    let dump = mesh.envoy.admin("/config_dump").unwrap().body;
+    assert!(dump.matches("weft.tags").count() >= 4, "node, listener, clusters and routes carry the tags");
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_is_reported_with_its_line() {
+    let mut mesh = Mesh::start(&all_to("web-v1"));
+    let known = mesh.lines();
+    let before = mesh.stat("http.outbound.rds.outbound.update_success");
+    mesh.files().save("routes.yaml", &route("    - backendRefs: [{ name: web-v2, prot: 80 }]\n"));
+    let complaint = mesh.await_line(known, &["routes.yaml", "ERROR", "prot"]);
+    assert_eq!(complaint["line"], 7, "{complaint}");
+    mesh.files().save("web.yaml", "a: [1\n");
+    mesh.await_line(known, &["web.yaml", "ERROR", "not valid YAML"]);
+    assert_eq!(mesh.echo("/", &[]).name, "v1");
+    assert_eq!(mesh.stat("http.outbound.rds.outbound.update_success"), before);
+    assert_eq!(mesh.stat("cluster_manager.cds.update_rejected"), 0);
+    mesh.files().save("web.yaml", &services());
+    mesh.files().save("routes.yaml", &all_to("web-v2"));
+    mesh.await_upstream("v2", A_SECOND);
+    mesh.await_line(known, &["all mistakes are corrected"]);
+}
+
+/// RE2 does not know the flag `x`; the reader, which knows a little more than RE2, lets it through.
+#[test]
+fn what_envoy_rejects_is_reported_with_the_line_it_comes_from() {
+    let mut mesh = Mesh::start(&all_to("web-v1"));
+    let known = mesh.lines();
+    mesh.files().save(
+        "routes.yaml",
+        &route(
+            "    - backendRefs: [{ name: web-v2, port: 80 }]
+    - matches: [{ path: { type: RegularExpression, value: \"(?x)/a.*\" } }]
+      backendRefs: [{ name: web-v2, port: 80 }]
+",
+        ),
+    );
+    let complaint = mesh.await_line(known, &["Envoy rejects it"]);
+    assert!(complaint["message"].as_str().unwrap().contains("routes.yaml:8:"), "{complaint}");
+    assert_eq!(mesh.echo("/", &[]).name, "v1", "the last good routes stay");
+    mesh.files().save("routes.yaml", &all_to("web-v2"));
+    mesh.await_upstream("v2", A_SECOND);
+}
+
+#[test]
+fn envoy_is_not_answered_before_there_is_something_good() {
+    let node = Node::start().unwrap();
+    let pod = Pod::create(&node, "client").unwrap();
+    let config = node.dir().join("mesh");
+    node.run(|| fs::create_dir_all(&config)).unwrap().unwrap();
+    let files = Files { node: &node, config: &config };
+    files.save("sidecar.yaml", SIDECAR);
+    files.save("web.yaml", &services());
+    files.save("routes.yaml", &route("    - backendRfs: []\n"));
+    let mut run = Command::new(binaries::weft("weft-sidecar").unwrap());
+    run.args(["run", "--config"]).arg(&config);
+    let mut sidecar = pod.spawn(run).unwrap();
+    sidecar
+        .await_line("a complaint", PATIENCE, |line| line.contains("routes.yaml:7:7").then_some(()))
+        .unwrap();
+    sidecar
+        .await_line("patience", PATIENCE, |line| line.contains("not answered until").then_some(()))
+        .unwrap();
+    assert!(!sidecar.log().contains("serving Envoy"), "{}", sidecar.log());
+    files.save("routes.yaml", &all_to("web-v1"));
+    sidecar.await_line("service", PATIENCE, |line| line.contains("serving Envoy").then_some(())).unwrap();
+    sidecar.signal(Signal::SIGTERM).unwrap();
+    assert!(sidecar.await_end(PATIENCE).unwrap().success(), "{}", sidecar.log());
+    let socket = node.run(|| Path::new("/run/weft/xds.sock").exists()).unwrap();
+    assert!(!socket, "the socket goes with its owner");
+}
+
+/// Every change moves all requests to another cluster, and the cluster they leave is taken away.
+#[test]
+fn no_request_fails_while_routes_move_from_cluster_to_cluster() {
+    const CHANGES: usize = 300;
+    let mut mesh = Mesh::start(&all_to("web-v1"));
+    let stop = AtomicBool::new(false);
+    let served: usize = thread::scope(|scope| {
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| requests_until(&mesh.pod, &stop))).collect();
+        for change in 0..CHANGES {
+            let port = 8081 + u16::try_from(change % 2).unwrap();
+            let name = format!("web-{change}");
+            // In one file, so that it is one revision; every third change does not wait for the one before.
+            mesh.files().rename_over("routes.yaml", &(service(&name, port) + &all_to(&name)));
+            if change % 3 != 0 {
+                await_cluster(&mesh, &name);
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    assert!(served > CHANGES, "{served} requests are no load");
+    let last = format!("shop/web-{}/80", CHANGES - 1);
+    wait::until("the other clusters to be gone", PATIENCE, || {
+        let clusters = mesh.envoy.admin("/clusters?format=json").unwrap().body;
+        let count = clusters.matches("\"shop/web-").count();
+        if clusters.contains(&last) && count <= 3 * 3 { Ok(()) } else { Err(format!("{count}: {clusters}")) }
+    })
+    .unwrap();
+    let mut times: Vec<f64> = mesh
+        .sidecar
+        .log()
+        .lines()
+        .filter_map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).ok()?.get("save_to_ack_ms")?.as_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let p50 = times[times.len() / 2];
+    println!(
+        "{served} requests, {} revisions, save to ACK p50 {p50} ms, max {:?} ms",
+        times.len(),
+        times.last()
+    );
+    assert!(mesh.sidecar.is_running());
+}
+
+fn requests_until(pod: &Pod, stop: &AtomicBool) -> usize {
+    let mut client = Client::from(pod, OUTBOUND).unwrap();
+    let mut served = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let answer = client.get("web", "/", &[]).unwrap();
+        assert_eq!(answer.status, 200, "after {served} requests: {}", answer.body);
+        served += 1;
+    }
+    served
+}
+
+fn await_cluster(mesh: &Mesh, name: &str) {
+    let start = Instant::now();
+    let cluster = format!("cluster.shop/{name}/80.upstream_rq_total");
+    wait::until(&format!("requests to {name}"), PATIENCE, || {
+        let stats = mesh.envoy.admin(&format!("/stats?filter=^{cluster}$")).unwrap().body;
+        let total = stats.trim().rsplit(' ').next().and_then(|value| value.parse::<u64>().ok());
+        if total.unwrap_or(0) > 0 { Ok(()) } else { Err(format!("{stats:?} after {:?}", start.elapsed())) }
+    })
+    .unwrap();
+}
