@@ -214,6 +214,26 @@ fn a_routed_pod_is_one_link_two_routes_and_two_elements_on_the_node() {
     );
 }
 
+/// The rules of the hot path, as the kernel sees them kept.
+#[test]
+fn add_and_del_exec_nothing_and_never_sleep_and_add_dumps_nothing() {
+    let node = Node::start().unwrap();
+    let pod = Pod::create(&node, "pod").unwrap();
+    let netns = pod.netns().to_str().unwrap();
+    let stdin = Network::routed(0).list()["plugins"][0].clone();
+    let stdin = json!({ "cniVersion": "1.0.0", "name": "weft", "type": "weft-cni", "mode": stdin["mode"],
+        "ipMasq": stdin["ipMasq"], "ipam": stdin["ipam"] });
+    for verb in ["ADD", "DEL"] {
+        let env = [("CNI_COMMAND", verb), ID, ("CNI_NETNS", netns), IFNAME, PATH];
+        let trace = traced(&node, &env, &stdin.to_string());
+        assert!(trace.contains("NLM_F_REQUEST"), "{verb} says nothing to the kernel: {trace}");
+        assert_eq!(trace.matches("execve(").count(), 1, "{trace}");
+        assert!(!trace.contains("nanosleep("), "{verb}: {trace}");
+        // DEL looks through the elements, to see whether the table can go with the last of them.
+        assert!(verb == "DEL" || !trace.contains("NLM_F_DUMP"), "{verb}: {trace}");
+    }
+}
+
 #[test]
 fn nothing_is_left_after_the_last_pod() {
     let node = Node::start().unwrap();
@@ -335,6 +355,22 @@ fn config(version: &str, name: &str) -> String {
 fn raw(node: &Node, env: &[(&'static str, &str)], stdin: &str) -> Reply {
     let env: Vec<_> = env.iter().map(|(key, value)| (*key, OsString::from(value))).collect();
     call(node, &binaries::weft("weft-cni").unwrap(), &env, stdin).unwrap()
+}
+
+/// What the plugin asks of the kernel, among what the hot path has rules for.
+fn traced(node: &Node, env: &[(&'static str, &str)], stdin: &str) -> String {
+    const TRACE: &str = "/run/node/trace";
+    let calls = "execve,nanosleep,clock_nanosleep,sendto,sendmsg";
+    let plugin = binaries::weft("weft-cni").unwrap();
+    let strace = binaries::system("strace").unwrap();
+    let script =
+        format!("#!/bin/sh\nexec {} -f -o {TRACE} -e trace={calls} {}\n", strace.display(), plugin.display());
+    node.write("/run/node/traced", &script).unwrap();
+    node.sh("chmod 755 /run/node/traced").unwrap();
+    let env: Vec<_> = env.iter().map(|(key, value)| (*key, OsString::from(value))).collect();
+    let reply = call(node, "/run/node/traced".as_ref(), &env, stdin).unwrap();
+    assert!(reply.status.success(), "{reply:?}");
+    node.run(|| std::fs::read_to_string(TRACE)).unwrap().unwrap()
 }
 
 fn attached(network: &Network, node: &Node, name: &str) -> (Pod, Value) {

@@ -75,7 +75,7 @@ impl Screen {
 
     fn line(&self, text: &str) {
         // Whoever reads it may stop reading; the exit status says the rest.
-        drop(writeln!(io::stdout(), "{text}"));
+        drop(writeln!(io::stdout(), "{}", text.trim_end()));
     }
 }
 
