@@ -32,8 +32,7 @@ const STATS_OF_CLUSTERS: &str = concat!(
     r"upstream_cx_(active|connect_fail|connect_timeout|destroy_with_active_rq|none_healthy|total)|",
     r"upstream_rq_(\dxx|\d+|active|cancelled|completed|pending_.*|per_try_timeout|retry.*|rx_reset|time|timeout|total|tx_reset))",
 );
-const STATS_OF_LISTENERS: &str =
-    r"listener\..*\.(downstream_cx_(active|destroy|length_ms|overflow|total)|http\.outbound\..*|no_filter_chain_match)";
+const STATS_OF_LISTENERS: &str = r"listener\..*\.(downstream_cx_(active|destroy|length_ms|overflow|total)|http\.outbound\..*|no_filter_chain_match)";
 
 /// The bootstrap for the Envoy next to `sidecar`.
 pub fn bootstrap(sidecar: &Sidecar) -> Value {

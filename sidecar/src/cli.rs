@@ -119,19 +119,16 @@ impl Command {
                 serve(config.paths)
             }
             Self::Validate { config } => validate(config),
-            Self::Bootstrap { config } => {
-                with_mesh(config.paths, |mesh| Ok(bootstrap(&mesh.sidecar)))
-            }
-            Self::Translate { config } => {
-                with_mesh(config.paths, |mesh| json::resources(&translate(mesh)))
-            }
+            Self::Bootstrap { config } => with_mesh(config.paths, |mesh| Ok(bootstrap(&mesh.sidecar))),
+            Self::Translate { config } => with_mesh(config.paths, |mesh| json::resources(&translate(mesh))),
         }
     }
 }
 
 fn serve(paths: Vec<PathBuf>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let served = runtime.map_err(run::Error::Runtime).and_then(|tokio| tokio.block_on(run(Roots::new(paths))));
+    let served =
+        runtime.map_err(run::Error::Runtime).and_then(|tokio| tokio.block_on(run(Roots::new(paths))));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

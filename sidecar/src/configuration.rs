@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -120,6 +121,8 @@ impl Configuration {
         file.path = path.to_owned();
         match Content::read(path) {
             Ok(content) => file.take(name, content),
+            // It went between the listing and now: there will be another look, with another listing.
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => None,
             Err(error) => file.fail(Diagnostic::error(format!("cannot read {name}: {error}"))),
         }
     }
@@ -128,9 +131,8 @@ impl Configuration {
     fn forget_missing(&mut self, listing: &Listing, unsettled: &BTreeSet<PathBuf>) -> bool {
         let before = self.files.len();
         if listing.failures.is_empty() {
-            self.files.retain(|name, file| {
-                listing.files.contains_key(name) || is_unsettled(&file.path, unsettled)
-            });
+            self.files
+                .retain(|name, file| listing.files.contains_key(name) || is_unsettled(&file.path, unsettled));
         }
         self.files.len() != before
     }

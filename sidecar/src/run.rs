@@ -13,7 +13,7 @@ use std::io;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use weft_xds::server::{Config, Peers, ServeError};
 use weft_xds::stream::Policy;
 use weft_xds::{Event, Publisher, Server};
@@ -42,6 +42,9 @@ pub enum Error {
     /// The server failed.
     #[error("the xDS server has failed")]
     Serve(#[source] ServeError),
+    /// The server's task has died.
+    #[error("the xDS server has died")]
+    Died(#[source] JoinError),
     /// The server has ended by itself.
     #[error("the xDS server has ended unexpectedly")]
     Ended,
@@ -94,15 +97,17 @@ async fn unless_ended<T>(signals: &mut Signals, work: impl Future<Output = T>) -
     }
 }
 
-async fn follow(revisions: &mut Revisions, serving: &mut Serving, signals: &mut Signals) -> Result<(), Error> {
+async fn follow(
+    revisions: &mut Revisions,
+    serving: &mut Serving,
+    signals: &mut Signals,
+) -> Result<(), Error> {
     loop {
         tokio::select! {
             () = signals.end() => return Ok(()),
             ended = &mut serving.server => {
-                return match ended {
-                    Ok(Err(error)) => Err(Error::Serve(error)),
-                    Ok(Ok(())) | Err(_) => Err(Error::Ended),
-                };
+                outcome(ended)?;
+                return Err(Error::Ended);
             }
             Some(event) = serving.events.recv() => revisions.note(&event),
             publication = revisions.next() => serving.publish(revisions, publication),
@@ -145,11 +150,15 @@ impl Serving {
         // The server may have ended by itself.
         stop.send(()).ok();
         if !server.is_finished() {
-            server.await.map_err(|_| Error::Ended)?.map_err(Error::Serve)?;
+            outcome(server.await)?;
         }
         drop(socket);
         Ok(())
     }
+}
+
+fn outcome(of_server: Result<Result<(), ServeError>, JoinError>) -> Result<(), Error> {
+    of_server.map_err(Error::Died)?.map_err(Error::Serve)
 }
 
 impl Signals {

@@ -41,6 +41,7 @@ pub struct Watcher {
     inotify: AsyncFd<Fd>,
     watches: HashMap<WatchDescriptor, BTreeSet<PathBuf>>,
     names: BTreeSet<OsString>,
+    unwatched: BTreeSet<PathBuf>,
     rhythm: Rhythm,
 }
 
@@ -71,6 +72,7 @@ impl Watcher {
             inotify: register(Fd(inotify))?,
             watches: HashMap::new(),
             names,
+            unwatched: BTreeSet::new(),
             rhythm: Rhythm::new(Instant::now()),
         })
     }
@@ -85,11 +87,15 @@ impl Watcher {
         for (path, events) in ancestors.chain(directories) {
             match self.inotify.get_ref().0.add_watch(path, events) {
                 Ok(watch) => {
+                    self.unwatched.remove(path);
                     watches.entry(watch).or_default().insert(path.clone());
                 }
                 // It is gone again; its parent tells when it is back.
                 Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot watch; polling instead"),
+                Err(error) if self.unwatched.insert(path.clone()) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot watch; polling instead");
+                }
+                Err(_) => {}
             }
         }
         let is_new = watches.keys().any(|watch| !self.watches.contains_key(watch));
@@ -154,7 +160,10 @@ impl Watcher {
     }
 }
 
-#[expect(deprecated, reason = "its successor is unsafe; what that demands holds: a Fd never changes its descriptor")]
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe; what that demands holds: a Fd never changes its descriptor"
+)]
 fn register(fd: Fd) -> io::Result<AsyncFd<Fd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }

@@ -1,5 +1,7 @@
 //! Holds `src/translate/envoy.binpb` equal to the `.proto` files of the `envoy-types` that is built in.
 
+#![cfg(test)]
+
 use std::path::{Path, PathBuf};
 
 use protox::Compiler;

@@ -1,5 +1,7 @@
 //! What is shown for each kind of mistake, to the letter.
 
+#![cfg(test)]
+
 use std::fs;
 
 use weft_sidecar::configuration::Configuration;
@@ -33,7 +35,8 @@ fn mistakes(text: &str) -> String {
 
 /// A route to `web` after the good documents; `spec` begins in line 22.
 fn route(spec: &str) -> String {
-    let head = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec:\n";
+    let head =
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: web}\nspec:\n";
     let parent = "  parentRefs: [{group: \"\", kind: Service, name: web}]\n";
     format!("{SIDECAR}{WEB}{head}{parent}{spec}")
 }
@@ -60,7 +63,9 @@ fn a_good_configuration_has_no_mistakes() {
 
 #[test]
 fn all_mistakes_of_a_file_are_shown_at_once_each_with_its_line() {
-    let text = route("  rules:\n  - backendRefs:\n    - {name: wbe, port: 80}\n    - {name: web, port: 80, weigth: 10}\n");
+    let text = route(
+        "  rules:\n  - backendRefs:\n    - {name: wbe, port: 80}\n    - {name: web, port: 80, weigth: 10}\n",
+    );
     assert_eq!(
         mistakes(&text),
         "\
@@ -89,24 +94,37 @@ fn each_mistake_has_its_place_and_its_way_out() {
             &["1:1 error: a document has no \"apiVersion\"", "1:1 error: a document has no \"kind\""],
         ),
         (
-            format!("{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTPRoute\nmetadata: {{name: x}}\n"),
+            format!(
+                "{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTPRoute\nmetadata: {{name: x}}\n"
+            ),
             &["6:7 error: unknown kind \"HTPRoute\"; did you mean \"HTTPRoute\"?"],
         ),
         (
-            format!("{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {{name: x}}\n"),
+            format!(
+                "{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {{name: x}}\n"
+            ),
             &["6:7 error: GRPCRoute is not supported yet"],
         ),
         (
             format!("{SIDECAR}---\napiVersion: core/v1\nkind: Service\nmetadata: {{name: x}}\nspec: {{}}\n"),
             &["5:13 error: Service has no apiVersion \"core/v1\"; use v1"],
         ),
-        (WEB.into(), &["- error: there is no Sidecar, so nothing says whose configuration this is; add a document with apiVersion: weft.dev/v1alpha1 and kind: Sidecar"]),
         (
-            format!("{SIDECAR}---\n{SIDECAR}"),
-            &["7:18 error: there is a second Sidecar; a configuration is about one workload; the first is at a.yaml:3:18"],
+            WEB.into(),
+            &[
+                "- error: there is no Sidecar, so nothing says whose configuration this is; add a document with apiVersion: weft.dev/v1alpha1 and kind: Sidecar",
+            ],
         ),
         (
-            format!("{SIDECAR}spec: {{tags: {{'a b': x, v: \"a\\nb\"}}, outbound: {{port: 0}}, inject: {{requestHeaders: [w], tracing: all}}}}\n"),
+            format!("{SIDECAR}---\n{SIDECAR}"),
+            &[
+                "7:18 error: there is a second Sidecar; a configuration is about one workload; the first is at a.yaml:3:18",
+            ],
+        ),
+        (
+            format!(
+                "{SIDECAR}spec: {{tags: {{'a b': x, v: \"a\\nb\"}}, outbound: {{port: 0}}, inject: {{requestHeaders: [w], tracing: all}}}}\n"
+            ),
             &[
                 "4:22 error: \"a b\" cannot be a tag; use at most 63 letters, digits, dots, underscores and dashes",
                 "4:28 error: the value of tag \"v\" cannot be carried in a header; use at most 1024 bytes, no control characters and no space at either end",
@@ -116,12 +134,18 @@ fn each_mistake_has_its_place_and_its_way_out() {
             ],
         ),
         (
-            format!("{SIDECAR}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: [{{port: 80}}]}}\n"),
-            &["7:18 warning: port 80 of Service shop/web has no ready endpoint; requests to it are answered with 503; add an EndpointSlice with the label kubernetes.io/service-name: web"],
+            format!(
+                "{SIDECAR}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec: {{ports: [{{port: 80}}]}}\n"
+            ),
+            &[
+                "7:18 warning: port 80 of Service shop/web has no ready endpoint; requests to it are answered with 503; add an EndpointSlice with the label kubernetes.io/service-name: web",
+            ],
         ),
         (
             format!("{SIDECAR}{}", WEB.replace("name: http, port: 8080", "name: web, port: 8080")),
-            &["7:18 warning: port 80 of Service shop/web has no ready endpoint; requests to it are answered with 503; the Service's port is called \"http\", the EndpointSlice's \"web\""],
+            &[
+                "7:18 warning: port 80 of Service shop/web has no ready endpoint; requests to it are answered with 503; the Service's port is called \"http\", the EndpointSlice's \"web\"",
+            ],
         ),
         (
             route("").replace("kind: Service, name: web}]", "kind: Service, name: web, port: 81}]"),
@@ -129,7 +153,9 @@ fn each_mistake_has_its_place_and_its_way_out() {
         ),
         (
             route("").replace("{group: \"\", kind: Service, name: web}", "{name: web}"),
-            &["21:17 error: a parentRef to a Gateway is not supported yet; attach the route to a Service: group: \"\", kind: Service"],
+            &[
+                "21:17 error: a parentRef to a Gateway is not supported yet; attach the route to a Service: group: \"\", kind: Service",
+            ],
         ),
         (
             rule("{filters: [{type: RequestMirror}], timeouts: {request: 1s}}"),
@@ -139,7 +165,9 @@ fn each_mistake_has_its_place_and_its_way_out() {
             ],
         ),
         (
-            rule("{matches: [{path: {type: Prefix, value: a//b}}, {path: {type: RegularExpression, value: '(['}}]}"),
+            rule(
+                "{matches: [{path: {type: Prefix, value: a//b}}, {path: {type: RegularExpression, value: '(['}}]}",
+            ),
             &[
                 "22:36 error: \"Prefix\" is not one of Exact, PathPrefix, RegularExpression",
                 "22:51 error: the path \"a//b\" must begin with a slash",
@@ -148,11 +176,16 @@ fn each_mistake_has_its_place_and_its_way_out() {
         ),
         (
             rule("{backendRefs: [{name: web, namespace: other, port: 80}]}"),
-            &["22:27 error: a backendRef to other/web in another namespace needs a ReferenceGrant; ReferenceGrant is not supported yet"],
+            &[
+                "22:27 error: a backendRef to other/web in another namespace needs a ReferenceGrant; ReferenceGrant is not supported yet",
+            ],
         ),
         (
             rule("{backendRefs: [{name: web, port: 8080}, {name: web, port: '80'}]}"),
-            &["22:69 error: a whole number from 1 to 65535 is expected, this is the text \"80\"", "22:27 error: Service shop/web has no port 8080; its port is 80"],
+            &[
+                "22:69 error: a whole number from 1 to 65535 is expected, this is the text \"80\"",
+                "22:27 error: Service shop/web has no port 8080; its port is 80",
+            ],
         ),
     ];
     for (text, expected) in cases {

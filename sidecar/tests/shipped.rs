@@ -1,11 +1,12 @@
 //! The shipped binary, from outside.
 
+#![cfg(test)]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 fn weft_sidecar(arguments: &[&str]) -> Output {
-    #[expect(clippy::disallowed_methods, reason = "the binary is what is tested")]
     Command::new(env!("CARGO_BIN_EXE_weft-sidecar")).args(arguments).output().expect("it starts")
 }
 

@@ -1,5 +1,7 @@
 //! The translation, as JSON, against golden files. `WEFT_BLESS=1` rewrites them; review the difference.
 
+#![cfg(test)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Every way of saving a file is noticed, on the real inotify, and what is seen is whole.
 
+#![cfg(test)]
+
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;

@@ -2,8 +2,8 @@
 
 use super::metadata::dns_name;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::read::decode::{Report, integer, one_of, port, text};
 use crate::read::Node;
+use crate::read::decode::{Report, integer, one_of, port, text};
 
 /// A route as its document has it.
 #[derive(Debug, Clone)]
@@ -213,11 +213,8 @@ enum PathKind {
     Regex,
 }
 
-const PATH_KINDS: &[(&str, PathKind)] = &[
-    ("Exact", PathKind::Exact),
-    ("PathPrefix", PathKind::Prefix),
-    ("RegularExpression", PathKind::Regex),
-];
+const PATH_KINDS: &[(&str, PathKind)] =
+    &[("Exact", PathKind::Exact), ("PathPrefix", PathKind::Prefix), ("RegularExpression", PathKind::Regex)];
 
 fn path_match(node: &Node, report: &mut Report) -> Option<PathMatch> {
     let mut fields = report.fields(node, "path")?;
@@ -300,7 +297,9 @@ fn regex(node: &Node, report: &mut Report) -> Option<String> {
     match parsed {
         Ok(_) if !given.is_empty() => Some(given),
         Ok(_) => report.error(node.span, "an empty expression matches nothing"),
-        Err(error) => report.error(node.span, format!("{given:?} is not a regular expression: {}", reason(&error))),
+        Err(error) => {
+            report.error(node.span, format!("{given:?} is not a regular expression: {}", reason(&error)))
+        }
     }
 }
 

@@ -49,7 +49,10 @@ fn by_place(documents: &[Arc<Document>]) -> Vec<&Document> {
 }
 
 /// The one `Sidecar` among the documents.
-fn the_sidecar<'d>(documents: &[&'d Document], diagnostics: &mut Vec<Diagnostic>) -> Option<(&'d Sidecar, &'d Origin)> {
+fn the_sidecar<'d>(
+    documents: &[&'d Document],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<(&'d Sidecar, &'d Origin)> {
     let mut sidecars = documents.iter().filter_map(|document| match &document.object {
         Object::Sidecar(sidecar) => Some((sidecar, &document.origin)),
         _ => None,
@@ -323,11 +326,7 @@ fn missing_port(key: &ServiceKey, which: &str, service: &Service) -> Diagnostic 
     }
 }
 
-fn no_endpoints(
-    key: &ServiceKey,
-    port: &ServicePort,
-    slices: &[(&Document, &EndpointSlice)],
-) -> Diagnostic {
+fn no_endpoints(key: &ServiceKey, port: &ServicePort, slices: &[(&Document, &EndpointSlice)]) -> Diagnostic {
     let warning = Diagnostic::warning(format!(
         "port {} of Service {key} has no ready endpoint; requests to it are answered with 503",
         port.number
@@ -340,7 +339,8 @@ fn no_endpoints(
             key.name
         )),
         Some((name, _)) if slices.iter().all(|(_, slice)| slice.endpoints(&port.name).next().is_none()) => {
-            warning.help(format!("the Service's port is called {:?}, the EndpointSlice's {name:?}", port.name))
+            warning
+                .help(format!("the Service's port is called {:?}, the EndpointSlice's {name:?}", port.name))
         }
         _ => warning,
     }

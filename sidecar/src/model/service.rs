@@ -75,11 +75,8 @@ enum Transport {
 const TRANSPORTS: &[(&str, Transport)] =
     &[("TCP", Transport::Tcp), ("UDP", Transport::Other), ("SCTP", Transport::Other)];
 
-const APP_PROTOCOLS: &[(&str, AppProtocol)] = &[
-    ("http", AppProtocol::Http),
-    ("kubernetes.io/h2c", AppProtocol::H2c),
-    ("grpc", AppProtocol::H2c),
-];
+const APP_PROTOCOLS: &[(&str, AppProtocol)] =
+    &[("http", AppProtocol::Http), ("kubernetes.io/h2c", AppProtocol::H2c), ("grpc", AppProtocol::H2c)];
 
 impl Service {
     /// Reads the `spec` of a `Service`. Ports other than TCP carry no HTTP and are left out.
@@ -110,9 +107,8 @@ impl EndpointSlice {
     pub fn decode(metadata: &Metadata, document: &Node, report: &mut Report) -> Option<Self> {
         let mut fields = report.fields(document, "EndpointSlice")?;
         fields.accept(super::object::COMMON_FIELDS);
-        let address_type = fields.required("addressType", |node, report| {
-            one_of(&[("IPv4", true), ("IPv6", false)])(node, report)
-        });
+        let address_type = fields
+            .required("addressType", |node, report| one_of(&[("IPv4", true), ("IPv6", false)])(node, report));
         let ports = fields.list("ports", slice_port);
         let ready = fields.list("endpoints", |node, report| endpoint(node, report, address_type?));
         let service = metadata.labels.get(SERVICE_NAME_LABEL).cloned();

@@ -237,9 +237,7 @@ pub fn texts(node: &Node, report: &mut Report) -> Option<Vec<(String, String, Sp
         Value::Map(entries) => Some(
             entries
                 .iter()
-                .filter_map(|entry| {
-                    Some((entry.key.clone(), text(&entry.value, report)?, entry.value.span))
-                })
+                .filter_map(|entry| Some((entry.key.clone(), text(&entry.value, report)?, entry.value.span)))
                 .collect(),
         ),
         _ => report.error(node.span, format!("a mapping is expected, this is {}", node.described())),
@@ -281,7 +279,10 @@ mod tests {
     use super::*;
     use crate::read::yaml;
 
-    fn decode<T>(text: &str, decode: impl FnOnce(&Node, &mut Report) -> Option<T>) -> (Option<T>, Vec<String>) {
+    fn decode<T>(
+        text: &str,
+        decode: impl FnOnce(&Node, &mut Report) -> Option<T>,
+    ) -> (Option<T>, Vec<String>) {
         let source = Arc::new(Source { name: "f.yaml".into(), text: text.into() });
         let documents = yaml::documents(&source).expect("valid YAML");
         let mut report = Report::new(&source);

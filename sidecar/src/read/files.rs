@@ -120,7 +120,9 @@ impl Listing {
         let data = directory.join("..data");
         let readable = match fs::canonicalize(&data) {
             Ok(resolved) => resolved,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !data.is_symlink() => directory.to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !data.is_symlink() => {
+                directory.to_owned()
+            }
             Err(error) => return Err(error),
         };
         for entry in fs::read_dir(&readable)? {

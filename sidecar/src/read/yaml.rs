@@ -151,7 +151,8 @@ impl<'s> Builder<'s> {
                     return false;
                 }
                 if let Some((key, key_span)) = key.take() {
-                    let first = entries.iter().find(|entry| entry.key == key).map(|entry| entry.key_span.line);
+                    let first =
+                        entries.iter().find(|entry| entry.key == key).map(|entry| entry.key_span.line);
                     if let Some(line) = first {
                         self.mistake(key_span, format!("{key:?} is already set in line {line}"));
                     } else {
@@ -279,7 +280,9 @@ mod tests {
     #[test]
     fn places_count_from_one() {
         let node = only("a:\n  - b: hello\n");
-        let Some(Value::List(items)) = node.get("a").map(|node| node.value.clone()) else { panic!("{node:?}") };
+        let Some(Value::List(items)) = node.get("a").map(|node| node.value.clone()) else {
+            panic!("{node:?}")
+        };
         let b = items[0].get("b").expect("b");
         assert_eq!((b.span.line, b.span.column, b.span.width), (2, 8, 5));
     }
@@ -287,7 +290,11 @@ mod tests {
     #[test]
     fn what_is_refused_is_refused_with_its_place() {
         for (text, messages) in [
-            ("a: 1\nb: 2\na: 3\na: 4\n", &["f.yaml:3:1: \"a\" is already set in line 1", "f.yaml:4:1: \"a\" is already set in line 1"][..]),
+            (
+                "a: 1\nb: 2\na: 3\na: 4\n",
+                &["f.yaml:3:1: \"a\" is already set in line 1", "f.yaml:4:1: \"a\" is already set in line 1"]
+                    [..],
+            ),
             ("a: &x 1\nb: *x\n", &["f.yaml:2:4: aliases are not supported (write the value out)"]),
             ("a: !secret x\n", &["f.yaml:1:4: the YAML tag !secret is not supported"]),
             ("? [1]\n: 2\n", &["f.yaml:1:3: a key must be a text"]),

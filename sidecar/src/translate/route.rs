@@ -120,7 +120,8 @@ fn forward(to: ClusterSpecifier) -> route::Action {
 
 fn route_match(matching: &Match) -> RouteMatch {
     let method = matching.method.map(|method| header_matcher(":method", method, false));
-    let headers = matching.headers.iter().map(|header| header_matcher(&header.name, &header.value, header.regex));
+    let headers =
+        matching.headers.iter().map(|header| header_matcher(&header.name, &header.value, header.regex));
     RouteMatch {
         path_specifier: Some(path(&matching.path)),
         headers: method.into_iter().chain(headers).collect(),
@@ -171,9 +172,7 @@ fn parts(of: PortOf<'_>) -> Vec<Part> {
         Routing::Direct => &[][..],
         Routing::Rules(rules) => rules,
     };
-    let rules = rules
-        .iter()
-        .map(|rule| Part { origin: rule.origin.clone(), mentions: mentions(rule) });
+    let rules = rules.iter().map(|rule| Part { origin: rule.origin.clone(), mentions: mentions(rule) });
     std::iter::once(host).chain(rules).collect()
 }
 
