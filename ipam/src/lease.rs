@@ -12,6 +12,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use weft_cni_spec::Args;
 
+use crate::text::Text;
+
 /// One interface of one container in one network: what the CNI specification identifies an attachment by.
 ///
 /// The three names are checked when it is made, with the specification's rules, so that none of them can become
@@ -175,13 +177,13 @@ pub struct Record {
     pub(crate) holder: Holder,
     pub(crate) addresses: Vec<Assigned>,
     pub(crate) since: Timestamp,
-    pub(crate) detail: Box<str>,
+    pub(crate) detail: Text,
 }
 
 /// An attachment within its network: the container and the interface, with a space between them, as a log has them.
 /// Neither has a space of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Holder(pub(crate) Box<str>);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Holder(pub(crate) Text);
 
 /// Nanoseconds since 1970. They fit until the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -213,7 +215,7 @@ impl Record {
 
     /// The lease, in full. Fails where a record that is whole was written by something that is not Weft.
     pub fn lease(&self, network: &str) -> Result<Lease, serde_json::Error> {
-        let Detail { pod, netns, boot } = serde_json::from_str(&self.detail)?;
+        let Detail { pod, netns, boot } = serde_json::from_str(self.detail.as_str())?;
         Ok(Lease {
             attachment: self.holder.in_network(network),
             addresses: self.addresses.clone(),
@@ -226,8 +228,12 @@ impl Record {
 }
 
 impl Holder {
+    fn names(&self) -> (&str, &str) {
+        self.0.as_str().split_once(' ').unwrap_or((self.0.as_str(), ""))
+    }
+
     pub(crate) fn in_network(&self, network: &str) -> Attachment {
-        let (container, ifname) = self.0.split_once(' ').unwrap_or((&self.0, ""));
+        let (container, ifname) = self.names();
         Attachment { network: network.into(), container: container.into(), ifname: ifname.into() }
     }
 }
@@ -241,7 +247,7 @@ impl From<&Attachment> for Holder {
 /// `eth0 of 3f2a…`.
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (container, ifname) = self.0.split_once(' ').unwrap_or((&self.0, ""));
+        let (container, ifname) = self.names();
         write!(f, "{ifname} of {container}")
     }
 }

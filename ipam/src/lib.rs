@@ -47,5 +47,6 @@ pub mod resolv_conf;
 mod spans;
 pub mod state;
 pub mod store;
+mod text;
 
 pub use ipam::{Error, Ipam, Request, Reservation, Utilisation, chain};

@@ -32,7 +32,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::sys::statfs::{self, FsType};
@@ -319,12 +319,11 @@ impl OpenLog {
         self.file.seek(SeekFrom::Start(self.read)).map_err(io_error("read", path))?;
         self.file.read_to_end(&mut text).map_err(io_error("read", path))?;
         self.state.expect_leases(text.len() / log::USUAL_LINE);
+        let text = Arc::new(text);
         let mut lines = log::Lines::new(&text, self.read, self.lines);
         lines.check_header(path)?;
-        while let Some((position, changes)) = lines.next_transaction(path)? {
-            for change in changes {
-                self.state.apply(change).map_err(|source| position.contradiction(path, source))?;
-            }
+        while let Some(transaction) = lines.next_transaction(path)? {
+            transaction.apply(&mut self.state, path)?;
         }
         (self.read, self.lines) = (lines.offset(), lines.number());
         Ok(())
@@ -383,7 +382,7 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Erro
 }
 
 fn describe(timeout: Duration) -> String {
-    format!("{:.1} s", timeout.as_secs_f64())
+    format!("{} ms", timeout.as_millis())
 }
 
 fn by(holder: &Option<lock::Process>) -> String {

@@ -30,12 +30,14 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
 use crate::lease::{Assigned, Holder, Record, Timestamp};
 use crate::state::{Change, Conflict, State};
 use crate::store::local::Error;
+use crate::text::Text;
 
 /// What every log begins with, whatever its format.
 pub const MAGIC: &str = "weft-ipam leases ";
@@ -59,16 +61,24 @@ pub enum Flaw {
 
 /// Where a line is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
+struct Position {
     offset: u64,
     line: u64,
 }
 
 /// Goes through a log, or the rest of one, transaction by transaction.
 pub(super) struct Lines<'a> {
+    buffer: &'a Arc<Vec<u8>>,
     rest: &'a [u8],
     offset: u64,
     number: u64,
+}
+
+/// A whole line, with the checksum that was written.
+pub(super) struct Transaction<'a> {
+    buffer: &'a Arc<Vec<u8>>,
+    payload: &'a str,
+    position: Position,
 }
 
 /// A log of nothing but `state`.
@@ -104,7 +114,7 @@ fn push_line(text: &mut String, payload: &str) {
 fn encode(change: &Change) -> String {
     match change {
         Change::Grant(record) => grant(record),
-        Change::Release { holder, at } => format!("- {} {}", at.0, holder.0),
+        Change::Release { holder, at } => format!("- {} {}", at.0, holder.0.as_str()),
         Change::Retire { address, at } => format!("~ {} {address}", at.0),
         Change::Ranges { json, at } => format!("= {} {json}", at.0),
     }
@@ -112,7 +122,13 @@ fn encode(change: &Change) -> String {
 
 fn grant(record: &Record) -> String {
     let addresses: Vec<String> = record.addresses.iter().map(assigned).collect();
-    format!("+ {} {} {} {}", record.since.0, addresses.join(","), record.holder.0, record.detail)
+    format!(
+        "+ {} {} {} {}",
+        record.since.0,
+        addresses.join(","),
+        record.holder.0.as_str(),
+        record.detail.as_str()
+    )
 }
 
 fn assigned(assigned: &Assigned) -> String {
@@ -123,7 +139,7 @@ fn assigned(assigned: &Assigned) -> String {
 }
 
 impl Position {
-    pub(super) fn contradiction(self, path: &Path, source: Conflict) -> Error {
+    fn contradiction(self, path: &Path, source: Conflict) -> Error {
         Error::Contradiction { path: path.into(), offset: self.offset, line: self.line, source }
     }
 
@@ -134,8 +150,8 @@ impl Position {
 
 impl<'a> Lines<'a> {
     /// The part of a log that begins at `offset`, after `number` lines.
-    pub(super) fn new(rest: &'a [u8], offset: u64, number: u64) -> Self {
-        Self { rest, offset, number }
+    pub(super) fn new(buffer: &'a Arc<Vec<u8>>, offset: u64, number: u64) -> Self {
+        Self { buffer, rest: buffer, offset, number }
     }
 
     /// Where the next line begins: everything before it is whole.
@@ -165,16 +181,16 @@ impl<'a> Lines<'a> {
     }
 
     /// The next transaction, or `None` at the end and before an unfinished one.
-    pub(super) fn next_transaction(&mut self, path: &Path) -> Result<Option<(Position, Vec<Change>)>, Error> {
+    pub(super) fn next_transaction(&mut self, path: &Path) -> Result<Option<Transaction<'a>>, Error> {
         let Some(line) = self.peek_line().filter(|_| self.offset > 0) else { return Ok(None) };
         let position = Position { offset: self.offset, line: self.number + 1 };
-        match decode(line) {
-            Ok(changes) => {
+        match checked(line) {
+            Some(payload) => {
                 self.advance(line.len() + 1);
-                Ok(Some((position, changes)))
+                Ok(Some(Transaction { buffer: self.buffer, payload, position }))
             }
-            Err(_) if line.len() + 1 == self.rest.len() && line.contains(&0) => Ok(None),
-            Err(flaw) => Err(position.damaged(path, flaw)),
+            None if line.len() + 1 == self.rest.len() && line.contains(&0) => Ok(None),
+            None => Err(position.damaged(path, Flaw::Checksum)),
         }
     }
 
@@ -190,14 +206,22 @@ impl<'a> Lines<'a> {
     }
 }
 
-fn decode(line: &[u8]) -> Result<Vec<Change>, Flaw> {
-    let text = str::from_utf8(line).ok();
-    let (checksum, payload) = text.and_then(|text| text.split_once(' ')).ok_or(Flaw::Checksum)?;
-    if !matches_checksum(checksum, payload) {
-        return Err(Flaw::Checksum);
+impl Transaction<'_> {
+    /// Makes the changes, in their order.
+    pub(super) fn apply(&self, state: &mut State, path: &Path) -> Result<(), Error> {
+        for text in self.payload.split('\t') {
+            let unreadable = || self.position.damaged(path, Flaw::Unreadable(text.to_owned()));
+            let change = parse(self.buffer, text).ok_or_else(unreadable)?;
+            state.apply(change).map_err(|source| self.position.contradiction(path, source))?;
+        }
+        Ok(())
     }
-    let unreadable = |change: &str| Flaw::Unreadable(change.to_owned());
-    payload.split('\t').map(|change| parse(change).ok_or_else(|| unreadable(change))).collect()
+}
+
+/// What a line says, if it is what was written.
+fn checked(line: &[u8]) -> Option<&str> {
+    let (checksum, payload) = str::from_utf8(line).ok()?.split_once(' ')?;
+    matches_checksum(checksum, payload).then_some(payload)
 }
 
 fn matches_checksum(checksum: &str, payload: &str) -> bool {
@@ -206,32 +230,32 @@ fn matches_checksum(checksum: &str, payload: &str) -> bool {
     is_canonical && u32::from_str_radix(checksum, 16) == Ok(crc32fast::hash(payload.as_bytes()))
 }
 
-fn parse(change: &str) -> Option<Change> {
+fn parse(buffer: &Arc<Vec<u8>>, change: &str) -> Option<Change> {
     let (kind, rest) = change.split_once(' ')?;
     let (time, rest) = rest.split_once(' ')?;
     let at = Timestamp(time.parse().ok()?);
     match kind {
-        "+" => parse_grant(at, rest),
-        "-" => Some(Change::Release { holder: parse_holder(rest)?, at }),
+        "+" => parse_grant(buffer, at, rest),
+        "-" => Some(Change::Release { holder: parse_holder(buffer, rest)?, at }),
         "~" => Some(Change::Retire { address: rest.parse().ok()?, at }),
         "=" => Some(Change::Ranges { json: rest.into(), at }),
         _ => None,
     }
 }
 
-fn parse_grant(since: Timestamp, rest: &str) -> Option<Change> {
+fn parse_grant(buffer: &Arc<Vec<u8>>, since: Timestamp, rest: &str) -> Option<Change> {
     let (addresses, rest) = rest.split_once(' ')?;
     let (container, after) = rest.split_once(' ')?;
     let (ifname, detail) = after.split_once(' ')?;
-    let holder = parse_holder(rest.get(..container.len() + 1 + ifname.len())?)?;
+    let holder = parse_holder(buffer, rest.get(..container.len() + 1 + ifname.len())?)?;
     let addresses = addresses.split(',').map(parse_assigned).collect::<Option<_>>()?;
-    Some(Change::Grant(Record { holder, addresses, since, detail: detail.into() }))
+    Some(Change::Grant(Record { holder, addresses, since, detail: Text::within(buffer, detail) }))
 }
 
-fn parse_holder(text: &str) -> Option<Holder> {
+fn parse_holder(buffer: &Arc<Vec<u8>>, text: &str) -> Option<Holder> {
     let (container, ifname) = text.split_once(' ')?;
     let is_whole = !container.is_empty() && !ifname.is_empty() && !ifname.contains(' ');
-    is_whole.then(|| Holder(text.into()))
+    is_whole.then(|| Holder(Text::within(buffer, text)))
 }
 
 fn parse_assigned(text: &str) -> Option<Assigned> {
