@@ -68,25 +68,33 @@ struct PortOf<'m> {
 
 /// Translates all of `mesh`.
 pub fn translate(mesh: &Mesh) -> Resources {
-    let ports: Vec<PortOf<'_>> = ports(mesh).collect();
     Resources {
-        clusters: ports.iter().map(|port| cluster::cluster(&mesh.sidecar, *port)).collect(),
-        endpoints: ports.iter().map(|port| cluster::endpoints(*port)).collect(),
-        listeners: vec![listener::outbound(mesh)],
-        routes: vec![route::outbound(mesh, &ports)],
+        clusters: clusters(mesh).collect(),
+        endpoints: endpoints(mesh).collect(),
+        listeners: vec![listener(mesh)],
+        routes: vec![routes(mesh)],
     }
 }
 
-impl Resources {
-    /// Which document is behind which resource.
-    pub fn provenance(&self) -> Provenance {
-        let mut provenance = Provenance::default();
-        self.clusters.iter().for_each(|resource| provenance.add(resource));
-        self.endpoints.iter().for_each(|resource| provenance.add(resource));
-        self.listeners.iter().for_each(|resource| provenance.add(resource));
-        self.routes.iter().for_each(|resource| provenance.add(resource));
-        provenance
-    }
+/// The clusters, one after the other: who encodes them need not hold them all.
+pub fn clusters(mesh: &Mesh) -> impl Iterator<Item = Sourced<Cluster>> {
+    ports(mesh).map(|port| cluster::cluster(&mesh.sidecar, port))
+}
+
+/// The endpoints of each cluster, one after the other.
+pub fn endpoints(mesh: &Mesh) -> impl Iterator<Item = Sourced<ClusterLoadAssignment>> {
+    ports(mesh).map(cluster::endpoints)
+}
+
+/// The outbound listener.
+pub fn listener(mesh: &Mesh) -> Sourced<Listener> {
+    listener::outbound(mesh)
+}
+
+/// The route configuration of the outbound listener.
+pub fn routes(mesh: &Mesh) -> Sourced<RouteConfiguration> {
+    let ports: Vec<PortOf<'_>> = ports(mesh).collect();
+    route::outbound(mesh, &ports)
 }
 
 impl PortOf<'_> {

@@ -5,7 +5,7 @@
 //! following each file's own link could see two.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Metadata};
+use std::fs::{self, FileType, Metadata};
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -113,7 +113,8 @@ impl Listing {
             return self.add_directory(root);
         }
         self.directories.insert(parent);
-        self.add_file(root.display().to_string(), root.to_owned())
+        let kind = fs::symlink_metadata(root)?.file_type();
+        self.add_file(root.display().to_string(), root.to_owned(), kind)
     }
 
     fn add_directory(&mut self, directory: &Path) -> io::Result<()> {
@@ -126,24 +127,27 @@ impl Listing {
             Err(error) => return Err(error),
         };
         for entry in fs::read_dir(&readable)? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            let (name, kind) = (entry.file_name(), entry.file_type()?);
             let Some(shown) = name.to_str().filter(|name| is_configuration(name)) else { continue };
-            self.add_file(directory.join(shown).display().to_string(), readable.join(&name))?;
+            if !kind.is_dir() {
+                self.add_file(directory.join(shown).display().to_string(), entry.path(), kind)?;
+            }
         }
         Ok(())
     }
 
-    fn add_file(&mut self, shown: String, path: PathBuf) -> io::Result<()> {
-        if path.is_dir() {
-            return Ok(());
+    /// A link is watched at its end, too. Where it leads to a directory there is nothing to read.
+    fn add_file(&mut self, shown: String, path: PathBuf, kind: FileType) -> io::Result<()> {
+        if kind.is_symlink() {
+            if path.is_dir() {
+                return Ok(());
+            }
+            let target = fs::canonicalize(&path).ok();
+            self.directories.extend(target.iter().filter_map(|target| target.parent()).map(Path::to_owned));
         }
         if self.files.len() >= MAX_FILES {
             return Err(io::Error::other(format!("more than {MAX_FILES} files")));
-        }
-        if path.is_symlink()
-            && let Ok(target) = fs::canonicalize(&path)
-        {
-            self.directories.extend(target.parent().map(Path::to_owned));
         }
         self.files.insert(shown, path);
         Ok(())

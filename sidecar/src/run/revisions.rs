@@ -9,9 +9,10 @@ use weft_xds::{Event, Resource, Revision, Snapshot, SnapshotError, TypeUrl};
 use super::log;
 use crate::configuration::Configuration;
 use crate::diagnostic::Diagnostic;
+use crate::model::Mesh;
 use crate::model::sidecar::Sidecar;
 use crate::read::files::Roots;
-use crate::translate::{Provenance, Resources, translate};
+use crate::translate::{self, Provenance};
 use crate::watch::Watcher;
 
 /// As many revisions without an answer are remembered. More wait only if no Envoy is connected.
@@ -108,17 +109,13 @@ impl Revisions {
             tracing::warn!("the last good configuration stays in force");
         }
         let mesh = resolution.mesh.filter(|_| flawless || self.current.is_some())?;
-        let resources = translate(&mesh);
         // The files of the first revision were saved before anyone could watch them.
         let saved = saved.filter(|_| self.current.is_some());
         let revision = self.current.as_ref().map_or(1, |current| current.snapshot.revision().0 + 1);
-        match snapshot(&resources, Revision(revision)) {
-            Ok(snapshot) if self.is_new(&snapshot) => Some(Publication {
-                sidecar: mesh.sidecar,
-                snapshot: Arc::new(snapshot),
-                provenance: resources.provenance(),
-                saved,
-            }),
+        match encode(&mesh, Revision(revision)) {
+            Ok((snapshot, provenance)) if self.is_new(&snapshot) => {
+                Some(Publication { sidecar: mesh.sidecar, snapshot: Arc::new(snapshot), provenance, saved })
+            }
             Ok(_) => None,
             Err(error) => {
                 tracing::error!(%error, "the configuration cannot be published");
@@ -151,20 +148,20 @@ impl Revisions {
     }
 }
 
-fn snapshot(resources: &Resources, revision: Revision) -> Result<Snapshot, SnapshotError> {
-    let mut builder = Snapshot::builder();
-    for cluster in &resources.clusters {
-        let resource = Resource::encode(cluster.name.as_str(), &cluster.message);
-        builder.insert_cluster(resource, Some(&cluster.name));
+/// Translates and encodes one resource after the other, so that only their bytes are held together.
+fn encode(mesh: &Mesh, revision: Revision) -> Result<(Snapshot, Provenance), SnapshotError> {
+    let (mut snapshot, mut provenance) = (Snapshot::builder(), Provenance::default());
+    for cluster in translate::clusters(mesh) {
+        let (name, message) = provenance.add(cluster);
+        snapshot.insert_cluster(Resource::encode(name.as_str(), &message), Some(&name));
     }
-    for endpoints in &resources.endpoints {
-        builder.insert(TypeUrl::ENDPOINT, Resource::encode(endpoints.name.as_str(), &endpoints.message));
+    for endpoints in translate::endpoints(mesh) {
+        let (name, message) = provenance.add(endpoints);
+        snapshot.insert(TypeUrl::ENDPOINT, Resource::encode(name, &message));
     }
-    for listener in &resources.listeners {
-        builder.insert(TypeUrl::LISTENER, Resource::encode(listener.name.as_str(), &listener.message));
-    }
-    for routes in &resources.routes {
-        builder.insert(TypeUrl::ROUTE, Resource::encode(routes.name.as_str(), &routes.message));
-    }
-    builder.build(revision)
+    let (name, message) = provenance.add(translate::listener(mesh));
+    snapshot.insert(TypeUrl::LISTENER, Resource::encode(name, &message));
+    let (name, message) = provenance.add(translate::routes(mesh));
+    snapshot.insert(TypeUrl::ROUTE, Resource::encode(name, &message));
+    Ok((snapshot.build(revision)?, provenance))
 }

@@ -44,7 +44,7 @@ pub(super) fn cluster(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<Cluster> {
         metadata: tags::metadata(sidecar),
         ..Cluster::default()
     };
-    let parts = vec![Part { origin: of.service.origin.clone(), mentions: vec![name.clone()] }];
+    let parts = vec![Part { origin: of.service.origin.clone(), mentions: Vec::new() }];
     Sourced { name, message, parts }
 }
 

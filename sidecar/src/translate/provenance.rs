@@ -16,21 +16,24 @@ pub struct Part {
     pub mentions: Vec<String>,
 }
 
-/// Which documents are behind each resource of a revision.
+/// Which documents are behind each resource of a revision, by the message's name and its own.
 #[derive(Debug, Clone, Default)]
-pub struct Provenance(BTreeMap<(String, String), Vec<Part>>);
+pub struct Provenance(BTreeMap<(&'static str, String), Vec<Part>>);
 
 impl Provenance {
-    pub(super) fn add<M: Name>(&mut self, resource: &Sourced<M>) {
-        self.0.insert((M::type_url(), resource.name.clone()), resource.parts.clone());
+    /// Remembers what `resource` was made from, and gives back the rest of it.
+    pub fn add<M: Name>(&mut self, resource: Sourced<M>) -> (String, M) {
+        self.0.insert((M::NAME, resource.name.clone()), resource.parts);
+        (resource.name, resource.message)
     }
 
-    /// The places to look at when Envoy says `message` about a resource: those that the message mentions, or else all
+    /// The places to look at when Envoy says `reason` about a resource: those that it mentions, or else all
     /// that the resource was made from. Sorted, without repetitions.
-    pub fn blame(&self, type_url: &str, name: &str, message: &str) -> Vec<Origin> {
-        let key = (type_url.to_owned(), name.to_owned());
-        let parts = self.0.get(&key).map(Vec::as_slice).unwrap_or_default();
-        let mentioned = |part: &&Part| part.mentions.iter().any(|text| message.contains(text.as_str()));
+    pub fn blame(&self, type_url: &str, name: &str, reason: &str) -> Vec<Origin> {
+        let message = type_url.rsplit('.').next().unwrap_or_default();
+        let of_this = self.0.iter().find(|((kind, known), _)| *kind == message && known == name);
+        let parts = of_this.map(|(_, parts)| parts.as_slice()).unwrap_or_default();
+        let mentioned = |part: &&Part| part.mentions.iter().any(|text| reason.contains(text.as_str()));
         let mut blamed: Vec<&Part> = parts.iter().filter(mentioned).collect();
         if blamed.is_empty() {
             blamed = parts.iter().collect();
@@ -58,13 +61,17 @@ mod tests {
     #[test]
     fn the_part_that_envoy_mentions_is_blamed_and_else_all_of_them() {
         let mut provenance = Provenance::default();
-        let key = ("t".to_owned(), "outbound".to_owned());
+        let key = ("Route", "outbound".to_owned());
         provenance.0.insert(key, vec![part(9, "(["), part(3, "shop/web"), part(9, "([")]);
         let lines = |message: &str| -> Vec<usize> {
-            provenance.blame("t", "outbound", message).iter().map(|origin| origin.span().line).collect()
+            provenance
+                .blame("example.v3.Route", "outbound", message)
+                .iter()
+                .map(|origin| origin.span().line)
+                .collect()
         };
         assert_eq!(lines("no matching ) in ([ of a route"), [9]);
         assert_eq!(lines("something else"), [3, 9]);
-        assert!(provenance.blame("t", "unknown", "x").is_empty());
+        assert!(provenance.blame("example.v3.Route", "unknown", "x").is_empty());
     }
 }
