@@ -1,11 +1,12 @@
 //! ADD.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weft_cni_spec::{AddRequest, AddResult};
+use weft_cni_spec::{AddRequest, AddResult, Dns};
 use weft_datapath::{NetNs, Nft, Rtnl, Veth, sysctl};
 use weft_ipam::lease::{Lease, NetnsIdentity};
-use weft_ipam::{Ipam, Request};
+use weft_ipam::{Ipam, Request, resolv_conf};
 
 use crate::Error;
 use crate::config::Config;
@@ -24,6 +25,7 @@ pub(crate) fn attach(request: &AddRequest) -> Result<AddResult, Error> {
     let identity = Identity::of(request.network(), &request.id)?;
     let netns = NetNs::open(&request.netns)?;
     let host = Rtnl::open()?;
+    let dns = name_service(&config)?;
 
     let ipam = Ipam::open(request.network().as_str(), &config.ipam.data_dir)?;
     let reservation = ipam.reserve(&config.ipam.pool, wish(request, &config, &identity)?)?;
@@ -37,7 +39,7 @@ pub(crate) fn attach(request: &AddRequest) -> Result<AddResult, Error> {
         mtu,
         masquerade: config.masquerade,
     });
-    let answer = plan.result(&request.netns.to_string_lossy(), config.dns);
+    let answer = plan.result(&request.netns.to_string_lossy(), dns);
 
     create_pair(&host, &plan.veth, &netns)?;
     let pair = Undo::by(|| remove_pair(&host, &plan.veth));
@@ -68,6 +70,18 @@ fn wish(request: &AddRequest, config: &Config, identity: &Identity) -> Result<Re
         netns: Some(NetnsIdentity::of(&request.netns).map_err(unidentified)?),
         ..Request::new(identity.attachment.clone())
     })
+}
+
+/// What the configuration spells out, or else what its `resolvConf` says.
+fn name_service(config: &Config) -> Result<Dns, Error> {
+    match &config.ipam.resolv_conf {
+        Some(path) if config.dns == Dns::default() => {
+            let text = fs::read_to_string(path);
+            text.map(|text| resolv_conf::parse(&text))
+                .map_err(|source| Error::ResolvConf { path: path.clone(), source })
+        }
+        _ => Ok(config.dns.clone()),
+    }
 }
 
 /// The smallest MTU on the way to the outside. The destinations stand for "anything": only a default route leads there.

@@ -126,7 +126,11 @@ impl TryFrom<&StatusRequest> for Config {
 }
 
 impl Config {
-    fn read(conf: &Conf, args: &Args) -> Result<Self, Error> {
+    /// Reads the configuration and the arguments of one request.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn read(conf: &Conf, args: &Args) -> Result<Self, Error> {
         args.only(&KNOWN_ARGS)?;
         let mut reader = Reader { document: &conf.document, mistakes: Vec::new(), unsupported: Vec::new() };
         let config = reader.config(args);

@@ -37,6 +37,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The name service could not be read.
+    #[error("cannot read ipam.resolvConf {path}", path = path.display())]
+    ResolvConf {
+        /// `ipam.resolvConf`.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The interface's name is taken in the container.
     #[error("{ifname} exists in {netns} already: it must be removed before an ADD may create it", netns = netns.display())]
     InterfaceExists {
@@ -114,6 +122,7 @@ impl Error {
             Self::Spec(error) => error.code,
             Self::Ipam(error) => error.code(),
             Self::Netns { .. } => Code::INVALID_NETNS,
+            Self::ResolvConf { .. } => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_) => code::KERNEL,
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,
