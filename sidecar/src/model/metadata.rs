@@ -1,7 +1,5 @@
 //! The metadata that all objects share.
 
-use std::collections::BTreeMap;
-
 use crate::diagnostic::{Diagnostic, Span};
 use crate::read::Node;
 use crate::read::decode::{Report, text, texts};
@@ -30,13 +28,18 @@ pub struct Metadata {
     pub span: Span,
     /// Its namespace, where the document gives one.
     pub namespace: Option<String>,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels, in the order of the document.
+    pub labels: Vec<(String, String)>,
     /// When it was created, as RFC 3339 in UTC, where the document says so. Compares as the times do.
     pub created: Option<String>,
 }
 
 impl Metadata {
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels.iter().find(|(label, _)| label == key).map(|(_, value)| value.as_str())
+    }
+
     /// Reads `metadata`; the name must be a DNS subdomain or, if `label`, a DNS label (RFC 1123).
     pub fn decode(node: &Node, report: &mut Report, label: bool) -> Option<Self> {
         let mut fields = report.fields(node, "metadata")?;

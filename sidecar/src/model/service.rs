@@ -111,7 +111,7 @@ impl EndpointSlice {
             .required("addressType", |node, report| one_of(&[("IPv4", true), ("IPv6", false)])(node, report));
         let ports = fields.list("ports", slice_port);
         let ready = fields.list("endpoints", |node, report| endpoint(node, report, address_type?));
-        let service = metadata.labels.get(SERVICE_NAME_LABEL).cloned();
+        let service = metadata.label(SERVICE_NAME_LABEL).map(str::to_owned);
         if service.is_none() {
             let mistake = Diagnostic::error("the EndpointSlice does not say whose endpoints it holds")
                 .help(format!("add the label {SERVICE_NAME_LABEL}: NAME-OF-THE-SERVICE"));
