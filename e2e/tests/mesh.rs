@@ -99,9 +99,7 @@ impl Mesh {
         let mut bootstrap = Command::new(&program);
         bootstrap.args(["bootstrap", "--config"]).arg(&config);
         let bootstrap = node.run(|| output(&mut bootstrap)).unwrap().unwrap();
-        let mut run = Command::new(&program);
-        run.args(["run", "--log-format", "json", "--config"]).arg(&config);
-        let sidecar = pod.spawn(run).unwrap();
+        let sidecar = spawn_sidecar(&pod, &config);
         let envoy = Envoy::start(&pod, &bootstrap, ADMIN).unwrap();
         Self { sidecar, envoy, pod, node, config, _upstreams: upstreams }
     }
@@ -151,6 +149,12 @@ impl Mesh {
         let value = stats.trim().rsplit(' ').next().and_then(|value| value.parse().ok());
         value.unwrap_or_else(|| panic!("{name}: {stats:?}"))
     }
+}
+
+fn spawn_sidecar(pod: &Pod, config: &Path) -> Process {
+    let mut run = Command::new(binaries::weft("weft-sidecar").unwrap());
+    run.args(["run", "--log-format", "json", "--config"]).arg(config);
+    pod.spawn(run).unwrap()
 }
 
 /// The directory that is followed, in the node's own mounts.
@@ -326,9 +330,7 @@ fn envoy_is_not_answered_before_there_is_something_good() {
     files.save("sidecar.yaml", SIDECAR);
     files.save("web.yaml", &services());
     files.save("routes.yaml", &route("    - backendRfs: []\n"));
-    let mut run = Command::new(binaries::weft("weft-sidecar").unwrap());
-    run.args(["run", "--config"]).arg(&config);
-    let mut sidecar = pod.spawn(run).unwrap();
+    let mut sidecar = spawn_sidecar(&pod, &config);
     sidecar
         .await_line("a complaint", PATIENCE, |line| line.contains("routes.yaml:7:7").then_some(()))
         .unwrap();
@@ -342,6 +344,24 @@ fn envoy_is_not_answered_before_there_is_something_good() {
     assert!(sidecar.await_end(PATIENCE).unwrap().success(), "{}", sidecar.log());
     let socket = node.run(|| Path::new("/run/weft/xds.sock").exists()).unwrap();
     assert!(!socket, "the socket goes with its owner");
+}
+
+/// Killed, so that its socket is left behind; and what was saved meanwhile is not lost.
+#[test]
+fn a_sidecar_that_is_killed_and_started_again_takes_over_without_a_failed_request() {
+    let mut mesh = Mesh::start(&all_to("web-v1"));
+    let (pod, stop) = (mesh.pod.clone(), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let client = scope.spawn(|| requests_until(&pod, &stop));
+        mesh.sidecar.signal(Signal::SIGKILL).unwrap();
+        mesh.sidecar.await_end(PATIENCE).unwrap();
+        mesh.files().save("routes.yaml", &all_to("web-v2"));
+        assert_eq!(mesh.echo("/", &[]).name, "v1", "Envoy goes on with what it has");
+        mesh.sidecar = spawn_sidecar(&mesh.pod, &mesh.config);
+        mesh.await_upstream("v2", PATIENCE);
+        stop.store(true, Ordering::Relaxed);
+        assert!(client.join().unwrap() > 0);
+    });
 }
 
 /// Every change moves all requests to another cluster, and the cluster they leave is taken away.
