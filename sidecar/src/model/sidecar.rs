@@ -33,7 +33,7 @@ pub struct Sidecar {
     pub outbound_port: u16,
     /// Envoy's admin address.
     pub envoy_admin: SocketAddr,
-    /// Our own admin address.
+    /// Our own admin address. Nothing is served there yet.
     pub admin: SocketAddr,
 }
 

@@ -127,7 +127,8 @@ impl<'s> Builder<'s> {
         }
     }
 
-    /// Puts a finished value where it belongs: into the innermost open collection, or as a document.
+    /// Puts a finished value where it belongs: into the innermost open collection, or as a document. False if that is one
+    /// too many.
     fn value(&mut self, node: Node) -> bool {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
@@ -135,31 +136,44 @@ impl<'s> Builder<'s> {
             return false;
         }
         match self.open.last_mut() {
-            None if node.value == Value::Null => {}
-            None => self.documents.push(node),
-            Some(Collection::List { items, .. }) => items.push(node),
-            Some(Collection::Map { key: key @ None, .. }) => match scalar_text(&node.value) {
-                Some(text) => *key = Some((text, node.span)),
-                None => {
-                    *key = Some((String::new(), node.span));
-                    self.mistake(node.span, "a key must be a text".into());
-                }
-            },
-            Some(Collection::Map { entries, key, .. }) => {
-                if entries.len() >= MAX_KEYS {
-                    self.mistake(node.span, format!("more than {MAX_KEYS} keys in one mapping"));
-                    return false;
-                }
-                if let Some((key, key_span)) = key.take() {
-                    let first =
-                        entries.iter().find(|entry| entry.key == key).map(|entry| entry.key_span.line);
-                    if let Some(line) = first {
-                        self.mistake(key_span, format!("{key:?} is already set in line {line}"));
-                    } else {
-                        entries.push(Entry { key, key_span, value: node });
-                    }
-                }
+            None if node.value == Value::Null => true,
+            None => {
+                self.documents.push(node);
+                true
             }
+            Some(Collection::List { items, .. }) => {
+                items.push(node);
+                true
+            }
+            Some(Collection::Map { key, .. }) => match key.take() {
+                None => self.key(node),
+                Some((key, key_span)) => self.entry(key, key_span, node),
+            },
+        }
+    }
+
+    /// Takes `node` as the key of the innermost mapping.
+    fn key(&mut self, node: Node) -> bool {
+        let text = scalar_text(&node.value);
+        if text.is_none() {
+            self.mistake(node.span, "a key must be a text".into());
+        }
+        if let Some(Collection::Map { key, .. }) = self.open.last_mut() {
+            *key = Some((text.unwrap_or_default(), node.span));
+        }
+        true
+    }
+
+    /// Takes `value` as what `key` of the innermost mapping is set to; the first of several counts.
+    fn entry(&mut self, key: String, key_span: Span, value: Node) -> bool {
+        let Some(Collection::Map { entries, .. }) = self.open.last_mut() else { return true };
+        if entries.len() >= MAX_KEYS {
+            self.mistake(value.span, format!("more than {MAX_KEYS} keys in one mapping"));
+            return false;
+        }
+        match entries.iter().find(|entry| entry.key == key).map(|entry| entry.key_span.line) {
+            Some(line) => self.mistake(key_span, format!("{key:?} is already set in line {line}")),
+            None => entries.push(Entry { key, key_span, value }),
         }
         true
     }
