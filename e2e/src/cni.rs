@@ -135,6 +135,13 @@ impl Network {
         Self { list, path: vec![binaries::weft_dir(), binaries::REFERENCE_PLUGINS.into()] }
     }
 
+    /// The same network, whose plugins are looked for in this folder (of the host, not of the node) first.
+    #[must_use]
+    pub fn with_plugins_in(mut self, dir: &Path) -> Self {
+        self.path.insert(0, dir.to_owned());
+        self
+    }
+
     /// The list.
     pub fn list(&self) -> &Value {
         &self.list

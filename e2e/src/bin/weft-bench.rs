@@ -6,7 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs::Permissions;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,8 +46,8 @@ fn run(args: &Args) -> Result<()> {
     let floor = process_start(args.pods)?;
     let one_by_one = one_by_one(&contestants, args.pods)?;
     let bursts = bursts(&contestants, args)?;
-    report(args, &floor, &one_by_one, &bursts)
-        .map_err(|source| Error::Io { doing: "print".to_owned(), source })
+    let weight = Weight::of_weft_cni()?;
+    report(args, &floor, &one_by_one, &bursts, &weight).map_err(doing("print"))
 }
 
 /// A plugin with a node of its own, on which one pod is attached already: what the first pod of a node costs on top
@@ -135,6 +137,33 @@ fn bursts(contestants: &[Contestant; 2], args: &Args) -> Result<Times> {
     Ok(times)
 }
 
+/// What the plugin weighs, on disk and at work.
+struct Weight {
+    bytes: u64,
+    /// The most that an ADD had resident at a time, as the kernel counts it.
+    resident_kib: u64,
+}
+
+impl Weight {
+    fn of_weft_cni() -> Result<Self> {
+        let plugin = binaries::weft("weft-cni")?;
+        let bytes = std::fs::metadata(&plugin).map_err(doing("measure weft-cni"))?.len();
+        let dir = tempfile::tempdir().map_err(doing("make a folder"))?;
+        let (wrapper, account) = (dir.path().join("weft-cni"), dir.path().join("account"));
+        let time = format!("{} time -v -o {}", binaries::system("busybox")?.display(), account.display());
+        let script = format!("#!/bin/sh\nexec {time} {}\n", plugin.display());
+        std::fs::write(&wrapper, script).map_err(doing("write a wrapper"))?;
+        std::fs::set_permissions(&wrapper, Permissions::from_mode(0o755))
+            .map_err(doing("write a wrapper"))?;
+        Contestant::new(Network::routed(3).with_plugins_in(dir.path()))?;
+        let account = std::fs::read_to_string(account).map_err(doing("read what time says"))?;
+        let resident =
+            account.lines().find_map(|line| line.trim().strip_prefix("Maximum resident set size (kbytes): "));
+        let shape = || Error::Shape { what: "what time says".to_owned(), text: account.clone() };
+        Ok(Self { bytes, resident_kib: resident.and_then(|text| text.parse().ok()).ok_or_else(shape)? })
+    }
+}
+
 /// Who goes first changes with every turn.
 fn in_turn(contestants: &[Contestant; 2], turn: usize) -> impl Iterator<Item = (usize, &Contestant)> {
     let mut order: Vec<_> = contestants.iter().enumerate().collect();
@@ -168,7 +197,7 @@ fn progress(what: &str) {
     }
 }
 
-fn report(args: &Args, floor: &[Duration], single: &Times, burst: &Times) -> io::Result<()> {
+fn report(args: &Args, floor: &[Duration], single: &Times, burst: &Times, weight: &Weight) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "weft-cni against bridge+host-local: IPv4 and IPv6, default routes, masquerade")?;
     writeln!(out, "{} pods one by one; {} bursts of {} at once\n", args.pods, args.rounds, args.burst)?;
@@ -182,7 +211,9 @@ fn report(args: &Args, floor: &[Duration], single: &Times, burst: &Times) -> io:
     row(&mut out, &format!("all {} ADDs", args.burst), &burst.all_added)?;
     row(&mut out, &format!("all {} DELs", args.burst), &burst.all_deleted)?;
     let (p50, p99) = (millis(percentile(floor, 50)), millis(percentile(floor, 99)));
-    writeln!(out, "\nthe start of an empty static binary: p50 {p50:.2} ms, p99 {p99:.2} ms")
+    writeln!(out, "\nthe start of an empty static binary: p50 {p50:.2} ms, p99 {p99:.2} ms")?;
+    let (size, resident) = (mebi(weight.bytes), mebi(weight.resident_kib * 1024));
+    writeln!(out, "weft-cni: {size:.2} MiB on disk, {resident:.2} MiB resident in ADD")
 }
 
 fn row(out: &mut impl Write, what: &str, [reference, weft]: &[Vec<Duration>; 2]) -> io::Result<()> {
@@ -201,6 +232,15 @@ fn percentile(times: &[Duration], rank: usize) -> Duration {
     sorted.sort();
     let index = (sorted.len() * rank).div_ceil(100).saturating_sub(1);
     sorted.get(index).copied().unwrap_or_default()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "two decimals are shown")]
+fn mebi(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+fn doing(what: &str) -> impl FnOnce(io::Error) -> Error + '_ {
+    move |source| Error::Io { doing: what.to_owned(), source }
 }
 
 fn millis(time: Duration) -> f64 {
