@@ -150,17 +150,16 @@ impl Weight {
         let bytes = std::fs::metadata(&plugin).map_err(doing("measure weft-cni"))?.len();
         let dir = tempfile::tempdir().map_err(doing("make a folder"))?;
         let (wrapper, account) = (dir.path().join("weft-cni"), dir.path().join("account"));
-        let time = format!("{} time -v -o {}", binaries::system("busybox")?.display(), account.display());
+        let time =
+            format!("{} --format %M --output {}", binaries::system("time")?.display(), account.display());
         let script = format!("#!/bin/sh\nexec {time} {}\n", plugin.display());
         std::fs::write(&wrapper, script).map_err(doing("write a wrapper"))?;
         std::fs::set_permissions(&wrapper, Permissions::from_mode(0o755))
             .map_err(doing("write a wrapper"))?;
         Contestant::new(Network::routed(3).with_plugins_in(dir.path()))?;
         let account = std::fs::read_to_string(account).map_err(doing("read what time says"))?;
-        let resident =
-            account.lines().find_map(|line| line.trim().strip_prefix("Maximum resident set size (kbytes): "));
-        let shape = || Error::Shape { what: "what time says".to_owned(), text: account.clone() };
-        Ok(Self { bytes, resident_kib: resident.and_then(|text| text.parse().ok()).ok_or_else(shape)? })
+        let shape = |_not_a_number| Error::Shape { what: "what time says".to_owned(), text: account.clone() };
+        Ok(Self { bytes, resident_kib: account.trim().parse().map_err(shape)? })
     }
 }
 
