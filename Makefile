@@ -1,7 +1,9 @@
 # The front door. `make help` lists what is here; CI calls these targets and nothing else.
 
-# The static binaries that a node gets, all from one build.
-SHIPPED := weft-cni weft-ipam weft-sidecar weft-node
+# The static binaries that a node gets. Plugins start for every pod and are built to be small (`Cargo.toml`).
+PLUGINS := weft-cni weft-ipam
+DAEMONS := weft-sidecar weft-node
+CARGO_STATIC = cargo build --config .cargo/static.toml --target $(TARGET) --locked
 TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
 OUT := $(or $(CARGO_TARGET_DIR),target)
 
@@ -12,12 +14,10 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## the static binaries, in target/release
-	cargo build --config .cargo/static.toml --target $(TARGET) --release --locked $(addprefix -p ,$(SHIPPED))
+	$(CARGO_STATIC) --profile plugin $(addprefix -p ,$(PLUGINS))
+	$(CARGO_STATIC) --release $(addprefix -p ,$(DAEMONS))
 	@mkdir -p $(OUT)/release
-	@for name in $(SHIPPED); do \
-		built=$(OUT)/$(TARGET)/release/$$name; \
-		[ ! -e $$built ] || ln -f $$built $(OUT)/release/$$name; \
-	done
+	@cd $(OUT) && ln -f $(addprefix $(TARGET)/plugin/,$(PLUGINS)) $(addprefix $(TARGET)/release/,$(DAEMONS)) release/
 
 demo: setup envoy build ## three pods, an Envoy, and a route that is edited while it serves
 	@scripts/demo
