@@ -52,7 +52,7 @@ impl Node {
         let (ready, outcome) = channel();
         let (jobs, queue) = channel::<Job>();
         let keeper = thread::Builder::new()
-            .name("node".to_owned())
+            .name("weft-node-keep".to_owned())
             .spawn(move || keep(&ready, &queue))
             .doing(|| "start a node's thread".to_owned())?;
         let spaces = outcome.recv().map_err(|_ended| ended())??;

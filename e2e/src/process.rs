@@ -40,7 +40,8 @@ impl Process {
         let sink = || log.try_clone().doing(|| "share a log file".to_owned());
         let mut bound = bound_to_its_parent(command);
         bound.stdin(Stdio::null()).stdout(sink()?).stderr(sink()?);
-        let child = bound.spawn().doing(|| format!("start `{}`", line_of(command)))?;
+        let mut child = bound.spawn().doing(|| format!("start `{}`", line_of(command)))?;
+        await_the_bond(&mut child)?;
         Ok(Self { name, child, log })
     }
 
@@ -104,6 +105,19 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A child is first a copy of this thread, then `setpriv`, which binds it, then the program. Until it is that, its
+/// parent's death might go unnoticed.
+fn await_the_bond(child: &mut Child) -> Result<()> {
+    let comm = |task: &str| std::fs::read_to_string(format!("/proc/{task}/comm")).unwrap_or_default();
+    let unbound = [comm("thread-self"), "setpriv\n".to_owned()];
+    let id = child.id().to_string();
+    wait::until("setpriv to have done its work", Duration::from_secs(10), || {
+        let ended = !matches!(child.try_wait(), Ok(None));
+        let name = comm(&id);
+        if ended || !unbound.contains(&name) { Ok(()) } else { Err(name) }
+    })
 }
 
 fn bound_to_its_parent(command: &Command) -> Command {
