@@ -22,6 +22,13 @@ fn weft_sidecar_is_static_and_stripped() {
     is_static_and_stripped("weft-sidecar");
 }
 
+/// The contract's number for the plugin that is read from disk at every ADD.
+#[test]
+fn weft_cni_fits_into_two_mebibytes() {
+    let size = binaries::weft("weft-cni").unwrap().metadata().unwrap().len();
+    assert!(size <= 2 << 20, "{size} bytes");
+}
+
 fn is_static_and_stripped(name: &str) {
     let bytes = std::fs::read(binaries::weft(name).unwrap()).unwrap();
     let header = FileHeader64::<Endianness>::parse(&*bytes).unwrap();
