@@ -2,11 +2,12 @@
 
 #![cfg(test)]
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use weft_e2e::{Node, Process};
+use weft_e2e::{Node, Process, wait};
 
 /// The design allows a minute; a machine that is busy with other tests gets more.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -32,11 +33,28 @@ fn an_interrupt_ends_the_demo_with_status_130_and_leaves_nothing() {
     let mut demo = demo(&node);
     demo.await_line("the first pod", LIMIT, |line| line.contains("10.244.0.").then_some(())).unwrap();
     // A terminal sends it to every process of the foreground group; unshare ignores it.
-    let inner = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", demo.id())).unwrap();
-    let inner = nix::unistd::Pid::from_raw(inner.trim().parse().unwrap());
+    let inner = nix::unistd::Pid::from_raw(first_process(&demo).parse().unwrap());
     nix::sys::signal::kill(inner, Signal::SIGINT).unwrap();
     assert_eq!(demo.await_end(LIMIT).unwrap().code(), Some(130), "{}", demo.log());
     assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
+}
+
+#[test]
+fn a_killed_demo_takes_everything_with_it() {
+    let node = Node::start().unwrap();
+    let mut demo = demo(&node);
+    demo.await_line("Envoy", LIMIT, |line| line.contains("is live").then_some(())).unwrap();
+    let inner = Path::new("/proc").join(first_process(&demo));
+    drop(demo);
+    // With the first process of a pid namespace the kernel ends all others, before it is gone itself.
+    let gone = || if inner.exists() { Err(format!("{} is there", inner.display())) } else { Ok(()) };
+    wait::until("the end of the demo", LIMIT, gone).unwrap();
+}
+
+/// The demo itself, the child of `unshare`.
+fn first_process(demo: &Process) -> String {
+    let children = format!("/proc/{0}/task/{0}/children", demo.id());
+    std::fs::read_to_string(children).unwrap().trim().to_owned()
 }
 
 /// `scripts/demo` without the build.
