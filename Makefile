@@ -35,7 +35,7 @@ lint: setup ## formatting, lints, documentation, licences; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
-	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked --log-level error check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed, so deny.toml was not checked"; fi
 
 clean: ## remove what was built
