@@ -43,6 +43,7 @@
 mod conf;
 mod env;
 mod error;
+mod log;
 mod names;
 mod plugin;
 mod result;
@@ -51,6 +52,7 @@ mod version;
 pub use conf::Conf;
 pub use env::{Args, ArgsError, Command, EnvSource, Environment};
 pub use error::{Code, Error};
+pub use log::log;
 pub use names::{ContainerId, IfName, InvalidName, NetworkName};
 pub use plugin::{
     AddRequest, AttachmentId, CheckRequest, DelRequest, GcRequest, Outcome, Plugin, StatusRequest, run,

@@ -73,7 +73,7 @@ name! {
 
 name! {
     /// An interface's name: 1 to 15 bytes, not `.` or `..`, without `/`, `:` or white space (the kernel's
-    /// `dev_valid_name`).
+    /// `dev_valid_name`), and without `%`, for the kernel takes `eth%d` for a request to number it (`dev_alloc_name`).
     IfName, "interface name", interface
 }
 
@@ -89,8 +89,8 @@ fn interface(name: &str) -> Result<(), &'static str> {
         Err("it must have 1 to 15 bytes")
     } else if matches!(name, "." | "..") {
         Err("it must not be . or ..")
-    } else if name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
-        Err("it must not hold /, :, white space or control characters")
+    } else if name.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control()) {
+        Err("it must not hold /, :, %, white space or control characters")
     } else {
         Ok(())
     }
@@ -115,7 +115,7 @@ mod tests {
         for good in ["eth0", "a", "123456789012345", "-x", "ä"] {
             assert!(IfName::new(good).is_ok(), "{good:?}");
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\u{a0}b", "1234567890123456", "a\0"] {
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\u{a0}b", "1234567890123456", "a\0", "eth%d"] {
             assert!(IfName::new(bad).is_err(), "{bad:?}");
         }
     }

@@ -251,9 +251,11 @@ fn add_request(env: Environment, conf: Conf) -> Result<AddRequest, Error> {
 
 fn del_request(env: Environment, conf: Conf) -> Result<DelRequest, Error> {
     let id = attachment(&env)?;
-    let netns = match &env.netns {
-        Some(path) if path.exists() => Some(foreign_netns(&env)?),
-        _ => None,
+    let netns = match foreign_netns(&env) {
+        Ok(path) => Some(path),
+        // Not asked for beforehand: it may go at any moment.
+        Err(error) if error.code == Code::UNKNOWN_CONTAINER => None,
+        Err(error) => return Err(error),
     };
     Ok(DelRequest { conf, id, netns, args: env.args, path: env.path })
 }
