@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use weft_cni_spec::Code;
+use weft_cni_spec::{Code, log};
 
 use crate::alloc;
 use crate::config;
@@ -36,7 +36,11 @@ pub struct Ipam {
     store: Arc<dyn Store>,
     boot_id: fn() -> Option<String>,
     clock: fn() -> SystemTime,
+    evict: Evict,
 }
+
+/// Takes away whatever still answers to the addresses of a lease that is about to be reclaimed, or says why it cannot.
+pub type Evict = fn(&Lease) -> Result<(), String>;
 
 /// A lease that ends when this is dropped, unless it is kept. A failed set-up thus gives its addresses back on every
 /// early return.
@@ -156,12 +160,20 @@ impl Ipam {
             store: Arc::new(store),
             boot_id: this_boot,
             clock: SystemTime::now,
+            evict: |_| Ok(()),
         })
+    }
+
+    /// Before a lease is reclaimed, `evict` is called with it; where that fails the lease stays. It may be called by several
+    /// processes for the same lease, and for one that somebody else has ended since.
+    #[must_use]
+    pub fn evicting_with(self, evict: Evict) -> Self {
+        Self { evict, ..self }
     }
 
     /// The leases of `network` in `store`, with no boot id and with a clock of the caller's choice.
     pub fn with_store(network: &str, store: Arc<dyn Store>, clock: fn() -> SystemTime) -> Self {
-        Self { network: network.into(), store, boot_id: || None, clock }
+        Self { network: network.into(), store, boot_id: || None, clock, evict: |_| Ok(()) }
     }
 
     /// Takes one address from each set of `pool`, or none at all.
@@ -195,42 +207,57 @@ impl Ipam {
         Ok(Reservation { store: self.store.clone(), clock: self.clock, record, lease, kept: false })
     }
 
-    /// Ends the leases that are abandoned ([`Lease::is_abandoned`]), and returns what they were.
+    /// Ends the leases that are abandoned ([`Lease::is_abandoned`]) and could be evicted, and returns what they were.
     ///
     /// An ADD that is just happening is safe: its namespace is there, so its lease is not abandoned. And namespaces are
     /// looked at without the lock, but only leases that are still the same afterwards are ended.
     pub fn reclaim(&self) -> Result<Vec<Lease>, Error> {
         let this_boot = (self.boot_id)();
         let mut abandoned = self.leases()?;
-        abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()));
+        abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()) && self.is_evicted(lease));
         let at = Timestamp::from((self.clock)());
         let ended = transact(&*self.store, |state| {
-            let is_same = |lease: &&Lease| {
-                let record = state.get(&Holder::from(&lease.attachment));
-                record.is_some_and(|record| record.since == Timestamp::from(lease.since))
-            };
-            let ended: Vec<Lease> = abandoned.iter().filter(is_same).cloned().collect();
+            let ended: Vec<Lease> = abandoned.iter().filter(|lease| stands(state, lease)).cloned().collect();
             let changes =
                 ended.iter().map(|lease| Change::Release { holder: (&lease.attachment).into(), at });
             let changes = changes.collect();
             Ok((ended, changes))
         })?;
         for Lease { attachment, .. } in &ended {
-            eprintln!("weft-ipam: reclaimed the addresses of {attachment}, whose network namespace is gone");
+            log(format_args!(
+                "weft-ipam: reclaimed the addresses of {attachment}, whose network namespace is gone"
+            ));
         }
         Ok(ended)
     }
 
-    /// Ends the lease of `attachment`, if it has one, and returns what it was. Doing it again is no error.
+    fn is_evicted(&self, lease: &Lease) -> bool {
+        let evicted = (self.evict)(lease);
+        if let Err(why) = &evicted {
+            log(format_args!(
+                "weft-ipam: {} keeps its addresses, although it is gone: {why}",
+                lease.attachment
+            ));
+        }
+        evicted.is_ok()
+    }
+
+    /// Ends the lease of `attachment`, if it has one, and returns what it was. Doing it again is no error, and writes
+    /// nothing.
     pub fn release(&self, attachment: &Attachment) -> Result<Option<Lease>, Error> {
-        self.check_network(attachment)?;
-        let (holder, at) = (Holder::from(attachment), Timestamp::from((self.clock)()));
-        let record = transact(&*self.store, |state| {
-            let record = state.get(&holder).cloned();
-            let end = record.as_ref().map(|_| Change::Release { holder: holder.clone(), at });
-            Ok((record, end.into_iter().collect()))
-        })?;
-        record.map(|record| self.decode(&record)).transpose()
+        let Some(lease) = self.lookup(attachment)? else { return Ok(None) };
+        self.end(&lease)?;
+        Ok(Some(lease))
+    }
+
+    /// Ends this very lease. If it ended meanwhile, its successor is not touched.
+    pub fn end(&self, lease: &Lease) -> Result<(), Error> {
+        self.check_network(&lease.attachment)?;
+        let (holder, at) = (Holder::from(&lease.attachment), Timestamp::from((self.clock)()));
+        transact(&*self.store, |state| {
+            let end = stands(state, lease).then(|| Change::Release { holder: holder.clone(), at });
+            Ok(((), end.into_iter().collect()))
+        })
     }
 
     /// Ends every lease but those of `valid`, in one transaction, and returns what they were.
@@ -269,6 +296,12 @@ impl Ipam {
         let holder = Holder::from(attachment);
         let record = self.view(|state| state.get(&holder).cloned())?;
         record.map(|record| self.decode(&record)).transpose()
+    }
+
+    /// Whether nobody in the network holds anything. What is written beside the addresses is not looked at, so this is
+    /// cheaper than [`Ipam::leases`].
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        self.view(State::is_empty)
     }
 
     /// All leases, longest held first.
@@ -352,7 +385,7 @@ impl Drop for Reservation {
             return;
         }
         if let Err(error) = self.release() {
-            eprintln!("weft-ipam: cannot release {}: {}", self.lease.attachment, chain(&error));
+            log(format_args!("weft-ipam: cannot release {}: {}", self.lease.attachment, chain(&error)));
         }
     }
 }
@@ -363,6 +396,12 @@ impl Utilisation {
         let held = addresses.filter(|assigned| range.hands_out(assigned.address.ip())).count();
         Self { range: range.clone(), held: held as u128, size: range.size() }
     }
+}
+
+/// Whether `lease` is still the one of its attachment.
+fn stands(state: &State, lease: &Lease) -> bool {
+    let record = state.get(&Holder::from(&lease.attachment));
+    record.is_some_and(|record| record.since == Timestamp::from(lease.since))
 }
 
 fn refuse_second_lease(state: &State, attachment: &Attachment) -> Result<(), Error> {
@@ -388,7 +427,7 @@ fn transact<T>(
         }
     })?;
     for notice in store.take_notices() {
-        eprintln!("weft-ipam: {notice}");
+        log(format_args!("weft-ipam: {notice}"));
     }
     outcome.expect("a store that succeeds has run the decision")
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ipnetwork::IpNetwork;
+use nix::sys::statfs::{FsType, statfs};
 use serde::{Deserialize, Serialize};
 use weft_cni_spec::Args;
 
@@ -138,11 +139,12 @@ impl NetnsIdentity {
     }
 
     /// Whether the namespace is surely not there any more: its path names another one, or nothing although the directory
-    /// it was in can be seen. Where the directory is missing too, this process may just have another view of the file
-    /// system than the runtime, and nothing is sure.
+    /// it was in can be seen. Where the directory is missing too, or the path names an ordinary file, this process may just
+    /// have another view of the file system than the runtime (a container sees the files of `/run/netns` without what is
+    /// mounted on them), and nothing is sure.
     pub fn is_gone(&self) -> bool {
         match fs::metadata(&self.path) {
-            Ok(found) => found.ino() != self.inode,
+            Ok(found) => found.ino() != self.inode && is_namespace(&self.path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_missed_where_it_was(),
             Err(_) => false,
         }
@@ -154,6 +156,12 @@ impl NetnsIdentity {
             if self.path.starts_with("/proc") { Some(Path::new("/proc/self")) } else { self.path.parent() };
         directory.is_some_and(Path::is_dir)
     }
+}
+
+fn is_namespace(path: &Path) -> bool {
+    // linux/magic.h: NSFS_MAGIC, which nix has no name for.
+    const NSFS: FsType = FsType(0x6e73_6673);
+    statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS)
 }
 
 /// `eth0 of 3f2a… in mynet`, with the container's id in full.
@@ -280,12 +288,14 @@ fn check_identifier(what: &'static str, name: &str) -> Result<(), NameError> {
     Err(NameError { what, name: name.into(), rule })
 }
 
-/// The kernel's rule for interface names (`dev_valid_name`), and no control characters.
+/// The kernel's rule for interface names (`dev_valid_name`), no control characters, and no `%`, which the kernel does
+/// not take literally (`dev_alloc_name`).
 fn check_ifname(name: &str) -> Result<(), NameError> {
-    let forbidden = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':');
+    let forbidden = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%');
     if !matches!(name, "" | "." | "..") && name.len() <= 15 && !name.contains(forbidden) {
         return Ok(());
     }
-    let rule = "1 to 15 bytes without white space, control characters, '/' and ':', and neither '.' nor '..'";
+    let rule =
+        "1 to 15 bytes without white space, control characters, '/', ':' and '%', and neither '.' nor '..'";
     Err(NameError { what: "interface name", name: name.into(), rule })
 }

@@ -49,4 +49,4 @@ pub mod state;
 pub mod store;
 mod text;
 
-pub use ipam::{Error, Ipam, Request, Reservation, Utilisation, chain};
+pub use ipam::{Error, Evict, Ipam, Request, Reservation, Utilisation, chain};

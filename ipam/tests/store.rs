@@ -336,8 +336,10 @@ fn exhaustion_reclaims_from_namespaces_that_are_gone_and_from_no_other() {
     let dir = directory();
     let file = dir.path().join("netns");
     fs::write(&file, "").unwrap();
-    let alive = NetnsIdentity::of(&file).unwrap();
+    let alive = NetnsIdentity::of(Path::new("/proc/self/ns/net")).unwrap();
     assert!(!is_reclaimed_from(Some(alive.clone())), "it is there");
+    let hidden = NetnsIdentity { path: file.clone(), inode: alive.inode };
+    assert!(!is_reclaimed_from(Some(hidden.clone())), "it may be mounted there for others");
     assert!(!is_reclaimed_from(None), "nothing is known");
     let unseen = NetnsIdentity { path: "/nowhere/netns".into(), inode: 1 };
     assert!(!is_reclaimed_from(Some(unseen)), "it may be elsewhere");
@@ -346,11 +348,74 @@ fn exhaustion_reclaims_from_namespaces_that_are_gone_and_from_no_other() {
         "another took its path"
     );
     fs::remove_file(&file).unwrap();
-    assert!(is_reclaimed_from(Some(alive)), "it was removed");
+    assert!(is_reclaimed_from(Some(hidden)), "it was removed");
     assert!(
         is_reclaimed_from(Some(NetnsIdentity { path: "/proc/4194305/ns/net".into(), inode: 1 })),
         "its process ended"
     );
+}
+
+/// A lease whose namespace's process has ended.
+fn abandoned(container: usize) -> Request {
+    let netns = Some(NetnsIdentity { path: "/proc/4194305/ns/net".into(), inode: 1 });
+    Request { netns, ..Request::new(attachment(container)) }
+}
+
+#[test]
+fn a_lease_is_reclaimed_only_when_nothing_answers_to_its_addresses_any_more() {
+    let dir = directory();
+    let only = weft_ipam::config::parse_ranges(&serde_json::json!([[{"subnet": "10.0.0.1/32"}]])).unwrap();
+    open(dir.path()).reserve(&only, abandoned(1)).unwrap().keep();
+    let stubborn = open(dir.path()).evicting_with(|_| Err("it does not let go".to_owned()));
+    assert!(stubborn.reserve(&only, abandoned(2)).is_err());
+    assert!(stubborn.check_room(&only).is_err());
+    assert!(stubborn.lookup(&attachment(1)).unwrap().is_some(), "it stays");
+    let yielding = open(dir.path()).evicting_with(|lease| match lease.attachment.container() {
+        "c1" => Ok(()),
+        other => Err(format!("{other} is not abandoned")),
+    });
+    yielding.reserve(&only, request(2)).unwrap().keep();
+    assert!(open(dir.path()).lookup(&attachment(1)).unwrap().is_none());
+}
+
+#[test]
+fn only_the_very_lease_that_was_seen_is_ended() {
+    let dir = directory();
+    let ipam = open(dir.path());
+    let seen = ipam.reserve(&pool(), request(1)).unwrap().keep();
+    ipam.release(&attachment(1)).unwrap();
+    let successor = ipam.reserve(&pool(), request(1)).unwrap().keep();
+    ipam.end(&seen).unwrap();
+    assert_eq!(ipam.lookup(&attachment(1)).unwrap(), Some(successor.clone()));
+    ipam.end(&successor).unwrap();
+    assert!(ipam.is_empty().unwrap());
+}
+
+#[test]
+fn releasing_what_nobody_holds_writes_nothing() {
+    let dir = directory();
+    assert_eq!(open(dir.path()).release(&attachment(1)).unwrap(), None);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn leases_on_a_file_system_that_became_read_only_can_be_listed() {
+    let dir = directory();
+    let path = dir.path().to_owned();
+    // The mount ends with the thread that has it.
+    thread::spawn(move || freeze(&path)).join().unwrap();
+}
+
+fn freeze(dir: &Path) {
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).expect("this test needs to be root");
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    open(dir).reserve(&pool(), request(1)).unwrap().keep();
+    mount(none, dir, none, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
+    assert_eq!(open(dir).leases().unwrap().len(), 1);
+    assert_eq!(open(dir).release(&attachment(2)).unwrap(), None, "nothing to do is no failure");
+    assert!(open(dir).release(&attachment(1)).is_err());
 }
 
 #[test]

@@ -260,8 +260,14 @@ impl Files {
         Ok((log.read > 0).then_some(log))
     }
 
+    /// On a file system that became read-only the log can still be looked at; a transaction does not come this far,
+    /// for it cannot have the lock.
     fn open(&self) -> Result<Option<OpenLog>, Error> {
-        match OpenOptions::new().read(true).append(true).open(&self.log) {
+        let opened = match OpenOptions::new().read(true).append(true).open(&self.log) {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&self.log),
+            opened => opened,
+        };
+        match opened {
             Ok(file) => OpenLog::unread(file, &self.log).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io_error("open", &self.log)(error)),

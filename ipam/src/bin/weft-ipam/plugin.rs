@@ -64,10 +64,10 @@ impl Plugin for Ipam {
         let dir = Config::data_dir(&request.conf.document).map_err(invalid)?;
         let valid: Result<Vec<_>, _> = request.valid.iter().map(|id| attachment(&request.conf, id)).collect();
         for ended in open(&request.conf, &dir)?.retain(&valid?).map_err(failed)? {
-            eprintln!(
-                "weft-ipam: released the addresses of {}, which is not valid any more",
-                ended.attachment
-            );
+            let attachment = ended.attachment;
+            weft_cni_spec::log(format_args!(
+                "weft-ipam: released the addresses of {attachment}, which is not valid any more"
+            ));
         }
         Ok(())
     }
