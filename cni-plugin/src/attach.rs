@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use nix::errno::Errno;
 use weft_cni_spec::{AddRequest, AddResult, Dns};
 use weft_datapath::{NetNs, Nft, Rtnl, Veth, sysctl};
 use weft_ipam::lease::{Lease, NetnsIdentity};
@@ -10,6 +11,7 @@ use weft_ipam::{Ipam, Request, resolv_conf};
 
 use crate::Error;
 use crate::config::Config;
+use crate::detach::evict;
 use crate::error::mistake;
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan};
@@ -23,11 +25,11 @@ pub(crate) fn attach(request: &AddRequest) -> Result<AddResult, Error> {
     refuse_chained(request)?;
     let config = Config::try_from(request)?;
     let identity = Identity::of(request.network(), &request.id)?;
-    let netns = NetNs::open(&request.netns)?;
+    let netns = NetNs::open(&request.netns).map_err(Error::UnusableNetns)?;
     let host = Rtnl::open()?;
     let dns = name_service(&config)?;
 
-    let ipam = Ipam::open(request.network().as_str(), &config.ipam.data_dir)?;
+    let ipam = Ipam::open(request.network().as_str(), &config.ipam.data_dir)?.evicting_with(evict);
     let reservation = ipam.reserve(&config.ipam.pool, wish(request, &config, &identity)?)?;
     let mtu = config.mtu.map_or_else(|| detect_mtu(&host, reservation.lease()), Ok)?;
     let plan = Plan::routed(Inputs {
@@ -99,11 +101,15 @@ fn detect_mtu(host: &Rtnl, lease: &Lease) -> Result<u32, Error> {
 
 fn create_pair(host: &Rtnl, veth: &Veth, netns: &NetNs) -> Result<(), Error> {
     let Err(error) = host.create_veth(veth, netns) else { return Ok(()) };
-    // The kernel does not say which of the two names is taken, and the cure is not the same.
-    if error.errno() == nix::errno::Errno::EEXIST && netns.rtnl()?.link(&veth.pod.name)?.is_some() {
-        return Err(Error::InterfaceExists { ifname: veth.pod.name.clone(), netns: netns.path().to_owned() });
+    match error.errno() {
+        // The kernel does not say which of the two names is taken, and the cure is not the same.
+        Errno::EEXIST if netns.rtnl()?.link(&veth.pod.name)?.is_some() => {
+            Err(Error::InterfaceExists { ifname: veth.pod.name.clone(), netns: netns.path().to_owned() })
+        }
+        // Nor what it finds invalid. A namespace of another kind is told by trying to enter it.
+        Errno::EINVAL => netns.run(|| ()).map_err(Error::UnusableNetns).and(Err(error.into())),
+        _ => Err(error.into()),
     }
-    Err(error.into())
 }
 
 fn remove_pair(host: &Rtnl, veth: &Veth) -> Result<(), weft_datapath::Error> {

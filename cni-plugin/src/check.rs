@@ -30,7 +30,8 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
 
     let mut differences = missing_from_result(&lease, request);
     differences.extend(missing("on the host", &plan.veth.host, &Rtnl::open()?.observe()?));
-    let inside = NetNs::open(&request.netns)?.rtnl()?.observe()?;
+    let inside = NetNs::open(&request.netns).and_then(|netns| netns.rtnl()).map_err(Error::UnusableNetns)?;
+    let inside = inside.observe()?;
     differences.extend(missing("in the container", &plan.veth.pod, &inside));
     differences.extend(not_masqueraded(&plan)?);
     let attachment = identity.attachment.to_string();
@@ -93,8 +94,11 @@ fn not_masqueraded(plan: &Plan) -> Result<Vec<String>, Error> {
     let nft = Nft::open()?;
     let mut differences = Vec::new();
     for element in &plan.masquerade {
-        if !nft.is_masqueraded(element.address.ip())? {
-            differences.push(format!("{} is no longer masqueraded", element.address.ip()));
+        let ip = element.address.ip();
+        match nft.find(ip)? {
+            Some(found) if found.is_of(&element.owner) => {}
+            Some(found) => differences.push(format!("{ip} is masqueraded for {:?}", found.owner)),
+            None => differences.push(format!("{ip} is no longer masqueraded")),
         }
     }
     Ok(differences)

@@ -1,7 +1,7 @@
 //! The plugin's configuration: read whole, with every mistake named at once, and nothing in it ignored.
 
 use serde_json::{Map, Value};
-use weft_cni_spec::{AddRequest, Args, CheckRequest, Conf, Dns, StatusRequest};
+use weft_cni_spec::{AddRequest, Args, CheckRequest, Conf, Dns, ResultError, StatusRequest, Version};
 use weft_datapath::Mac;
 use weft_ipam::config::{self as ipam_config, Mistake, Mistakes, nearest};
 use weft_ipam::lease::Pod;
@@ -134,6 +134,7 @@ impl Config {
         args.only(&KNOWN_ARGS)?;
         let mut reader = Reader { document: &conf.document, mistakes: Vec::new(), unsupported: Vec::new() };
         let config = reader.config(args);
+        reader.expressible(config.as_ref(), conf.version);
         reader.finish(config)
     }
 }
@@ -210,12 +211,19 @@ impl Reader<'_> {
                 let what = format!(r#"{kind:?} is not supported; Weft keeps leases itself: say "weft-ipam""#);
                 self.unsupported.push(mistake("ipam.type", what));
             }
-            _ if section.is_none() => self.mistakes.push(mistake("ipam", "missing: a pod needs addresses")),
+            // A section that is missing, or none, is named where it is read.
+            _ if !section.is_some_and(Value::is_object) => {}
             _ => self.mistakes.push(mistake("ipam.type", r#"missing: say "weft-ipam""#)),
         }
     }
 
     fn capabilities(&mut self) {
+        for key in ["runtimeConfig", "args"] {
+            if let Some(other) = self.document.get(key).filter(|value| !value.is_object() && !value.is_null())
+            {
+                self.mistakes.push(mistake(key, format!("expected an object, found {other}")));
+            }
+        }
         let Some(Value::Object(given)) = self.document.get("runtimeConfig") else { return };
         for (key, value) in given {
             let known = HONOURED_CAPABILITIES.iter().chain(&HARMLESS_CAPABILITIES).any(|known| known == key);
@@ -287,7 +295,25 @@ impl Reader<'_> {
             Value::Object(present.collect())
         });
         let read = Dns::from_json(renamed.as_ref().or_else(|| self.document.get("dns")));
-        read.map_err(|e| self.mistakes.push(mistake("dns", e.to_string()))).unwrap_or_default()
+        let misread = |e| match e {
+            ResultError::Field { field, expected, found } => {
+                let at = if field.starts_with("dns") { field } else { format!("dns.{field}") };
+                mistake(at, format!("expected {expected}, found {found}"))
+            }
+            other => mistake("dns", other.to_string()),
+        };
+        read.map_err(|e| self.mistakes.push(misread(e))).unwrap_or_default()
+    }
+
+    /// What the runtime could not be told, it must not be left to find out.
+    fn expressible(&mut self, config: Option<&Config>, version: Version) {
+        let crowded = config.and_then(|config| config.ipam.pool.crowded_family());
+        if let Some(family) = crowded.filter(|_| version < Version::V0_3_0) {
+            let what = format!(
+                "several sets of {family:?}, but results of version {version} have one address of a family"
+            );
+            self.mistakes.push(mistake("ipam.ranges", what));
+        }
     }
 
     /// A route needs an address of its family to be used from.

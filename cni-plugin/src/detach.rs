@@ -1,9 +1,7 @@
-//! DEL, and the part of GC that is the same.
-
-use std::net::IpAddr;
+//! DEL, and the part of GC and of reclaiming that is the same.
 
 use weft_cni_spec::DelRequest;
-use weft_datapath::{Nft, Rtnl};
+use weft_datapath::{Link, Nft, Rtnl};
 use weft_ipam::lease::Lease;
 use weft_ipam::{Ipam, chain};
 
@@ -14,42 +12,68 @@ use crate::identity::Identity;
 pub(crate) fn del(request: &DelRequest) -> Result<(), Error> {
     let data_dir = weft_ipam::config::Config::data_dir(&request.conf.document)?;
     let ipam = Ipam::open(request.conf.name.as_str(), &data_dir)?;
-    let identity = Identity::of(&request.conf.name, &request.id)?;
-    let lease = ipam.lookup(&identity.attachment)?;
-    detach(&ipam, &identity, lease.as_ref())
+    detach(&ipam, &Identity::of(&request.conf.name, &request.id)?)
 }
 
 /// Removes what `identity` has in the kernel, then ends its lease: an address is free only when nothing answers to it
-/// any more. Whatever fails, the rest is removed; then the lease stays, and the next DEL or GC begins again.
-pub(crate) fn detach(ipam: &Ipam, identity: &Identity, lease: Option<&Lease>) -> Result<(), Error> {
-    let nft = Nft::open()?;
-    let steps = [stop_masquerading(&nft, lease), remove_pair(identity)];
-    let failures: Vec<_> = steps.into_iter().filter_map(Result::err).map(|error| chain(&error)).collect();
-    if !failures.is_empty() {
-        return Err(Error::Incomplete { what: identity.attachment.to_string(), failures });
+/// any more. Where that fails the lease stays, and the next DEL or GC begins again.
+pub(crate) fn detach(ipam: &Ipam, identity: &Identity) -> Result<(), Error> {
+    let lease = ipam.lookup(&identity.attachment)?;
+    remove(identity, lease.as_ref())?;
+    if let Some(lease) = lease {
+        ipam.end(&lease)?;
     }
-    if ipam.release(&identity.attachment)?.is_some() && ipam.leases()?.is_empty() {
-        nft.remove_unused_table()?;
+    remove_unused_table(ipam)
+}
+
+/// The same for an abandoned lease, before its addresses are given to somebody else.
+pub(crate) fn evict(lease: &Lease) -> Result<(), String> {
+    remove(&Identity::derive(lease.attachment.clone()), Some(lease)).map_err(|error| chain(&error))
+}
+
+/// Whoever finds the network empty removes the table, and not only whose lease was the last: that one may have been
+/// killed before it came to it.
+pub(crate) fn remove_unused_table(ipam: &Ipam) -> Result<(), Error> {
+    if ipam.is_empty()? {
+        Nft::open()?.remove_unused_table()?;
     }
     Ok(())
 }
 
-/// By the lease, and not by `ipMasq`: it may have been changed since the ADD.
-fn stop_masquerading(nft: &Nft, lease: Option<&Lease>) -> Result<(), Error> {
-    let addresses =
-        lease.into_iter().flat_map(|lease| &lease.addresses).map(|assigned| assigned.address.ip());
-    let mut stale: Vec<IpAddr> = Vec::new();
-    for address in addresses {
-        if nft.is_masqueraded(address)? {
-            stale.push(address);
-        }
+/// Removes everything that is the attachment's from the kernel. Whatever fails, the rest is removed.
+fn remove(identity: &Identity, lease: Option<&Lease>) -> Result<(), Error> {
+    let host = Rtnl::open()?;
+    let link = host.link(&identity.host_ifname)?;
+    let steps =
+        [stop_masquerading(identity, lease, link.is_some()), remove_pair(&host, identity, link.as_ref())];
+    let failures: Vec<_> = steps.into_iter().filter_map(Result::err).map(|error| chain(&error)).collect();
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Incomplete { what: identity.attachment.to_string(), failures })
     }
-    Ok(nft.stop_masquerading(&stale)?)
 }
 
-fn remove_pair(identity: &Identity) -> Result<(), Error> {
-    let host = Rtnl::open()?;
-    let Some(link) = host.link(&identity.host_ifname)? else { return Ok(()) };
+/// By the lease, and not by `ipMasq`: it may have been changed since the ADD. A pair without a lease is one whose lease was
+/// lost, and nothing but the marks says which addresses it had.
+fn stop_masquerading(identity: &Identity, lease: Option<&Lease>, has_pair: bool) -> Result<(), Error> {
+    let mark = identity.mark();
+    let addresses = match lease {
+        Some(lease) => lease.addresses.iter().map(|assigned| assigned.address.ip()).collect(),
+        None if has_pair => {
+            let all = Nft::open()?.masqueraded()?;
+            all.iter().filter(|found| found.is_of(&mark)).map(|found| found.address).collect()
+        }
+        None => Vec::new(),
+    };
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    Ok(Nft::open()?.stop_masquerading(&mark, &addresses)?)
+}
+
+fn remove_pair(host: &Rtnl, identity: &Identity, link: Option<&Link>) -> Result<(), Error> {
+    let Some(link) = link else { return Ok(()) };
     // A link without a mark is one whose ADD was killed before it could mark it.
     match &link.alias {
         Some(owner) if *owner != identity.mark() => Err(Error::ForeignLink {
@@ -57,6 +81,6 @@ fn remove_pair(identity: &Identity) -> Result<(), Error> {
             owner: owner.clone(),
             attachment: identity.attachment.to_string(),
         }),
-        _ => Ok(host.delete_link(&link)?),
+        _ => Ok(host.delete_link(link)?),
     }
 }

@@ -29,6 +29,9 @@ pub enum Error {
     /// The kernel refused.
     #[error(transparent)]
     Datapath(#[from] weft_datapath::Error),
+    /// What `CNI_NETNS` names is no network namespace.
+    #[error(transparent)]
+    UnusableNetns(weft_datapath::Error),
     /// The namespace could not be identified.
     #[error("cannot identify the network namespace {path}", path = path.display())]
     Netns {
@@ -121,7 +124,7 @@ impl Error {
             Self::Args(_) => Code::INVALID_ENVIRONMENT,
             Self::Spec(error) => error.code,
             Self::Ipam(error) => error.code(),
-            Self::Netns { .. } => Code::INVALID_NETNS,
+            Self::UnusableNetns(_) | Self::Netns { .. } => Code::INVALID_NETNS,
             Self::ResolvConf { .. } => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_) => code::KERNEL,

@@ -2,46 +2,88 @@
 
 use std::collections::HashSet;
 
-use weft_cni_spec::GcRequest;
-use weft_datapath::Rtnl;
-use weft_ipam::lease::{Attachment, Lease};
+use weft_cni_spec::{AttachmentId, GcRequest};
+use weft_datapath::{Nft, Rtnl};
+use weft_ipam::lease::Attachment;
 use weft_ipam::{Ipam, chain};
 
 use crate::Error;
-use crate::detach::detach;
+use crate::detach::{detach, remove_unused_table};
 use crate::identity::Identity;
 
-/// Detaches whatever belongs to the network but is not on the list: leases, and pairs that no lease knows of. What
-/// fails is reported at the end.
+/// Detaches whatever belongs to the network but is not on the list: leases, then pairs and elements that no lease knows
+/// of. What fails is reported at the end.
 pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
-    let network = request.conf.name.as_str();
     let data_dir = weft_ipam::config::Config::data_dir(&request.conf.document)?;
-    let ipam = Ipam::open(network, &data_dir)?;
-    let valid: HashSet<_> =
-        request.valid.iter().map(|id| (id.container.as_str(), id.ifname.as_str())).collect();
-    let is_stale = |attachment: &Attachment| !valid.contains(&(attachment.container(), attachment.ifname()));
+    let ipam = Ipam::open(request.conf.name.as_str(), &data_dir)?;
+    let network = Network::new(request)?;
 
-    let mut failures = Vec::new();
-    for lease in ipam.leases()?.iter().filter(|lease| is_stale(&lease.attachment)) {
-        failures.extend(remove(&ipam, lease.attachment.clone(), Some(lease)));
-    }
-    for attachment in pairs(network)?.into_iter().filter(is_stale) {
-        failures.extend(remove(&ipam, attachment, None));
-    }
-    let what = format!("what nobody owns in network {network}");
+    let stale = ipam.leases()?.into_iter().map(|lease| lease.attachment);
+    let mut failures = network.detach_stale(&ipam, stale);
+    failures.extend(network.detach_stale(&ipam, network.pairs()?));
+    failures.extend(network.stop_stale_masquerading().err().map(|error| chain(&error)));
+    failures.extend(remove_unused_table(&ipam).err().map(|error| chain(&error)));
+    let what = format!("what nobody owns in network {}", network.name);
     if failures.is_empty() { Ok(()) } else { Err(Error::Incomplete { what, failures }) }
 }
 
-fn remove(ipam: &Ipam, attachment: Attachment, lease: Option<&Lease>) -> Option<String> {
-    detach(ipam, &Identity::derive(attachment), lease).err().map(|error| chain(&error))
+/// A network and those of its attachments that are to stay.
+struct Network {
+    name: String,
+    valid: HashSet<(String, String)>,
+    marks: Vec<String>,
 }
 
-/// The attachments of `network` that have a pair on this node, by the marks on their links.
-fn pairs(network: &str) -> Result<Vec<Attachment>, Error> {
-    let attachment = |mark: &str| {
-        let (container, ifname) = mark.strip_prefix(network)?.strip_prefix('/')?.split_once('/')?;
-        Attachment::new(network, container, ifname).ok()
-    };
-    let links = Rtnl::open()?.observe()?.links;
-    Ok(links.iter().filter_map(|link| attachment(link.alias.as_deref()?)).collect())
+impl Network {
+    fn new(request: &GcRequest) -> Result<Self, Error> {
+        let mark = |id| Identity::of(&request.conf.name, id).map(|identity| identity.mark());
+        Ok(Self {
+            name: request.conf.name.as_str().to_owned(),
+            valid: request.valid.iter().map(names).collect(),
+            marks: request.valid.iter().map(mark).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// What could not be removed of the `attachments` that are not valid.
+    fn detach_stale(&self, ipam: &Ipam, attachments: impl IntoIterator<Item = Attachment>) -> Vec<String> {
+        let stale = attachments.into_iter().filter(|attachment| !self.is_valid(attachment));
+        stale
+            .filter_map(|attachment| detach(ipam, &Identity::derive(attachment)).err())
+            .map(|error| chain(&error))
+            .collect()
+    }
+
+    fn is_valid(&self, attachment: &Attachment) -> bool {
+        self.valid.contains(&(attachment.container().to_owned(), attachment.ifname().to_owned()))
+    }
+
+    /// The attachments that have a pair on this node, by the marks on their links.
+    fn pairs(&self) -> Result<Vec<Attachment>, Error> {
+        let attachment = |mark: &str| {
+            let (container, ifname) = self.within(mark)?.split_once('/')?;
+            Attachment::new(&self.name, container, ifname).ok()
+        };
+        let links = Rtnl::open()?.observe()?.links;
+        Ok(links.iter().filter_map(|link| attachment(link.alias.as_deref()?)).collect())
+    }
+
+    /// Elements are told by whole marks, and not by what the marks say, for an element keeps less of a long one.
+    fn stop_stale_masquerading(&self) -> Result<(), Error> {
+        let nft = Nft::open()?;
+        for found in nft.masqueraded()? {
+            if self.within(&found.owner).is_some() && !self.marks.iter().any(|mark| found.is_of(mark)) {
+                nft.stop_masquerading(&found.owner, &[found.address])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows the network's name in a mark of its own.
+    fn within<'a>(&self, mark: &'a str) -> Option<&'a str> {
+        mark.strip_prefix(&self.name)?.strip_prefix('/')
+    }
+}
+
+fn names(id: &AttachmentId) -> (String, String) {
+    (id.container.as_str().to_owned(), id.ifname.as_str().to_owned())
 }

@@ -39,10 +39,10 @@ impl Identity {
     }
 
     /// `network/container/ifname`: the mark on everything that is the attachment's. The kernel keeps 255 bytes of an
-    /// alias, which cuts only what no known runtime sends.
+    /// alias, its final zero among them, which cuts only what no known runtime sends.
     #[must_use]
     pub fn mark(&self) -> String {
-        const LONGEST: usize = 255;
+        const LONGEST: usize = 254;
         let mark =
             [self.attachment.network(), self.attachment.container(), self.attachment.ifname()].join("/");
         mark.chars()
@@ -120,6 +120,6 @@ mod tests {
 
     #[test]
     fn a_mark_fits_into_an_alias() {
-        assert_eq!(identity(&"n".repeat(200), &"c".repeat(100), "eth0").mark().len(), 255);
+        assert_eq!(identity(&"n".repeat(200), &"c".repeat(100), "eth0").mark().len(), 254);
     }
 }

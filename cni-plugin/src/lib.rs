@@ -66,7 +66,9 @@ pub struct ProcessEnvironment;
 
 impl EnvSource for ProcessEnvironment {
     fn get(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok().filter(|value| !value.is_empty())
+        // What is no text becomes a text that no rule allows, and so an error that names the variable.
+        let value = std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        value.filter(|value| !value.is_empty())
     }
 }
 

@@ -149,15 +149,20 @@ fn reported(routes: &[spec::Route], addresses: &[Assigned]) -> Vec<spec::Route> 
     routes.iter().map(|route| spec::Route { gw: hop(route), ..route.clone() }).collect()
 }
 
+/// A route as the kernel keeps it, so that CHECK finds it again: 0 is as good as nothing said, and metrics are cut to
+/// what fits into a packet (`ip_metrics_convert` in `net/ipv4/metrics.c`).
 fn route(route: &spec::Route) -> Route {
+    const MTU_MAX: u32 = 65_535 - 15;
+    const ADVMSS_MAX: u32 = 65_535 - 40;
+    let said = |number: Option<u32>| number.filter(|number| *number != 0);
     Route {
         dst: network_of(route.dst),
         gateway: route.gw,
         source: None,
-        mtu: route.mtu,
-        advmss: route.advmss,
-        priority: route.priority,
-        table: route.table,
+        mtu: said(route.mtu).map(|mtu| mtu.min(MTU_MAX)),
+        advmss: said(route.advmss).map(|advmss| advmss.min(ADVMSS_MAX)),
+        priority: said(route.priority),
+        table: said(route.table),
         scope: route.scope,
     }
 }

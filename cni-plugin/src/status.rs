@@ -6,6 +6,7 @@ use weft_ipam::Ipam;
 
 use crate::Error;
 use crate::config::Config;
+use crate::detach::evict;
 
 /// Whether an ADD would succeed: the configuration is good, the kernel can be talked to, and there is an address left.
 /// It looks at nothing whose cost grows with the node, for containerd asks at every status call of the kubelet.
@@ -19,6 +20,6 @@ fn ready(request: &StatusRequest) -> Result<(), Error> {
     if config.masquerade {
         Nft::open()?;
     }
-    let ipam = Ipam::open(request.conf.name.as_str(), &config.ipam.data_dir)?;
+    let ipam = Ipam::open(request.conf.name.as_str(), &config.ipam.data_dir)?.evicting_with(evict);
     Ok(ipam.check_room(&config.ipam.pool)?)
 }

@@ -41,7 +41,7 @@ where
         // The failure that led here is the answer; this one is for whoever reads the log. The runtime's DEL repeats it.
         if let Err(error) = (self.undo)() {
             let source = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-            eprintln!("weft-cni: while undoing a failed ADD: {error}{source}");
+            weft_cni_spec::log(format_args!("weft-cni: while undoing a failed ADD: {error}{source}"));
         }
     }
 }

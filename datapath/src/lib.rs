@@ -42,6 +42,6 @@ pub use error::{Error, Refusal};
 pub use interface::{Interface, Neighbour, Route, Veth};
 pub use mac::Mac;
 pub use netns::{NetNs, NetNsIdentity};
-pub use nft::{Masquerade, Nft};
+pub use nft::{Masquerade, Masqueraded, Nft};
 pub use observe::{Link, Observed};
 pub use rtnl::Rtnl;

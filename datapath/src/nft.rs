@@ -53,6 +53,23 @@ pub struct Masquerade {
     pub owner: String,
 }
 
+/// An address that is masqueraded, as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masqueraded {
+    /// The address.
+    pub address: IpAddr,
+    /// Whose it is, as far as it was kept; empty where nobody said so.
+    pub owner: String,
+}
+
+impl Masqueraded {
+    /// Whether it was masqueraded for `owner`. Of owners that share their first 127 bytes each has what the others have.
+    #[must_use]
+    pub fn is_of(&self, owner: &str) -> bool {
+        self.owner == layout::kept(owner)
+    }
+}
+
 /// An nfnetlink socket, in the namespace it was opened in.
 #[derive(Debug)]
 pub struct Nft {
@@ -85,40 +102,40 @@ impl Nft {
         }
     }
 
-    /// Ends the masquerading of `addresses`. One that is not masqueraded is no error.
+    /// Ends the masquerading of `addresses` for `owner`. One that is not masqueraded is no error, and one that is
+    /// masqueraded for somebody else stays: two networks may have the same range.
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn stop_masquerading(&self, addresses: &[IpAddr]) -> Result<(), Error> {
-        // One batch each: in a common one, one that is missing would keep the others in place.
+    pub fn stop_masquerading(&self, owner: &str, addresses: &[IpAddr]) -> Result<(), Error> {
         for address in addresses {
-            match self.batch(None, &[layout::delete_element(*address)]) {
-                Err(e) if e.errno() != Errno::ENOENT => return Err(e),
-                _ => {}
+            if self.find(*address)?.is_some_and(|found| found.is_of(owner)) {
+                self.remove(*address)?;
             }
         }
         Ok(())
     }
 
-    /// Whether packets from `address` are masqueraded.
+    /// How packets from `address` are masqueraded; `None` where they are not.
     ///
     /// # Errors
     /// Where the kernel does not tell.
-    pub fn is_masqueraded(&self, address: IpAddr) -> Result<bool, Error> {
-        self.socket.get(&layout::get_element(address)).map(|found| found.is_some())
+    pub fn find(&self, address: IpAddr) -> Result<Option<Masqueraded>, Error> {
+        let reply = self.socket.get(&layout::get_element(address))?;
+        Ok(reply.and_then(|reply| layout::elements(&reply, Family::of(address)).pop()))
     }
 
     /// Every address that is masqueraded. Its cost grows with the node: not for the hot path.
     ///
     /// # Errors
     /// Where the kernel does not tell.
-    pub fn masqueraded(&self) -> Result<Vec<IpAddr>, Error> {
-        let mut addresses = Vec::new();
+    pub fn masqueraded(&self) -> Result<Vec<Masqueraded>, Error> {
+        let mut all = Vec::new();
         for family in [Family::V4, Family::V6] {
             let replies = self.socket.dump(&layout::list_elements(family))?;
-            addresses.extend(replies.iter().flat_map(|reply| layout::keys(reply, family)));
+            all.extend(replies.iter().flat_map(|reply| layout::elements(reply, family)));
         }
-        Ok(addresses)
+        Ok(all)
     }
 
     /// Removes the table if nothing uses it. A change by anybody between the look and the removal makes the kernel
@@ -151,12 +168,19 @@ impl Nft {
 
     /// At least one of the addresses stands already: takes all of them out and puts them in as they should be.
     fn masquerade_instead(&self, elements: &[Masquerade]) -> Result<(), Error> {
-        let addresses: Vec<_> = elements.iter().map(|element| element.address.ip()).collect();
-        self.stop_masquerading(&addresses)?;
+        elements.iter().try_for_each(|element| self.remove(element.address.ip()))?;
         let mut requests = layout::table();
         requests.extend(elements.iter().flat_map(layout::subnet_chain));
         requests.extend(elements.iter().map(layout::add_element));
         self.batch(None, &requests)
+    }
+
+    /// One batch for each address: in a common one, one that is missing would keep the others in place.
+    fn remove(&self, address: IpAddr) -> Result<(), Error> {
+        match self.batch(None, &[layout::delete_element(address)]) {
+            Err(e) if e.errno() == Errno::ENOENT => Ok(()),
+            answer => answer,
+        }
     }
 
     fn generation(&self) -> Result<u32, Error> {

@@ -238,16 +238,18 @@ fn masquerading_makes_the_table_that_nft_shows_and_takes_it_away_with_the_last_p
         ] {
             assert!(shown.contains(line), "{line:?} is missing from\n{shown}");
         }
-        assert!(nft.is_masqueraded(ip("fd09::2")).unwrap());
-        let mut all = nft.masqueraded().unwrap();
+        assert_eq!(nft.find(ip("fd09::2")).unwrap().unwrap().owner, "weft/c1/eth0");
+        let mut all: Vec<_> = nft.masqueraded().unwrap().iter().map(|found| found.address).collect();
         all.sort();
         assert_eq!(all, [ip("10.9.0.2"), ip("10.9.0.3"), ip("fd09::2")]);
 
-        nft.stop_masquerading(&[ip("10.9.0.2"), ip("fd09::2"), ip("10.9.0.2")]).unwrap();
+        nft.stop_masquerading("weft/c1/eth0", &[ip("10.9.0.2"), ip("fd09::2"), ip("10.9.0.2")]).unwrap();
         nft.remove_unused_table().unwrap();
         assert!(ruleset().contains("10.9.0.3"), "a table in use stays");
-        assert!(!nft.is_masqueraded(ip("10.9.0.2")).unwrap());
-        nft.stop_masquerading(&[ip("10.9.0.3")]).unwrap();
+        assert_eq!(nft.find(ip("10.9.0.2")).unwrap(), None);
+        nft.stop_masquerading("weft/c1/eth0", &[ip("10.9.0.3")]).unwrap();
+        assert!(nft.find(ip("10.9.0.3")).unwrap().is_some(), "what is somebody else's stays");
+        nft.stop_masquerading("weft/c2/eth0", &[ip("10.9.0.3")]).unwrap();
         nft.remove_unused_table().unwrap();
         nft.remove_unused_table().unwrap();
         assert_eq!(ruleset(), "");
@@ -265,10 +267,10 @@ fn a_flushed_ruleset_and_an_element_left_over_are_put_right() {
         nft.masquerade(&[masquerade("10.9.0.2/16", "weft/new/eth0")]).unwrap();
         assert!(ruleset().contains("jump masquerade_0a090000_16"));
         Command::new("nft").args(["flush", "ruleset"]).status().unwrap();
-        nft.stop_masquerading(&[ip("10.9.0.2")]).unwrap();
-        assert!(!nft.is_masqueraded(ip("10.9.0.2")).unwrap());
+        nft.stop_masquerading("weft/new/eth0", &[ip("10.9.0.2")]).unwrap();
+        assert_eq!(nft.find(ip("10.9.0.2")).unwrap(), None);
         nft.masquerade(&[masquerade("10.9.0.2/24", "weft/new/eth0")]).unwrap();
-        assert!(nft.is_masqueraded(ip("10.9.0.2")).unwrap());
+        assert!(nft.find(ip("10.9.0.2")).unwrap().unwrap().is_of("weft/new/eth0"));
     });
 }
 
@@ -284,7 +286,7 @@ fn many_processes_may_make_the_table_at_once() {
                     for pod in 0..20u8 {
                         let address = format!("10.{worker}.0.{pod}/24");
                         nft.masquerade(&[masquerade(&address, "weft/c/eth0")]).unwrap();
-                        nft.stop_masquerading(&[network(&address).ip()]).unwrap();
+                        nft.stop_masquerading("weft/c/eth0", &[network(&address).ip()]).unwrap();
                         nft.remove_unused_table().unwrap();
                     }
                 });

@@ -58,6 +58,30 @@ fn what_the_reference_knows_and_weft_does_not_honour_is_refused_by_name_and_valu
 }
 
 #[test]
+fn a_mistake_is_named_once_and_at_its_place() {
+    for (extra, expected) in [
+        (json!({"ipam": null}), "ipam: expected an object, found null"),
+        (json!({"ipam": []}), "ipam: expected an object, found []"),
+        (json!({"dns": {"search": 7}}), "dns.search: expected a list, found 7"),
+        (json!({"dns": []}), "dns: expected an object, found []"),
+        (json!({"runtimeConfig": 7}), "runtimeConfig: expected an object, found 7"),
+        (json!({"args": "x"}), "args: expected an object, found \"x\""),
+    ] {
+        assert_eq!(refusal(extra), (7, format!("invalid network configuration: {expected}")));
+    }
+}
+
+#[test]
+fn more_addresses_of_a_family_than_the_runtime_could_be_told_of_are_refused() {
+    let ipam =
+        json!({"type": "weft-ipam", "ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/24"}]]});
+    assert!(read(json!({ "ipam": ipam.clone() })).is_ok());
+    let (code, msg) = refusal(json!({ "ipam": ipam, "cniVersion": "0.2.0" }));
+    assert_eq!(code, 7);
+    assert!(msg.contains("several sets of V4, but results of version 0.2.0"), "{msg}");
+}
+
+#[test]
 fn a_capability_that_asks_for_nothing_is_no_obstacle() {
     let nothing =
         json!({"portMappings": [], "bandwidth": {"ingressRate": 0}, "aliases": null, "cgroupPath": ""});

@@ -92,6 +92,21 @@ fn a_route_that_is_spelled_out_replaces_the_one_for_the_subnet() {
 }
 
 #[test]
+fn a_route_is_planned_as_the_kernel_will_show_it() {
+    let dst = "10.9.0.0/16".parse().unwrap();
+    let nothing = spec::Route {
+        mtu: Some(0),
+        advmss: Some(0),
+        priority: Some(0),
+        table: Some(0),
+        ..spec::Route::to(dst)
+    };
+    assert_eq!(route(&nothing), Route::on_link(dst));
+    let huge = spec::Route { mtu: Some(u32::MAX), advmss: Some(u32::MAX), ..spec::Route::to(dst) };
+    assert_eq!((route(&huge).mtu, route(&huge).advmss), (Some(65_520), Some(65_495)));
+}
+
+#[test]
 fn the_result_tells_both_ends_and_what_the_pod_got() {
     let plan = routed(&[assigned("10.244.0.5/24", Some("10.244.0.1"))], &["0.0.0.0/0"]);
     let result = plan.result("/run/netns/x", spec::Dns::default());

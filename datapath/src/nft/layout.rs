@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::expr::{Expressions, Side, jump, octets, value};
 use super::wire::{self, Attributes, message};
-use super::{Masquerade, attributes_of};
+use super::{Masquerade, Masqueraded, attributes_of};
 use crate::netlink::{Reply, Request, flag};
 
 const TABLE: &str = "weft";
@@ -94,9 +94,7 @@ pub(super) fn subnet_chain(element: &Masquerade) -> Vec<Request> {
 
 /// Adds `element` to its family's map.
 pub(super) fn add_element(element: &Masquerade) -> Request {
-    const NFTA_SET_ELEM_KEY: u16 = 1;
     const NFTA_SET_ELEM_DATA: u16 = 2;
-    const NFTA_SET_ELEM_USERDATA: u16 = 6;
     let ip = element.address.ip();
     let attributes = Attributes::default()
         .nested(NFTA_SET_ELEM_KEY, value(&octets(ip)))
@@ -129,16 +127,20 @@ pub(super) fn list_elements(family: Family) -> Request {
     request
 }
 
-/// The addresses in an answer to [`list_elements`].
-pub(super) fn keys(reply: &Reply, family: Family) -> Vec<IpAddr> {
+/// The elements in an answer to [`get_element`] or [`list_elements`].
+pub(super) fn elements(reply: &Reply, family: Family) -> Vec<Masqueraded> {
     let body = reply.body.get(wire::NFGENMSG..).unwrap_or_default();
     let lists = attributes_of(body).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
-    // Element, its key, the key's value: the first attribute of each is the one inside.
     let elements = lists.flat_map(|(_, list)| attributes_of(list).map(|(_, element)| element));
-    let value = |element| {
-        attributes_of(attributes_of(element).find(|(kind, _)| *kind == 1)?.1).next().map(|(_, v)| v)
-    };
-    elements.filter_map(value).filter_map(|bytes| address(bytes, family)).collect()
+    elements.filter_map(|element| read_element(element, family)).collect()
+}
+
+fn read_element(element: &[u8], family: Family) -> Option<Masqueraded> {
+    let find = |wanted| attributes_of(element).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    // The one attribute inside a key is its value.
+    let (_, key) = attributes_of(find(NFTA_SET_ELEM_KEY)?).next()?;
+    let owner = find(NFTA_SET_ELEM_USERDATA).and_then(read_comment).unwrap_or_default();
+    Some(Masqueraded { address: address(key, family)?, owner })
 }
 
 /// Deletes the table, whatever is in it.
@@ -148,6 +150,8 @@ pub(super) fn delete_table() -> Request {
     message("delete the nftables table weft", wire::DELTABLE, 0, name)
 }
 
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
@@ -230,7 +234,6 @@ fn in_map(address: IpAddr, element: Attributes) -> Attributes {
 }
 
 fn key(address: IpAddr) -> Attributes {
-    const NFTA_SET_ELEM_KEY: u16 = 1;
     Attributes::default().nested(NFTA_SET_ELEM_KEY, value(&octets(address)))
 }
 
@@ -247,14 +250,29 @@ fn chain_of(subnet: IpNetwork) -> String {
 /// A comment as `nft` keeps it in an element's user data: type 0, length, text with its final zero (`udata.h` of
 /// libnftnl). `nft` accepts 128 bytes of text.
 fn comment(owner: &str) -> Vec<u8> {
-    const NFTNL_UDATA_SET_ELEM_COMMENT: u8 = 0;
-    const LONGEST: usize = 127;
-    let end = owner.floor_char_boundary(LONGEST);
-    let text = owner.get(..end).unwrap_or_default();
+    let text = kept(owner);
     let mut data = vec![NFTNL_UDATA_SET_ELEM_COMMENT, (text.len() + 1) as u8];
     data.extend_from_slice(text.as_bytes());
     data.push(0);
     data
+}
+
+/// The text of a comment that [`comment`] or `nft` has made.
+fn read_comment(data: &[u8]) -> Option<String> {
+    let (header, text) = data.split_first_chunk::<2>()?;
+    let [kind, length] = *header;
+    let text = text.get(..usize::from(length))?;
+    let is_comment = kind == NFTNL_UDATA_SET_ELEM_COMMENT;
+    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    is_comment.then(|| String::from_utf8_lossy(text).into_owned())
+}
+
+const NFTNL_UDATA_SET_ELEM_COMMENT: u8 = 0;
+
+/// What a comment keeps of an owner.
+pub(super) fn kept(owner: &str) -> &str {
+    const LONGEST: usize = 127;
+    owner.get(..owner.floor_char_boundary(LONGEST)).unwrap_or_default()
 }
 
 fn address(bytes: &[u8], family: Family) -> Option<IpAddr> {
@@ -281,5 +299,14 @@ mod tests {
         let long = comment(&"ä".repeat(100));
         assert_eq!(long.len(), 2 + 126 + 1);
         assert_eq!(usize::from(long[1]), 127);
+        assert_eq!(read_comment(&long).as_deref(), Some(kept(&"ä".repeat(100))));
+    }
+
+    #[test]
+    fn a_comment_is_read_back_and_nothing_else_is_taken_for_one() {
+        assert_eq!(read_comment(&comment("weft/c1/eth0")).as_deref(), Some("weft/c1/eth0"));
+        for strange in [&[][..], &[0], &[0, 3, b'a'], &[1, 1, b'a']] {
+            assert_eq!(read_comment(strange), None, "{strange:?}");
+        }
     }
 }

@@ -1,0 +1,294 @@
+//! The plugin's binary in a network namespace of its own, where things go wrong: after every mishap the verbs that a
+//! runtime has must bring the node back to where nothing is left, and no pod may be touched but the one that is named.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::IpAddr;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::gettid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use weft_datapath::{Nft, Rtnl};
+use weft_ipam::lease::Attachment;
+use weft_ipam::{Ipam, Request};
+
+/// A node: the calling thread's namespace, and a data directory.
+struct Node {
+    dir: TempDir,
+}
+
+/// A pod: a namespace that is there as long as this is.
+struct Pod {
+    name: &'static str,
+    netns: String,
+    end: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pod {
+    fn new(name: &'static str) -> Self {
+        let (ready, path) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ready.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())).unwrap();
+            ended.recv().unwrap_err();
+        });
+        Self { name, netns: path.recv().unwrap(), end: Some(end), thread: Some(thread) }
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Node {
+    /// Runs `test` on a node of its own, which must be empty afterwards.
+    fn run(test: impl FnOnce(&Self) + Send + 'static) {
+        let on_node = move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+            let node = Self { dir: tempfile::tempdir().unwrap() };
+            test(&node);
+            assert_eq!(node.remains(), Vec::<String>::new());
+        };
+        if let Err(panic) = thread::spawn(on_node).join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// Pairs, elements and the table, as far as they are there.
+    fn remains(&self) -> Vec<String> {
+        let links = Rtnl::open().unwrap().observe().unwrap().links;
+        let mut remains: Vec<_> =
+            links.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
+        remains.extend(owners());
+        let rules = Command::new("nft").args(["list", "tables"]).output().unwrap();
+        remains.extend(String::from_utf8(rules.stdout).unwrap().lines().map(str::to_owned));
+        remains
+    }
+
+    /// Two IPv4 addresses, masqueraded.
+    fn conf(&self, network: &str) -> Value {
+        json!({
+            "cniVersion": "1.1.0", "name": network, "type": "weft-cni", "ipMasq": true,
+            "ipam": {
+                "type": "weft-ipam", "dataDir": self.dir.path(),
+                "ranges": [[{"subnet": "10.1.0.0/24", "rangeStart": "10.1.0.2", "rangeEnd": "10.1.0.3"}]],
+            },
+        })
+    }
+
+    fn leases(&self, network: &str) -> Ipam {
+        Ipam::open(network, self.dir.path()).unwrap()
+    }
+
+    fn add(&self, pod: &Pod, conf: &Value) -> Value {
+        answer(&exec("ADD", pod.name, &pod.netns, conf, Stdio::piped())).unwrap()
+    }
+
+    fn del(&self, name: &str, conf: &Value) {
+        answer(&exec("DEL", name, "", conf, Stdio::piped())).unwrap();
+    }
+}
+
+fn exec(verb: &str, container: &str, netns: &str, conf: &Value, stderr: Stdio) -> Output {
+    let mut plugin = Command::new(env!("CARGO_BIN_EXE_weft-cni"))
+        .env_clear()
+        .envs([
+            ("CNI_COMMAND", verb),
+            ("CNI_CONTAINERID", container),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", netns),
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+    plugin.wait_with_output().unwrap()
+}
+
+/// The document of an answer, null where there is none, or the error's code and message.
+fn answer(output: &Output) -> Result<Value, (u64, String)> {
+    let text = str::from_utf8(&output.stdout).unwrap();
+    let document = if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() };
+    match output.status.code() {
+        Some(0) => Ok(document),
+        Some(1) => Err((document["code"].as_u64().unwrap(), document["msg"].as_str().unwrap().to_owned())),
+        _ => panic!("{output:?}"),
+    }
+}
+
+fn owners() -> Vec<String> {
+    Nft::open().unwrap().masqueraded().unwrap().into_iter().map(|found| found.owner).collect()
+}
+
+fn first_address(result: &Value) -> IpAddr {
+    let address = result["ips"][0]["address"].as_str().unwrap();
+    address.split_once('/').unwrap().0.parse().unwrap()
+}
+
+#[test]
+fn a_reclaimed_lease_leaves_nothing_in_the_kernel() {
+    Node::run(|node| {
+        let conf = node.conf("weft");
+        for pod in [Pod::new("gone1"), Pod::new("gone2")] {
+            node.add(&pod, &conf);
+        }
+        let heir = Pod::new("heir");
+        node.add(&heir, &conf);
+        assert_eq!(owners(), ["weft/heir/eth0"]);
+        for name in ["gone1", "gone2", "heir"] {
+            node.del(name, &conf);
+        }
+    });
+}
+
+#[test]
+fn status_reclaims_as_an_add_does() {
+    Node::run(|node| {
+        let conf = node.conf("weft");
+        for pod in [Pod::new("gone1"), Pod::new("gone2")] {
+            node.add(&pod, &conf);
+        }
+        answer(&exec("STATUS", "", "", &conf, Stdio::null())).unwrap();
+        assert_eq!(owners(), Vec::<String>::new());
+        node.del("gone1", &conf);
+    });
+}
+
+#[test]
+fn an_add_is_answered_even_where_nobody_can_be_told_what_it_reclaimed() {
+    Node::run(|node| {
+        let conf = node.conf("weft");
+        for pod in [Pod::new("gone1"), Pod::new("gone2")] {
+            node.add(&pod, &conf);
+        }
+        let heir = Pod::new("heir");
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        answer(&exec("ADD", "heir", &heir.netns, &conf, full.into())).unwrap();
+        node.del("heir", &conf);
+    });
+}
+
+#[test]
+fn a_killed_add_in_a_network_of_the_same_range_takes_nothing_from_the_other() {
+    Node::run(|node| {
+        let (one, other) = (node.conf("one"), node.conf("other"));
+        let pod = Pod::new("alive");
+        let address = first_address(&node.add(&pod, &one));
+        // All that an ADD had done that was killed right after its reservation.
+        let pool = weft_ipam::config::parse_ranges(&other["ipam"]["ranges"]).unwrap();
+        let attachment = Attachment::new("other", "killed", "eth0").unwrap();
+        let lease = node.leases("other").reserve(&pool, Request::new(attachment)).unwrap().keep();
+        assert_eq!(lease.addresses[0].address.ip(), address, "or this tests nothing");
+        node.del("killed", &other);
+        assert_eq!(owners(), ["one/alive/eth0"]);
+        node.del("alive", &one);
+    });
+}
+
+#[test]
+fn the_table_goes_even_if_the_del_that_ended_the_last_lease_was_killed() {
+    Node::run(|node| {
+        let conf = node.conf("weft");
+        let pod = Pod::new("c");
+        let address = first_address(&node.add(&pod, &conf));
+        // All that such a DEL had done.
+        let leases = node.leases("weft");
+        Nft::open().unwrap().stop_masquerading("weft/c/eth0", &[address]).unwrap();
+        let host = Rtnl::open().unwrap();
+        let link = host.observe().unwrap().links.into_iter().find(|link| link.alias.is_some()).unwrap();
+        host.delete_link(&link).unwrap();
+        leases.end(&leases.leases().unwrap()[0]).unwrap();
+        assert_eq!(node.remains(), ["table inet weft"], "or this tests nothing");
+        node.del("c", &conf);
+    });
+}
+
+#[test]
+fn del_finds_everything_although_the_leases_were_lost() {
+    Node::run(|node| {
+        let conf = node.conf("weft");
+        let pod = Pod::new("c");
+        node.add(&pod, &conf);
+        std::fs::remove_dir_all(node.dir.path().join("weft")).unwrap();
+        node.del("c", &conf);
+    });
+}
+
+#[test]
+fn gc_finds_elements_that_no_lease_and_no_pair_knows_of_and_leaves_those_of_others() {
+    Node::run(|node| {
+        let (one, other) = (node.conf("one"), node.conf("other"));
+        let mut elsewhere = other.clone();
+        elsewhere["ipam"]["ranges"] = json!([[{"subnet": "10.2.0.0/24"}]]);
+        let (lost, valid, neighbour) = (Pod::new("lost"), Pod::new("valid"), Pod::new("neighbour"));
+        node.add(&lost, &one);
+        node.add(&neighbour, &elsewhere);
+        std::fs::remove_dir_all(node.dir.path().join("one")).unwrap();
+        let host = Rtnl::open().unwrap();
+        let links = host.observe().unwrap().links;
+        let pair = links.iter().find(|link| link.alias.as_deref() == Some("one/lost/eth0")).unwrap();
+        host.delete_link(pair).unwrap();
+        let mut collect = one.clone();
+        collect["ipam"]["ranges"][0][0]["rangeStart"] = json!("10.1.0.3");
+        node.add(&valid, &collect);
+        collect["cni.dev/valid-attachments"] = json!([{"containerID": "valid", "ifname": "eth0"}]);
+        answer(&exec("GC", "", "", &collect, Stdio::null())).unwrap();
+        let mut left = owners();
+        left.sort();
+        assert_eq!(left, ["one/valid/eth0", "other/neighbour/eth0"]);
+        node.del("valid", &one);
+        node.del("neighbour", &elsewhere);
+    });
+}
+
+#[test]
+fn the_longest_names_are_attached_marked_checked_and_detached() {
+    Node::run(|node| {
+        let (mut conf, container) = (node.conf(&"n".repeat(200)), "c".repeat(200));
+        let pod = Pod::new("");
+        let run = |verb, conf: &Value| answer(&exec(verb, &container, &pod.netns, conf, Stdio::null()));
+        let result = run("ADD", &conf).unwrap();
+        conf["prevResult"] = result;
+        run("CHECK", &conf).unwrap();
+        run("DEL", &conf).unwrap();
+    });
+}
+
+#[test]
+fn what_is_no_network_namespace_is_refused_as_such() {
+    Node::run(|node| {
+        for path in ["/proc/self/ns/uts", "/proc/self/status", "/proc"] {
+            let (code, msg) = answer(&exec("ADD", "c", path, &node.conf("weft"), Stdio::null())).unwrap_err();
+            assert_eq!(code, 8, "{path}: {msg}");
+        }
+    });
+}
+
+#[test]
+fn a_variable_that_is_no_text_is_named_and_not_passed_over() {
+    use std::os::unix::ffi::OsStrExt;
+    let output = Command::new(env!("CARGO_BIN_EXE_weft-cni"))
+        .env_clear()
+        .env("CNI_COMMAND", std::ffi::OsStr::from_bytes(b"ADD\xff"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let (code, _) = answer(&output).unwrap_err();
+    assert_eq!(
+        code, 6,
+        "the configuration is missing; without a verb the plugin would have explained itself"
+    );
+}
