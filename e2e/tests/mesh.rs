@@ -299,25 +299,43 @@ fn a_broken_file_changes_nothing_and_is_reported_with_its_line() {
     mesh.await_line(known, &["all mistakes are corrected"]);
 }
 
-/// RE2 does not know the flag `x`; the reader, which knows a little more than RE2, lets it through.
+/// An expression that is valid, and too large for RE2 once it is translated, which only RE2 knows.
 #[test]
 fn what_envoy_rejects_is_reported_with_the_line_it_comes_from() {
     let mut mesh = Mesh::start(&all_to("web-v1"));
     let known = mesh.lines();
+    let large = ".{1000}".repeat(40);
     mesh.files().save(
         "routes.yaml",
-        &route(
-            "    - backendRefs: [{ name: web-v2, port: 80 }]
-    - matches: [{ path: { type: RegularExpression, value: \"(?x)/a.*\" } }]
-      backendRefs: [{ name: web-v2, port: 80 }]
-",
-        ),
+        &route(&format!(
+            "    - backendRefs: [{{ name: web-v2, port: 80 }}]
+    - matches: [{{ path: {{ type: RegularExpression, value: \"{large}\" }} }}]
+      backendRefs: [{{ name: web-v2, port: 80 }}]
+"
+        )),
     );
     let complaint = mesh.await_line(known, &["Envoy rejects it"]);
     assert!(complaint["message"].as_str().unwrap().contains("routes.yaml:8:"), "{complaint}");
     assert_eq!(mesh.echo("/", &[]).name, "v1", "the last good routes stay");
     mesh.files().save("routes.yaml", &all_to("web-v2"));
     mesh.await_upstream("v2", A_SECOND);
+}
+
+/// Envoy's own limit is a program of 100 steps.
+#[test]
+fn expressions_of_everyday_size_are_routed_by() {
+    let mesh = Mesh::start(&route(
+        "    - matches: [{ path: { type: RegularExpression, value: \"/(customers|orders|invoices)/[0-9]{1,60}\" } }]
+      backendRefs: [{ name: web-v2, port: 80 }]
+    - matches: [{ headers: [{ name: x-id, type: RegularExpression, value: \"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\" }] }]
+      backendRefs: [{ name: web-v2, port: 80 }]
+    - backendRefs: [{ name: web-v1, port: 80 }]
+",
+    ));
+    let id = [("x-id", "01234567-89ab-cdef-0123-456789abcdef")];
+    assert_eq!(mesh.echo("/orders/42", &[]).name, "v2");
+    assert_eq!(mesh.echo("/orders/none", &[]).name, "v1");
+    assert_eq!(mesh.echo("/", &id).name, "v2");
 }
 
 #[test]

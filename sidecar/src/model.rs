@@ -8,6 +8,7 @@ pub mod http_route;
 pub mod metadata;
 pub mod object;
 pub mod precedence;
+pub mod regex;
 pub mod resolve;
 pub mod service;
 pub mod sidecar;
