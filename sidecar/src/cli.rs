@@ -207,6 +207,8 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 fn log_to_stderr(format: LogFormat, level: LevelFilter) {
     let builder = tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        // By default a failed write is reported on stderr, which panics where nobody reads it any more.
+        .log_internal_errors(false)
         .with_max_level(level)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal());

@@ -3,8 +3,12 @@
 #![cfg(test)]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn weft_sidecar(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_weft-sidecar")).args(arguments).output().expect("it starts")
@@ -72,6 +76,8 @@ fn the_bootstrap_says_who_we_are_and_where_to_find_us() {
     let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
     assert_eq!(endpoint["address"]["pipe"]["path"], "/run/weft/xds.sock");
     assert_eq!(bootstrap["admin"]["address"]["socket_address"]["port_value"], 15000);
+    let limits = &bootstrap["layered_runtime"]["layers"][0]["static_layer"];
+    assert_eq!(limits["re2.max_program_size.error_level"], 32_768);
 }
 
 #[test]
@@ -91,4 +97,23 @@ fn the_translation_is_json_of_all_four_types() {
     assert_eq!(resources["endpoints"].as_array().map(Vec::len), Some(3));
     assert_eq!(resources["listeners"][0]["name"], "outbound");
     assert_eq!(resources["routes"][0]["name"], "outbound");
+}
+
+#[test]
+fn it_goes_on_when_nobody_reads_its_log_any_more() {
+    let dir = tempfile::tempdir().expect("directory");
+    let socket = dir.path().join("xds.sock");
+    let sidecar = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: a}";
+    let spec = format!("{sidecar}\nspec: {{xds: {{socket: {}}}}}\n", socket.display());
+    fs::write(dir.path().join("a.yaml"), spec).expect("write");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
+    command.args(["run", "--config"]).arg(dir.path());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let log = BufReader::new(child.stderr.take().expect("piped"));
+    let serving = log.lines().map_while(Result::ok).any(|line| line.contains("serving Envoy"));
+    // Here the log was dropped: whatever is said from now on, its end included, cannot be written.
+    kill(Pid::from_raw(child.id().try_into().expect("a pid")), Signal::SIGTERM).expect("signal");
+    let status = child.wait().expect("it ends");
+    assert!(serving && status.success(), "{status}");
+    assert!(!socket.exists(), "it ended in good order");
 }
