@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::diagnostic::{Diagnostic, Source};
+use crate::diagnostic::{Diagnostic, Origin, Source};
 use crate::model::Document;
 use crate::model::resolve::{Resolution, resolve};
 use crate::read::decode::Report;
@@ -171,7 +171,10 @@ impl File {
         }
         self.hash = Some(content.hash);
         let source = Arc::new(Source { name: name.to_owned(), text: content.text });
-        let reading = Reading::of(&source);
+        let reading = match content.garbled {
+            Some(span) => Reading::garbled(&Origin::new(&source, span)),
+            None => Reading::of(&source),
+        };
         self.attempt = None;
         if !reading.diagnostics.iter().any(Diagnostic::is_error) {
             self.documents = reading.documents;
@@ -208,6 +211,11 @@ impl Reading {
         let documents: Vec<Arc<Document>> = decoded.collect();
         let complete = documents.len() == nodes.len();
         Self { documents, complete, diagnostics: report.into_diagnostics() }
+    }
+
+    fn garbled(at: &Origin) -> Self {
+        let mistake = Diagnostic::error("this is not UTF-8 text").at(at).help("save the file as UTF-8");
+        Self { documents: Vec::new(), complete: false, diagnostics: vec![mistake] }
     }
 }
 

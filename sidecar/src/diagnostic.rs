@@ -17,6 +17,12 @@ use std::sync::Arc;
 /// More of a line than this is not shown: a minified JSON file is one line.
 const EXCERPT_WIDTH: usize = 120;
 
+/// A longer message loses its middle: it quotes something that is no name.
+const MESSAGE_WIDTH: usize = 400;
+
+/// Longer texts are no misspelt names; comparing them costs the product of the lengths.
+const MISSPELT_BYTES: usize = 128;
+
 /// A configuration file as it was read: the name the user knows it by, and its text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Source {
@@ -117,7 +123,7 @@ impl fmt::Display for Severity {
 impl Diagnostic {
     /// A mistake that keeps the configuration from being used.
     pub fn error(message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: message.into(), origin: None, help: None }
+        Self { severity: Severity::Error, message: shortened(message.into()), origin: None, help: None }
     }
 
     /// Something that is probably not meant.
@@ -175,6 +181,9 @@ impl fmt::Display for Diagnostic {
 
 /// The candidate nearest to `given`, if a reader would take one for the other.
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if given.len() > MISSPELT_BYTES {
+        return None;
+    }
     let given = given.to_lowercase();
     candidates
         .into_iter()
@@ -182,6 +191,20 @@ pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .filter(|(distance, candidate)| *distance <= candidate.chars().count().max(3) / 3)
         .min()
         .map(|(_, candidate)| candidate)
+}
+
+/// At most [`MESSAGE_WIDTH`] characters: beginning and end stay.
+pub fn shortened(message: String) -> String {
+    let half = MESSAGE_WIDTH / 2;
+    let beginning = message.char_indices().nth(half).map(|(at, _)| at);
+    let end = message.char_indices().rev().nth(half).map(|(at, _)| at);
+    match (beginning, end) {
+        (Some(beginning), Some(end)) if beginning < end => {
+            let (beginning, end) = (message.get(..beginning), message.get(end..));
+            format!("{} … {}", beginning.unwrap_or_default(), end.unwrap_or_default())
+        }
+        _ => message,
+    }
 }
 
 fn write_excerpt(f: &mut fmt::Formatter<'_>, origin: &Origin, gutter: usize) -> fmt::Result {
@@ -237,6 +260,15 @@ mod tests {
         assert!(lines.iter().all(|line| line.chars().count() < 140), "{shown}");
         let column = lines[4].find('^').expect("carets");
         assert_eq!(&lines[3][column..column + 4], "here");
+    }
+
+    #[test]
+    fn a_message_that_quotes_half_a_file_is_short() {
+        let message = Diagnostic::error(format!("{:?} is not a name", "ä".repeat(1_000_000))).message;
+        assert!(message.chars().count() < 410, "{message}");
+        assert!(message.starts_with("\"ää") && message.ends_with("ää\" is not a name"), "{message}");
+        assert_eq!(shortened("ä".repeat(400)), "ä".repeat(400));
+        assert_eq!(nearest(&"x".repeat(1_000_000), ["name"]), None);
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn each_mistake_has_its_place_and_its_way_out() {
                 "{SIDECAR}spec: {{tags: {{'a b': x, v: \"a\\nb\"}}, outbound: {{port: 0}}, inject: {{requestHeaders: [w], tracing: all}}}}\n"
             ),
             &[
-                "4:22 error: \"a b\" cannot be a tag; use at most 63 letters, digits, dots, underscores and dashes",
+                "4:15 error: \"a b\" cannot be a tag; use at most 63 letters, digits, dots, underscores and dashes",
                 "4:28 error: the value of tag \"v\" cannot be carried in a header; use at most 1024 bytes, no control characters and no space at either end",
                 "4:54 error: a whole number from 1 to 65535 is expected, this is the number 0",
                 "4:84 error: there is no tag \"w\"; did you mean \"v\"?",
@@ -187,8 +187,70 @@ fn each_mistake_has_its_place_and_its_way_out() {
                 "22:27 error: Service shop/web has no port 8080; its port is 80",
             ],
         ),
+        (
+            rule("{matches: [{queryParams: [{name: '', value: x}]}]}"),
+            &["22:44 error: the name of a query parameter has 1 to 256 bytes"],
+        ),
+        (
+            rule(&format!("{{backendRefs: [{}]}}", "{name: web, port: 80, weight: 1000000},".repeat(4_295))),
+            &["22:12 error: the weights add up to more than 4294967295"],
+        ),
+        (
+            rule("{matches: [{headers: [{name: a, type: RegularExpression, value: a**}]}]}"),
+            &[
+                "22:75 error: \"a**\" is not a regular expression: RE2 repeats no repetition; put the inner one into a group",
+            ],
+        ),
+        (
+            format!("{SIDECAR}{WEB}{}", &WEB[WEB.rfind("---").expect("a slice")..]),
+            &["19:18 error: the EndpointSlice shop/web is there twice; the first is at a.yaml:12:18"],
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(summaries(&text), expected, "{text}");
     }
+}
+
+#[test]
+fn what_a_sidecar_cannot_have_is_refused() {
+    for (spec, expected) in [
+        ("admin: {address: '127.0.0.1:15020'}", "4:8 error: \"admin\" of Sidecar spec is not supported yet"),
+        (
+            "outbound: {port: 15000}",
+            "4:8 error: outbound.port 15000 is the port of Envoy's admin address; change one of the two",
+        ),
+        (
+            "envoy: {admin: '0.0.0.0:15001'}",
+            "4:7 error: outbound.port 15001 is the port of Envoy's admin address; change one of the two",
+        ),
+        (
+            "envoy: {admin: '127.0.0.1:0'}",
+            "4:23 error: \"127.0.0.1:0\" is not an address with a port, as 127.0.0.1:15000",
+        ),
+        (
+            "xds: {retryTimeout: 2}",
+            "4:28 error: a duration as 500ms, 2s or 1h30m is expected, this is the number 2",
+        ),
+        (
+            "tags: {'x:y': z}",
+            "4:15 error: \"x:y\" cannot be a tag; use at most 63 letters, digits, dots, underscores and dashes",
+        ),
+    ] {
+        assert_eq!(summaries(&format!("{SIDECAR}spec: {{{spec}}}\n")), [expected], "{spec}");
+    }
+    let socket = |length: usize| format!("{SIDECAR}spec: {{xds: {{socket: /{}}}}}\n", "x".repeat(length - 1));
+    assert_eq!(mistakes(&socket(99)), "");
+    assert!(mistakes(&socket(100)).contains("is not an absolute path of at most 99 bytes"));
+}
+
+#[test]
+fn what_is_not_utf_8_is_shown_where_it_is() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("a.yaml");
+    fs::write(&file, [SIDECAR.as_bytes(), b"spec: {tags: {a: \xe9t\xe9}}\n"].concat()).expect("write");
+    let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+    let listing = configuration.roots().list();
+    configuration.look(&listing, &Default::default());
+    let shown: Vec<String> = configuration.mistakes().iter().map(|mistake| mistake.summary()).collect();
+    assert_eq!(shown, [format!("{}:4:18: this is not UTF-8 text (save the file as UTF-8)", file.display())]);
 }

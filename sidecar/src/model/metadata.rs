@@ -50,7 +50,7 @@ impl Metadata {
         let created = fields.optional("creationTimestamp", timestamp);
         fields.accept(FROM_THE_CLUSTER);
         fields.finish();
-        let labels = labels.into_iter().map(|(key, value, _)| (key, value)).collect();
+        let labels = labels.into_iter().map(|(entry, value)| (entry.key.clone(), value)).collect();
         Some(Self { name: name?, span, namespace, labels, created })
     }
 }

@@ -93,7 +93,7 @@ impl<'d> Index<'d> {
     fn new(sidecar: &'d Sidecar, documents: &[&'d Document], diagnostics: &mut Vec<Diagnostic>) -> Self {
         let mut index =
             Self { sidecar, services: BTreeMap::new(), slices: BTreeMap::new(), routes: BTreeMap::new() };
-        let mut first_routes = BTreeMap::new();
+        let (mut first_slices, mut first_routes) = (BTreeMap::new(), BTreeMap::new());
         for document in documents {
             let key = index.key(document);
             match &document.object {
@@ -104,10 +104,14 @@ impl<'d> Index<'d> {
                         index.services.insert(key, (document, service));
                     }
                 },
-                Object::EndpointSlice(slice) => {
-                    let service = ServiceKey { name: slice.service.clone(), ..key };
-                    index.slices.entry(service).or_default().push((document, slice));
-                }
+                Object::EndpointSlice(slice) => match first_slices.get(&key) {
+                    Some(first) => diagnostics.push(twice("EndpointSlice", &key, document, first)),
+                    None => {
+                        let service = ServiceKey { name: slice.service.clone(), ..key.clone() };
+                        first_slices.insert(key, document.origin.clone());
+                        index.slices.entry(service).or_default().push((document, slice));
+                    }
+                },
                 Object::HttpRoute(route) => match first_routes.get(&key) {
                     Some(first) => diagnostics.push(twice("HTTPRoute", &key, document, first)),
                     None => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::metadata::Metadata;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::read::Node;
 use crate::read::decode::{Report, duration, parsed, port, text, texts};
+use crate::read::{Node, Value};
 
 /// Every injected header starts with this.
 pub const TAG_HEADER_PREFIX: &str = "x-weft-tag-";
@@ -33,8 +33,6 @@ pub struct Sidecar {
     pub outbound_port: u16,
     /// Envoy's admin address.
     pub envoy_admin: SocketAddr,
-    /// Our own admin address. Nothing is served there yet.
-    pub admin: SocketAddr,
 }
 
 /// A tag. The key makes a header name, the value goes unchanged into a header.
@@ -74,7 +72,6 @@ impl Sidecar {
             retry_timeout: Duration::from_secs(2),
             outbound_port: 15001,
             envoy_admin: loopback(15000),
-            admin: loopback(15020),
         }
     }
 
@@ -85,9 +82,16 @@ impl Sidecar {
         fields.optional("xds", |node, report| self.read_xds(node, report));
         fields.optional("outbound", |node, report| self.read_outbound(node, report));
         fields.optional("envoy", |node, report| self.read_envoy(node, report));
-        fields.optional("admin", |node, report| self.read_admin(node, report));
         fields.optional("inject", |node, report| self.read_inject(node, report));
+        fields.unsupported(&["admin"]);
+        let span = fields.key_span("outbound");
         fields.finish();
+        let admin = self.envoy_admin.ip();
+        let same_host = admin.is_unspecified() || admin == IpAddr::V4(Ipv4Addr::LOCALHOST);
+        if same_host && self.outbound_port == self.envoy_admin.port() {
+            let taken = format!("outbound.port {} is the port of Envoy's admin address", self.outbound_port);
+            return report.add(span, Diagnostic::error(taken).help("change one of the two"));
+        }
         Some(self.clone())
     }
 
@@ -108,32 +112,32 @@ impl Sidecar {
 
     fn read_envoy(&mut self, node: &Node, report: &mut Report) -> Option<()> {
         let mut fields = report.fields(node, "envoy")?;
-        assign(&mut self.envoy_admin, fields.optional("admin", parsed(ADDRESS)));
-        fields.finish();
-        Some(())
-    }
-
-    fn read_admin(&mut self, node: &Node, report: &mut Report) -> Option<()> {
-        let mut fields = report.fields(node, "admin")?;
-        assign(&mut self.admin, fields.optional("address", parsed(ADDRESS)));
+        assign(&mut self.envoy_admin, fields.optional("admin", address));
         fields.finish();
         Some(())
     }
 
     fn read_inject(&mut self, node: &Node, report: &mut Report) -> Option<()> {
         let mut fields = report.fields(node, "inject")?;
-        if node.get("requestHeaders").is_some() {
-            self.request_headers =
-                fields.list("requestHeaders", |node, report| known_tag(&self.tags, node, report));
-        }
-        fields.accept(&["requestHeaders"]);
+        let some = node.get("requestHeaders").is_some_and(|node| node.value != Value::Null);
+        let headers = fields.list("requestHeaders", |node, report| known_tag(&self.tags, node, report));
+        assign(&mut self.request_headers, some.then_some(headers));
         fields.unsupported(&["accessLog", "stats", "tracing", "responseHeaders"]);
         fields.finish();
         Some(())
     }
 }
 
-const ADDRESS: &str = "an address with a port, as 127.0.0.1:15000";
+/// Port 0 would be any port, which nobody could know.
+fn address(node: &Node, report: &mut Report) -> Option<SocketAddr> {
+    const EXPECTED: &str = "an address with a port, as 127.0.0.1:15000";
+    let given = parsed::<SocketAddr>(EXPECTED)(node, report)?;
+    if given.port() > 0 {
+        Some(given)
+    } else {
+        report.error(node.span, format!("\"{given}\" is not {EXPECTED}"))
+    }
+}
 
 fn assign<T>(field: &mut T, value: Option<T>) {
     if let Some(value) = value {
@@ -150,13 +154,16 @@ fn known_tag(tags: &[Tag], node: &Node, report: &mut Report) -> Option<String> {
     report.add(node.span, mistake.nearest(&given, tags.iter().map(|tag| tag.key.as_str())))
 }
 
-/// The kernel takes 107 bytes for the path of a Unix socket (`sun_path`, less the final zero).
+/// The kernel takes 107 bytes for the path of a Unix socket (`sun_path`, less the final zero). The socket is made under a
+/// longer name first, which ends with a process number.
+const MAX_SOCKET_PATH: usize = 107 - ".4194304".len();
+
 fn socket_path(node: &Node, report: &mut Report) -> Option<PathBuf> {
     let given = text(node, report)?;
-    if given.starts_with('/') && given.len() <= 107 && !given.contains('\0') {
+    if given.starts_with('/') && given.len() <= MAX_SOCKET_PATH && !given.contains('\0') {
         return Some(PathBuf::from(given));
     }
-    report.error(node.span, format!("{given:?} is not an absolute path of at most 107 bytes"))
+    report.error(node.span, format!("{given:?} is not an absolute path of at most {MAX_SOCKET_PATH} bytes"))
 }
 
 fn positive_duration(node: &Node, report: &mut Report) -> Option<Duration> {
@@ -166,25 +173,30 @@ fn positive_duration(node: &Node, report: &mut Report) -> Option<Duration> {
 
 fn tags(node: &Node, report: &mut Report) -> Option<Vec<Tag>> {
     let mut tags: Vec<Tag> = Vec::new();
-    for (key, value, span) in texts(node, report)? {
-        check_tag(&key, &value, span, report);
-        if let Some(same) = tags.iter().find(|tag| tag.key.eq_ignore_ascii_case(&key)) {
+    for (entry, value) in texts(node, report)? {
+        let key = &entry.key;
+        check_key(key, entry.key_span, report);
+        check_value(key, &value, entry.value.span, report);
+        if let Some(same) = tags.iter().find(|tag| tag.key.eq_ignore_ascii_case(key)) {
             let message = format!("tags {:?} and {key:?} would be the same header", same.key);
-            report.error::<()>(span, message);
+            report.error::<()>(entry.key_span, message);
         }
-        tags.push(Tag { key, value });
+        tags.push(Tag { key: key.clone(), value });
     }
     tags.sort();
     Some(tags)
 }
 
-fn check_tag(key: &str, value: &str, span: Span, report: &mut Report) {
+fn check_key(key: &str, span: Span, report: &mut Report) {
     let in_key = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if key.is_empty() || key.len() > 63 || !key.bytes().all(in_key) {
         let mistake = Diagnostic::error(format!("{key:?} cannot be a tag"))
             .help("use at most 63 letters, digits, dots, underscores and dashes");
         report.add::<()>(span, mistake);
     }
+}
+
+fn check_value(key: &str, value: &str, span: Span, report: &mut Report) {
     if value.len() > MAX_TAG_VALUE || value.chars().any(char::is_control) || value.trim() != value {
         let mistake = Diagnostic::error(format!("the value of tag {key:?} cannot be carried in a header"))
             .help("use at most 1024 bytes, no control characters and no space at either end");

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::yaml::MAX_MISTAKES;
 use super::{Entry, Node, Value};
 use crate::diagnostic::{Diagnostic, Origin, Source, Span};
 
@@ -44,10 +45,12 @@ impl Report {
         self.add(span, Diagnostic::error(message))
     }
 
-    /// Adds `diagnostic`, at `span`; always `None`.
+    /// Adds `diagnostic`, at `span`, unless there are enough; always `None`.
     pub fn add<T>(&mut self, span: Span, diagnostic: Diagnostic) -> Option<T> {
-        let origin = self.origin(span);
-        self.diagnostics.push(diagnostic.at(&origin));
+        if self.diagnostics.len() < MAX_MISTAKES {
+            let origin = self.origin(span);
+            self.diagnostics.push(diagnostic.at(&origin));
+        }
         None
     }
 
@@ -231,24 +234,26 @@ pub fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node, &mut Report) -> Op
     }
 }
 
-/// A mapping of texts to texts, each with the place of its value, in the order of the file.
-pub fn texts(node: &Node, report: &mut Report) -> Option<Vec<(String, String, Span)>> {
+/// A mapping of texts to texts, in the order of the file.
+pub fn texts<'n>(node: &'n Node, report: &mut Report) -> Option<Vec<(&'n Entry, String)>> {
     match &node.value {
-        Value::Map(entries) => Some(
-            entries
-                .iter()
-                .filter_map(|entry| Some((entry.key.clone(), text(&entry.value, report)?, entry.value.span)))
-                .collect(),
-        ),
+        Value::Map(entries) => {
+            Some(entries.iter().filter_map(|entry| Some((entry, text(&entry.value, report)?))).collect())
+        }
         _ => report.error(node.span, format!("a mapping is expected, this is {}", node.described())),
     }
 }
 
 /// A duration as the Gateway API writes it (GEP-2257): `500ms`, `2s`, `1h30m`.
 pub fn duration(node: &Node, report: &mut Report) -> Option<std::time::Duration> {
-    let given = text(node, report)?;
-    let value = parse_duration(&given);
-    value.or_else(|| report.error(node.span, format!("{given:?} is not a duration as 500ms, 2s or 1h30m")))
+    let value = match &node.value {
+        Value::Text(given) => parse_duration(given),
+        _ => None,
+    };
+    value.or_else(|| {
+        let expected = "a duration as 500ms, 2s or 1h30m is expected";
+        report.error(node.span, format!("{expected}, this is {}", node.described()))
+    })
 }
 
 fn parse_duration(text: &str) -> Option<std::time::Duration> {

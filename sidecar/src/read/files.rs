@@ -5,6 +5,7 @@
 //! following each file's own link could see two.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, FileType, Metadata};
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
@@ -13,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
+
+use crate::diagnostic::Span;
 
 /// A larger file is refused. Kubernetes bounds a ConfigMap to 1 MiB.
 pub const MAX_FILE_BYTES: u64 = 8 << 20;
@@ -36,6 +39,8 @@ pub struct Listing {
     pub failures: Vec<Failure>,
     /// The directories in which a change would change the listing or a file.
     pub directories: BTreeSet<PathBuf>,
+    /// The names of the files that links lead to, which need not end as a configuration's does.
+    pub targets: BTreeSet<OsString>,
     /// The directories in which a root is an entry, or would be.
     pub ancestors: BTreeSet<PathBuf>,
 }
@@ -65,7 +70,9 @@ pub struct Stamp {
 pub struct Content {
     /// Its text.
     pub text: String,
-    /// A hash of the text.
+    /// Where it is no text: the first bytes that are not UTF-8.
+    pub garbled: Option<Span>,
+    /// A hash of its bytes.
     pub hash: u64,
     /// Its state when it was opened.
     pub stamp: Stamp,
@@ -145,6 +152,7 @@ impl Listing {
             }
             let target = fs::canonicalize(&path).ok();
             self.directories.extend(target.iter().filter_map(|target| target.parent()).map(Path::to_owned));
+            self.targets.extend(target.iter().filter_map(|target| target.file_name()).map(OsStr::to_owned));
         }
         if self.files.len() >= MAX_FILES {
             return Err(io::Error::other(format!("more than {MAX_FILES} files")));
@@ -182,7 +190,7 @@ impl From<&Metadata> for Stamp {
 }
 
 impl Content {
-    /// Reads the file at `path`, if it is a regular file of a sane size that holds UTF-8.
+    /// Reads the file at `path`, if it is a regular file of a sane size.
     pub fn read(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         if !metadata.is_file() {
@@ -191,11 +199,11 @@ impl Content {
         if metadata.len() > MAX_FILE_BYTES {
             return Err(io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes")));
         }
-        let text = String::from_utf8(fs::read(path)?)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))?;
-        let hash = hash(&text);
+        let bytes = fs::read(path)?;
+        let hash = hash(&bytes);
         let changed = changed(&metadata).unwrap_or(SystemTime::UNIX_EPOCH);
-        Ok(Self { text, hash, stamp: Stamp::from(&metadata), changed })
+        let (text, garbled) = text(bytes);
+        Ok(Self { text, garbled, hash, stamp: Stamp::from(&metadata), changed })
     }
 }
 
@@ -222,10 +230,28 @@ fn changed(metadata: &Metadata) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
 }
 
-fn hash(text: &str) -> u64 {
+fn hash(bytes: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    hasher.write(text.as_bytes());
+    hasher.write(bytes);
     hasher.finish()
+}
+
+/// The text, with a substitute for what is not UTF-8, and the place of the first of it.
+fn text(bytes: Vec<u8>) -> (String, Option<Span>) {
+    String::from_utf8(bytes).map_or_else(
+        |error| {
+            let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+            let place = end_of(&String::from_utf8_lossy(good));
+            (String::from_utf8_lossy(error.as_bytes()).into_owned(), Some(place))
+        },
+        |text| (text, None),
+    )
+}
+
+/// The place right behind `text`.
+fn end_of(text: &str) -> Span {
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    Span { line: text.matches('\n').count() + 1, column: last.chars().count() + 1, width: 1 }
 }
 
 #[cfg(test)]
@@ -275,11 +301,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_file_is_refused() {
+    fn what_is_not_utf_8_has_its_place() {
         let dir = tempfile::tempdir().expect("directory");
         let path = dir.path().join("a.yaml");
-        fs::write(&path, [0xff, 0xfe]).expect("write");
-        assert_eq!(Content::read(&path).expect_err("not UTF-8").kind(), io::ErrorKind::InvalidData);
+        let garbled = |bytes: &[u8]| {
+            fs::write(&path, bytes).expect("write");
+            Content::read(&path).expect("readable").garbled.map(|span| (span.line, span.column))
+        };
+        assert_eq!(garbled("a: ä\nb: \u{fffd}\n".as_bytes()), None);
+        assert_eq!(garbled(b"a: \xc3\xa4\nb: \xc3\x28\n"), Some((2, 4)));
+        assert_eq!(garbled(b"\xff\xfea\0"), Some((1, 1)));
+    }
+
+    #[test]
+    fn what_is_no_file_of_a_sane_size_is_refused() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("a.yaml");
         let large = fs::File::create(&path).expect("create");
         large.set_len(MAX_FILE_BYTES + 1).expect("grow");
         assert!(Content::read(&path).expect_err("large").to_string().contains("larger"));

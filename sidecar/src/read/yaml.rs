@@ -18,13 +18,16 @@ pub const MAX_NODES: usize = 400_000;
 /// More keys than this in one mapping are refused; it also keeps the search for duplicates short.
 pub const MAX_KEYS: usize = 1_000;
 
+/// After this many mistakes a file is not read any further: nobody reads them.
+pub const MAX_MISTAKES: usize = 100;
+
 /// The documents of a file, in order; empty ones are left out.
 ///
-/// A syntax error ends the parse; refused constructs and duplicate keys are all collected.
+/// A syntax error ends the parse; refused constructs and duplicate keys are collected, up to [`MAX_MISTAKES`].
 pub fn documents(source: &Arc<Source>) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let mut builder = Builder::new(source);
     let mut parser = Parser::new_from_str(source.text.trim_start_matches('\u{feff}'));
-    while builder.step(&mut parser) {}
+    while builder.mistakes.len() < MAX_MISTAKES && builder.step(&mut parser) {}
     if builder.mistakes.is_empty() { Ok(builder.documents) } else { Err(builder.mistakes) }
 }
 
@@ -75,11 +78,7 @@ impl<'s> Builder<'s> {
             }
             Event::SequenceEnd | Event::MappingEnd => self.leave(),
             Event::Alias(_) => {
-                self.mistakes.push(
-                    Diagnostic::error("aliases are not supported")
-                        .at(&Origin::new(self.source, span))
-                        .help("write the value out"),
-                );
+                self.add(span, Diagnostic::error("aliases are not supported").help("write the value out"));
                 self.value(Node { span, value: Value::Null })
             }
             Event::Nothing
@@ -179,7 +178,11 @@ impl<'s> Builder<'s> {
     }
 
     fn mistake(&mut self, span: Span, message: String) {
-        self.mistakes.push(Diagnostic::error(message).at(&Origin::new(self.source, span)));
+        self.add(span, Diagnostic::error(message));
+    }
+
+    fn add(&mut self, span: Span, mistake: Diagnostic) {
+        self.mistakes.push(mistake.at(&Origin::new(self.source, span)));
     }
 
     /// The parser reports what it misses at the end of the file one line below it; the last line says more.
@@ -333,6 +336,8 @@ mod tests {
         let deep = "[".repeat(MAX_DEPTH + 1);
         let mistakes = parse(&deep).expect_err("deep");
         assert!(mistakes[0].contains("nested more than 64"), "{mistakes:?}");
+        let repeated = parse(&"a: 1\n".repeat(100_000)).expect_err("many mistakes");
+        assert_eq!(repeated.len(), MAX_MISTAKES);
         let wide = format!("[{}]", "1,".repeat(MAX_NODES + 1));
         assert!(parse(&wide).expect_err("wide")[0].contains("more than 400000 values"));
     }
