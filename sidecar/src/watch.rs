@@ -7,7 +7,8 @@
 //!   [`GATHER`] makes one more.
 //! - A file that is being written is left alone until it is closed, or quiet for [`QUIET`]. A reader in between would
 //!   see half of it, and half of a configuration can be a valid one.
-//! - A file that is removed may be on its way to being replaced, as some editors do: it is left alone for [`GONE`].
+//! - A file that is removed or emptied may be on its way to being replaced, as some editors do: it is left alone for
+//!   [`GONE`].
 //! - Directories are watched by their inode. After each look the watches are set anew, and the look is repeated if one
 //!   was new, so that nothing falls between the two.
 
@@ -41,6 +42,7 @@ pub struct Watcher {
     inotify: AsyncFd<Fd>,
     watches: HashMap<WatchDescriptor, BTreeSet<PathBuf>>,
     names: BTreeSet<OsString>,
+    targets: BTreeSet<OsString>,
     unwatched: BTreeSet<PathBuf>,
     rhythm: Rhythm,
 }
@@ -72,6 +74,7 @@ impl Watcher {
             inotify: register(Fd(inotify))?,
             watches: HashMap::new(),
             names,
+            targets: BTreeSet::new(),
             unwatched: BTreeSet::new(),
             rhythm: Rhythm::new(Instant::now()),
         })
@@ -104,6 +107,7 @@ impl Watcher {
             self.inotify.get_ref().0.rm_watch(*gone).ok();
         }
         self.watches = watches;
+        self.targets.clone_from(&listing.targets);
         is_new
     }
 
@@ -149,7 +153,7 @@ impl Watcher {
             }
             return self.rhythm.soon(now);
         };
-        if !self.names.contains(name) && !is_interesting(name) {
+        if !self.names.contains(name) && !self.targets.contains(name) && !is_interesting(name) {
             return;
         }
         for directory in directories {
@@ -253,7 +257,10 @@ fn contents() -> AddWatchFlags {
 
 fn change(mask: AddWatchFlags, path: &Path) -> Change {
     let has = |flags| mask.intersects(flags);
-    if has(AddWatchFlags::IN_ISDIR) || has(AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO) {
+    if has(AddWatchFlags::IN_CLOSE_WRITE) && is_empty(path) {
+        Change::Gone
+    } else if has(AddWatchFlags::IN_ISDIR) || has(AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO)
+    {
         Change::Complete
     } else if has(AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM) {
         Change::Gone
@@ -262,6 +269,10 @@ fn change(mask: AddWatchFlags, path: &Path) -> Change {
     } else {
         Change::Writing
     }
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.len() == 0)
 }
 
 /// `..data` is the link by which a ConfigMap volume changes.

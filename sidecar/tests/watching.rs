@@ -94,7 +94,7 @@ async fn half_of_a_file_is_never_seen() {
     // Each half is a valid configuration in itself.
     file.write_all(sidecar("half").as_bytes()).expect("write");
     // Something else is complete, so there is a look while the file is half written.
-    fs::write(config.join("b.yaml"), "").expect("write");
+    fs::write(config.join("b.yaml"), "# nothing\n").expect("write");
     following.watcher.due().await;
     following.look();
     assert_eq!(following.name().as_deref(), Some("one"));
@@ -107,7 +107,7 @@ async fn half_of_a_file_is_never_seen() {
 async fn an_editor_that_moves_the_file_away_first_leaves_no_gap() {
     let (_dir, config, mut following) = start();
     fs::rename(config.join("a.yaml"), config.join("a.yaml~")).expect("rename");
-    fs::write(config.join("b.yaml"), "").expect("something else is complete");
+    fs::write(config.join("b.yaml"), "# nothing\n").expect("something else is complete");
     following.watcher.due().await;
     following.look();
     assert_eq!(following.name().as_deref(), Some("one"));
@@ -171,6 +171,34 @@ async fn a_link_to_a_file_elsewhere_is_followed() {
     let mut following = Following::of(&config);
     fs::write(elsewhere.join("x.yaml"), sidecar("two")).expect("write");
     following.until("two").await;
+}
+
+#[tokio::test]
+async fn a_link_may_lead_to_a_file_of_any_name() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (config, blob) = (dir.path().join("config"), dir.path().join("blob"));
+    fs::create_dir(&config).expect("directory");
+    fs::write(&blob, sidecar("one")).expect("write");
+    symlink(&blob, config.join("a.yaml")).expect("link");
+    let mut following = Following::of(&config);
+    fs::write(&blob, sidecar("two")).expect("write");
+    following.until("two").await;
+    fs::write(dir.path().join("new"), sidecar("three")).expect("write");
+    fs::rename(dir.path().join("new"), &blob).expect("rename");
+    following.until("three").await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_emptied_before_it_is_written_leaves_no_gap() {
+    let (_dir, config, mut following) = start();
+    drop(fs::File::create(config.join("a.yaml")).expect("truncate"));
+    fs::write(config.join("b.yaml"), "# nothing\n").expect("something else is complete");
+    following.watcher.due().await;
+    following.look();
+    assert_eq!(following.name().as_deref(), Some("one"));
+    fs::write(config.join("a.yaml"), sidecar("two")).expect("write");
+    let seen = following.until("two").await;
+    assert!(!seen.contains(&None), "{seen:?}");
 }
 
 #[tokio::test]
