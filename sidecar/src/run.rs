@@ -132,12 +132,6 @@ impl Serving {
     }
 
     fn publish(&mut self, revisions: &mut Revisions, publication: Publication) {
-        if publication.sidecar.xds_socket != self.socket.path() {
-            tracing::warn!(
-                socket = %self.socket.path().display(),
-                "spec.xds.socket has changed; that takes effect with the next start"
-            );
-        }
         tracing::debug!(revision = publication.snapshot.revision().0, "published");
         self.publisher.publish(publication.snapshot.clone());
         revisions.published(publication);

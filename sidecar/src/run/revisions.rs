@@ -34,8 +34,20 @@ pub(super) struct Revisions {
     watcher: Watcher,
     reported: Vec<Diagnostic>,
     current: Option<Publication>,
+    at_start: Option<AtStart>,
     unanswered: VecDeque<(Revision, SystemTime)>,
 }
+
+/// What a `Sidecar` says that is taken from it only once: as it was then, and as it was last.
+#[derive(Debug)]
+struct AtStart {
+    taken: [Setting; 4],
+    latest: [Setting; 4],
+}
+
+/// A field, its value, and what brings a new value into force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Setting(&'static str, String, &'static str);
 
 impl Revisions {
     pub(super) fn new(roots: Roots, watcher: Watcher) -> Self {
@@ -44,6 +56,7 @@ impl Revisions {
             watcher,
             reported: Vec::new(),
             current: None,
+            at_start: None,
             unanswered: VecDeque::new(),
         }
     }
@@ -71,6 +84,7 @@ impl Revisions {
             self.unanswered.push_back((publication.snapshot.revision(), saved));
             self.unanswered.drain(..self.unanswered.len().saturating_sub(REMEMBERED));
         }
+        self.at_start.get_or_insert_with(|| AtStart::new(&publication.sidecar));
         self.current = Some(publication);
     }
 
@@ -109,6 +123,8 @@ impl Revisions {
             tracing::warn!("the last good configuration stays in force");
         }
         let mesh = resolution.mesh.filter(|_| flawless || self.current.is_some())?;
+        let pending = self.at_start.as_mut().map(|settings| settings.changed(&mesh.sidecar));
+        pending.iter().flatten().for_each(|text| tracing::warn!("{text}"));
         // The files of the first revision were saved before anyone could watch them.
         let saved = saved.filter(|_| self.current.is_some());
         let revision = self.current.as_ref().map_or(1, |current| current.snapshot.revision().0 + 1);
@@ -148,6 +164,36 @@ impl Revisions {
     }
 }
 
+impl AtStart {
+    fn new(sidecar: &Sidecar) -> Self {
+        Self { taken: settings(sidecar), latest: settings(sidecar) }
+    }
+
+    /// What to say about changes that are not in force: each is told once.
+    fn changed(&mut self, sidecar: &Sidecar) -> Vec<String> {
+        let latest = std::mem::replace(&mut self.latest, settings(sidecar));
+        let all = self.latest.iter().zip(&latest).zip(&self.taken);
+        all.filter(|((now, before), taken)| now != before && now != taken)
+            .map(|((now, _), _)| format!("{} has changed; that takes effect {}", now.0, now.2))
+            .collect()
+    }
+}
+
+fn settings(sidecar: &Sidecar) -> [Setting; 4] {
+    let node = format!("{}/{}", sidecar.namespace, sidecar.name);
+    let bootstrap = "when Envoy is started with a new bootstrap";
+    [
+        Setting("the Sidecar's name", node, bootstrap),
+        Setting("spec.envoy.admin", sidecar.envoy_admin.to_string(), bootstrap),
+        Setting(
+            "spec.xds.socket",
+            sidecar.xds_socket.display().to_string(),
+            "with the next start, and a new bootstrap for Envoy",
+        ),
+        Setting("spec.xds.retryTimeout", format!("{:?}", sidecar.retry_timeout), "with the next start"),
+    ]
+}
+
 /// Translates and encodes one resource after the other, so that only their bytes are held together.
 fn encode(mesh: &Mesh, revision: Revision) -> Result<(Snapshot, Provenance), SnapshotError> {
     let (mut snapshot, mut provenance) = (Snapshot::builder(), Provenance::default());
@@ -164,4 +210,39 @@ fn encode(mesh: &Mesh, revision: Revision) -> Result<(Snapshot, Provenance), Sna
     let (name, message) = provenance.add(translate::routes(mesh));
     snapshot.insert(TypeUrl::ROUTE, Resource::encode(name, &message));
     Ok((snapshot.build(revision)?, provenance))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn sidecar(name: &str, spec: &str) -> Sidecar {
+        let file = tempfile::NamedTempFile::with_suffix(".yaml").expect("file");
+        let head = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar";
+        fs::write(file.path(), format!("{head}\nmetadata: {{name: {name}}}\nspec: {spec}\n")).expect("write");
+        let mut configuration = Configuration::new(Roots::new([file.path().to_owned()]));
+        let listing = configuration.roots().list();
+        configuration.look(&listing, &Default::default());
+        configuration.resolve().mesh.expect("valid").sidecar
+    }
+
+    #[test]
+    fn what_only_a_start_brings_into_force_is_told_once() {
+        let mut at_start = AtStart::new(&sidecar("a", "{}"));
+        assert_eq!(at_start.changed(&sidecar("a", "{tags: {a: b}, outbound: {port: 1}}")), [""; 0]);
+        let renamed = sidecar("b", "{envoy: {admin: '127.0.0.1:1'}, xds: {socket: /s, retryTimeout: 1s}}");
+        assert_eq!(
+            at_start.changed(&renamed),
+            [
+                "the Sidecar's name has changed; that takes effect when Envoy is started with a new bootstrap",
+                "spec.envoy.admin has changed; that takes effect when Envoy is started with a new bootstrap",
+                "spec.xds.socket has changed; that takes effect with the next start, and a new bootstrap for Envoy",
+                "spec.xds.retryTimeout has changed; that takes effect with the next start",
+            ]
+        );
+        assert_eq!(at_start.changed(&renamed), [""; 0]);
+        assert_eq!(at_start.changed(&sidecar("a", "{}")), [""; 0], "as it was");
+    }
 }

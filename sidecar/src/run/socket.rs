@@ -51,10 +51,6 @@ impl Socket {
         refuse_if_taken(path)?;
         listen(path).map_err(|source| Error::Create { path: path.to_owned(), source })
     }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for Socket {
