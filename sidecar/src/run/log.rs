@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use weft_xds::{Event, Revision, TypeUrl};
 
-use crate::diagnostic::{Diagnostic, Origin};
+use crate::diagnostic::{Diagnostic, Origin, shortened};
 use crate::translate::Provenance;
 
 /// A mistake in the files.
@@ -36,7 +36,7 @@ pub(super) fn rejected(
     message: &str,
 ) {
     if resources.is_empty() {
-        tracing::error!(revision = revision.0, %type_url, "Envoy rejects it: {message}");
+        tracing::error!(revision = revision.0, %type_url, "Envoy rejects it: {}", shortened(message.into()));
     }
     for (name, reason) in resources {
         let blame = provenance.map(|all| all.blame(type_url.as_str(), name, reason)).unwrap_or_default();
@@ -45,7 +45,7 @@ pub(super) fn rejected(
         let line = blame.first().map(|origin| origin.span().line);
         tracing::error!(
             revision = revision.0, %type_url, resource = %name, file, line,
-            "{}: Envoy rejects it: {reason}", places.join(", ")
+            "{}: Envoy rejects it: {}", places.join(", "), shortened(reason.clone())
         );
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::stream::{Action, Stream};
 use crate::{Event, Snapshot};
@@ -145,12 +145,8 @@ impl Connection {
     }
 
     async fn notify(&mut self, event: Event) {
-        match &event {
-            Event::Nacked { type_url, message, .. } => {
-                warn!(stream = event.stream().0, %type_url, message, "xDS response rejected")
-            }
-            event => debug!(stream = event.stream().0, ?event, "xDS"),
-        }
+        // The owner knows what to say about it, and to whom.
+        debug!(stream = event.stream().0, ?event, "xDS");
         self.connected |= matches!(event, Event::Connected { .. });
         // The owner may have stopped listening; its clients are served all the same.
         drop(self.events.send(event).await);
