@@ -189,6 +189,21 @@ async fn a_link_may_lead_to_a_file_of_any_name() {
 }
 
 #[tokio::test]
+async fn a_link_on_the_way_to_the_directory_is_followed() {
+    let dir = tempfile::tempdir().expect("directory");
+    for release in ["one", "two"] {
+        fs::create_dir_all(dir.path().join(release).join("mesh")).expect("directory");
+        fs::write(dir.path().join(release).join("mesh/a.yaml"), sidecar(release)).expect("write");
+    }
+    symlink("one", dir.path().join("current")).expect("link");
+    let mut following = Following::of(&dir.path().join("current/mesh"));
+    assert_eq!(following.name().as_deref(), Some("one"));
+    symlink("two", dir.path().join("next")).expect("link");
+    fs::rename(dir.path().join("next"), dir.path().join("current")).expect("rename");
+    following.until("two").await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_emptied_before_it_is_written_leaves_no_gap() {
     let (_dir, config, mut following) = start();
     drop(fs::File::create(config.join("a.yaml")).expect("truncate"));

@@ -111,6 +111,7 @@ impl Listing {
 
     fn add_root(&mut self, root: &Path) -> io::Result<()> {
         let parent = existing_parent(root);
+        self.ancestors.extend(links_above(root));
         let metadata = fs::metadata(root).inspect_err(|_| {
             self.ancestors.insert(parent.clone());
         })?;
@@ -216,6 +217,13 @@ pub fn is_configuration(name: &str) -> bool {
 /// The directory in which `path` is, or would be created: the nearest ancestor that exists.
 fn existing_parent(path: &Path) -> PathBuf {
     absolute(path).ancestors().skip(1).find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// The directories in which links are on the way to `path`: what it means changes with them.
+fn links_above(path: &Path) -> Vec<PathBuf> {
+    let absolute = absolute(path);
+    let links = absolute.ancestors().skip(1).filter(|ancestor| ancestor.is_symlink());
+    links.filter_map(Path::parent).map(Path::to_owned).collect()
 }
 
 /// The path from the root of the file system; links are left as they are.
