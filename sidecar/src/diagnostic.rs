@@ -101,7 +101,8 @@ impl Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}", self.source.name, self.span.line, self.span.column)
+        let file: String = self.source.name.chars().map(printable).collect();
+        write!(f, "{file}:{}:{}", self.span.line, self.span.column)
     }
 }
 
@@ -123,7 +124,7 @@ impl fmt::Display for Severity {
 impl Diagnostic {
     /// A mistake that keeps the configuration from being used.
     pub fn error(message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: shortened(message.into()), origin: None, help: None }
+        Self { severity: Severity::Error, message: one_line(message.into()), origin: None, help: None }
     }
 
     /// Something that is probably not meant.
@@ -193,8 +194,12 @@ pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .map(|(_, candidate)| candidate)
 }
 
+fn one_line(message: String) -> String {
+    shortened(message).chars().map(printable).collect()
+}
+
 /// At most [`MESSAGE_WIDTH`] characters: beginning and end stay.
-pub fn shortened(message: String) -> String {
+pub(crate) fn shortened(message: String) -> String {
     let half = MESSAGE_WIDTH / 2;
     let beginning = message.char_indices().nth(half).map(|(at, _)| at);
     let end = message.char_indices().rev().nth(half).map(|(at, _)| at);
@@ -260,6 +265,14 @@ mod tests {
         assert!(lines.iter().all(|line| line.chars().count() < 140), "{shown}");
         let column = lines[4].find('^').expect("carets");
         assert_eq!(&lines[3][column..column + 4], "here");
+    }
+
+    #[test]
+    fn the_name_of_a_file_gives_no_orders_to_the_terminal() {
+        let source = Arc::new(Source { name: "\u{1b}[2Jr.yaml".into(), text: String::new() });
+        let origin = Origin::new(&source, Span { line: 1, column: 1, width: 1 });
+        let shown = Diagnostic::error("cannot read \u{1b}[2J\n").at(&origin).to_string();
+        assert!(!shown.contains('\u{1b}') && shown.starts_with("error: cannot read  [2J "), "{shown}");
     }
 
     #[test]

@@ -59,6 +59,7 @@ const KNOWN_BUT_UNSUPPORTED: &[&str] = &[
     "GRPCRoute",
     "Gateway",
     "GatewayClass",
+    "List",
     "ReferenceGrant",
     "Secret",
     "TCPRoute",

@@ -1,7 +1,7 @@
 //! Regular expressions as Envoy takes them: RE2's.
 //!
 //! What Envoy does not take costs the whole route configuration, so it is found here, with its place. The parser's
-//! syntax is nearly RE2's: neither has backreferences or look-around. [`Strict`] refuses what the parser knows and RE2
+//! syntax is nearly RE2's: neither has backreferences or look-around. A second pass refuses what the parser knows and RE2
 //! does not, or reads as something else; each case was tried on Envoy 1.40.
 
 use regex_syntax::ast::{

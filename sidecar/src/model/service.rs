@@ -201,6 +201,7 @@ fn slice_port(node: &Node, report: &mut Report) -> Option<Option<(String, u16)>>
     let name = fields.optional("name", text).unwrap_or_default();
     let number = fields.required("port", port);
     let transport = fields.optional("protocol", one_of(TRANSPORTS)).unwrap_or(Transport::Tcp);
+    // A copy of what the Service says.
     fields.accept(&["appProtocol"]);
     fields.finish();
     Some((transport == Transport::Tcp).then_some((name, number?)))
@@ -211,6 +212,7 @@ fn endpoint(node: &Node, report: &mut Report, ipv4: bool) -> Option<Option<IpAdd
     let mut fields = report.fields(node, "endpoint")?;
     let addresses = fields.list("addresses", |node, report| address(node, report, ipv4));
     let ready = fields.optional("conditions", conditions).unwrap_or(true);
+    // Where it runs, and hints which endpoints are near: Kubernetes writes them, and any ready endpoint is a right one.
     fields.accept(&["hostname", "nodeName", "zone", "hints", "targetRef", "deprecatedTopology"]);
     if node.get("addresses").is_none_or(Node::is_empty) {
         fields.error::<()>("endpoint has no \"addresses\"");
