@@ -48,8 +48,10 @@ pub(crate) fn attach(request: &AddRequest) -> Result<AddResult, Error> {
     enable_forwarding(&plan)?;
     host.configure(&plan.veth.host)?;
     configure_pod(&netns, &plan)?;
+    let elements = Undo::by(|| stop_masquerading(&identity, &plan));
     masquerade(&plan)?;
 
+    elements.keep();
     pair.keep();
     reservation.keep();
     Ok(answer)
@@ -108,7 +110,9 @@ fn create_pair(host: &Rtnl, veth: &Veth, netns: &NetNs) -> Result<(), Error> {
         }
         // Nor what it finds invalid. A namespace of another kind is told by trying to enter it.
         Errno::EINVAL => netns.run(|| ()).map_err(Error::UnusableNetns).and(Err(error.into())),
-        _ => Err(error.into()),
+        Errno::EEXIST => Err(error.into()),
+        // It may have been the answer that was lost, and not the pair.
+        _ => remove_pair(host, veth).map_err(Error::from).and(Err(error.into())),
     }
 }
 
@@ -141,6 +145,15 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<(), Error> {
         Rtnl::open()
     })??;
     Ok(inside.configure(&plan.veth.pod)?)
+}
+
+/// Also for an attempt that failed: where the answer was lost, the elements may stand. Nobody else's are touched.
+fn stop_masquerading(identity: &Identity, plan: &Plan) -> Result<(), weft_datapath::Error> {
+    let addresses: Vec<_> = plan.masquerade.iter().map(|element| element.address.ip()).collect();
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    Nft::open()?.stop_masquerading(&identity.mark(), &addresses)
 }
 
 fn masquerade(plan: &Plan) -> Result<(), Error> {

@@ -52,6 +52,9 @@ fn missing(side: &str, interface: &Interface, seen: &Observed) -> Vec<String> {
     let name = &interface.name;
     let Some(link) = seen.link(name) else { return vec![format!("{name} is missing {side}")] };
     let mut differences = Vec::new();
+    if interface.alias.is_some() && link.alias != interface.alias {
+        differences.push(format!("{name} has lost its mark as alias {side}"));
+    }
     if !link.up {
         differences.push(format!("{name} is down {side}"));
     }

@@ -44,9 +44,12 @@ pub(crate) fn remove_unused_table(ipam: &Ipam) -> Result<(), Error> {
 fn remove(identity: &Identity, lease: Option<&Lease>) -> Result<(), Error> {
     let host = Rtnl::open()?;
     let link = host.link(&identity.host_ifname)?;
-    let steps =
-        [stop_masquerading(identity, lease, link.is_some()), remove_pair(&host, identity, link.as_ref())];
-    let failures: Vec<_> = steps.into_iter().filter_map(Result::err).map(|error| chain(&error)).collect();
+    // The socket lives until the pair is gone: closing it takes a grace period, as taking down a link does, and so both
+    // take one together.
+    let stopped = stop_masquerading(identity, lease, link.is_some());
+    let removed = remove_pair(&host, identity, link.as_ref());
+    let failures: Vec<_> =
+        [stopped.err(), removed.err()].iter().flatten().map(|error| chain(error)).collect();
     if failures.is_empty() {
         Ok(())
     } else {
@@ -56,20 +59,24 @@ fn remove(identity: &Identity, lease: Option<&Lease>) -> Result<(), Error> {
 
 /// By the lease, and not by `ipMasq`: it may have been changed since the ADD. A pair without a lease is one whose lease was
 /// lost, and nothing but the marks says which addresses it had.
-fn stop_masquerading(identity: &Identity, lease: Option<&Lease>, has_pair: bool) -> Result<(), Error> {
-    let mark = identity.mark();
-    let addresses = match lease {
+fn stop_masquerading(
+    identity: &Identity,
+    lease: Option<&Lease>,
+    has_pair: bool,
+) -> Result<Option<Nft>, Error> {
+    if lease.is_none() && !has_pair {
+        return Ok(None);
+    }
+    let (nft, mark) = (Nft::open()?, identity.mark());
+    let addresses: Vec<_> = match lease {
         Some(lease) => lease.addresses.iter().map(|assigned| assigned.address.ip()).collect(),
-        None if has_pair => {
-            let all = Nft::open()?.masqueraded()?;
+        None => {
+            let all = nft.masqueraded()?;
             all.iter().filter(|found| found.is_of(&mark)).map(|found| found.address).collect()
         }
-        None => Vec::new(),
     };
-    if addresses.is_empty() {
-        return Ok(());
-    }
-    Ok(Nft::open()?.stop_masquerading(&mark, &addresses)?)
+    nft.stop_masquerading(&mark, &addresses)?;
+    Ok(Some(nft))
 }
 
 fn remove_pair(host: &Rtnl, identity: &Identity, link: Option<&Link>) -> Result<(), Error> {

@@ -18,6 +18,8 @@ use weft_datapath::{Nft, Rtnl};
 use weft_ipam::lease::Attachment;
 use weft_ipam::{Ipam, Request};
 
+const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
+
 /// A node: the calling thread's namespace, and a data directory.
 struct Node {
     dir: TempDir,
@@ -101,8 +103,19 @@ impl Node {
 }
 
 fn exec(verb: &str, container: &str, netns: &str, conf: &Value, stderr: Stdio) -> Output {
-    let mut plugin = Command::new(env!("CARGO_BIN_EXE_weft-cni"))
-        .env_clear()
+    run(Command::new(PLUGIN).env_clear().stderr(stderr), verb, container, netns, conf)
+}
+
+/// An ADD of which one system call fails, the `nth` of its kind.
+fn add_with_failing(call: &str, error: &str, nth: usize, pod: &Pod, conf: &Value) -> Output {
+    let fault = format!("inject={call}:error={error}:when={nth}");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", &fault, PLUGIN]).stderr(Stdio::piped());
+    run(&mut strace, "ADD", pod.name, &pod.netns, conf)
+}
+
+fn run(command: &mut Command, verb: &str, container: &str, netns: &str, conf: &Value) -> Output {
+    let mut plugin = command
         .envs([
             ("CNI_COMMAND", verb),
             ("CNI_CONTAINERID", container),
@@ -111,7 +124,6 @@ fn exec(verb: &str, container: &str, netns: &str, conf: &Value, stderr: Stdio) -
         ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(stderr)
         .spawn()
         .unwrap();
     plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
@@ -255,6 +267,53 @@ fn gc_finds_elements_that_no_lease_and_no_pair_knows_of_and_leaves_those_of_othe
 }
 
 #[test]
+fn an_add_whose_answers_from_the_kernel_are_lost_leaves_nothing_behind() {
+    Node::run(|node| {
+        let (pod, conf) = (Pod::new("c"), node.conf("weft"));
+        let mut failures = 0;
+        for nth in 1.. {
+            let output = add_with_failing("recvfrom", "EIO", nth, &pod, &conf);
+            if answer(&output).is_ok() {
+                break;
+            }
+            failures += 1;
+            assert!(node.leases("weft").is_empty().unwrap(), "{nth}: {output:?}");
+            let remains = node.remains();
+            assert!(remains.iter().all(|thing| thing == "table inet weft"), "{nth}: {remains:?}");
+        }
+        assert!(failures > 5, "only {failures} answers were lost");
+        node.del("c", &conf);
+    });
+}
+
+#[test]
+fn an_add_on_a_node_without_a_thread_to_spare_fails_in_words_and_leaves_nothing_behind() {
+    Node::run(|node| {
+        let (pod, conf) = (Pod::new("c"), node.conf("weft"));
+        let output = add_with_failing("clone3", "EAGAIN", 1, &pod, &conf);
+        assert_eq!(answer(&output).unwrap_err().0, 102);
+        assert!(node.leases("weft").is_empty().unwrap());
+        assert_eq!(node.remains(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn check_tells_that_a_mark_was_lost() {
+    Node::run(|node| {
+        let (pod, conf) = (Pod::new("c"), node.conf("weft"));
+        let mut check = conf.clone();
+        check["prevResult"] = node.add(&pod, &conf);
+        let host = check["prevResult"]["interfaces"][0]["name"].as_str().unwrap();
+        let arguments = ["link", "set", host, "alias", ""];
+        assert!(Command::new("ip").args(arguments).status().unwrap().success());
+        let (code, msg) = answer(&exec("CHECK", "c", &pod.netns, &check, Stdio::null())).unwrap_err();
+        assert_eq!(code, 101);
+        assert!(msg.ends_with(&format!("{host} has lost its mark as alias on the host")), "{msg}");
+        node.del("c", &conf);
+    });
+}
+
+#[test]
 fn the_longest_names_are_attached_marked_checked_and_detached() {
     Node::run(|node| {
         let (mut conf, container) = (node.conf(&"n".repeat(200)), "c".repeat(200));
@@ -280,7 +339,7 @@ fn what_is_no_network_namespace_is_refused_as_such() {
 #[test]
 fn a_variable_that_is_no_text_is_named_and_not_passed_over() {
     use std::os::unix::ffi::OsStrExt;
-    let output = Command::new(env!("CARGO_BIN_EXE_weft-cni"))
+    let output = Command::new(PLUGIN)
         .env_clear()
         .env("CNI_COMMAND", std::ffi::OsStr::from_bytes(b"ADD\xff"))
         .stdin(Stdio::null())

@@ -86,14 +86,15 @@ impl NetNs {
     /// `work` does; entering costs about as much as starting a thread.
     ///
     /// # Errors
-    /// Where the namespace cannot be entered, which takes `CAP_SYS_ADMIN`.
+    /// Where the namespace cannot be entered, which takes `CAP_SYS_ADMIN`, or there is no thread to be had: a limit on
+    /// processes counts threads too.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        let inside = || setns(&self.handle, CloneFlags::CLONE_NEWNET).map(|()| work());
-        let ran = thread::scope(|scope| match scope.spawn(inside).join() {
+        let inside = || setns(&self.handle, CloneFlags::CLONE_NEWNET).map(|()| work()).map_err(explain);
+        let ran = thread::scope(|scope| match thread::Builder::new().spawn_scoped(scope, inside)?.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        ran.map_err(explain).doing(|| format!("enter the network namespace {}", self.path.display()))
+        ran.doing(|| format!("enter the network namespace {}", self.path.display()))
     }
 }
 

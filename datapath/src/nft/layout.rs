@@ -67,7 +67,6 @@ impl Family {
 
 /// The table with its maps and its base chain. What stands already stays.
 pub(super) fn table() -> Vec<Request> {
-    const NFTA_TABLE_NAME: u16 = 1;
     let create = Attributes::default().text(NFTA_TABLE_NAME, TABLE);
     let mut requests = vec![message("create the nftables table weft", wire::NEWTABLE, flag::CREATE, create)];
     requests.extend([Family::V4, Family::V6].map(masquerade_map));
@@ -143,13 +142,21 @@ fn read_element(element: &[u8], family: Family) -> Option<Masqueraded> {
     Some(Masqueraded { address: address(key, family)?, owner })
 }
 
+/// Asks whether the table is there.
+pub(super) fn get_table() -> Request {
+    let name = Attributes::default().text(NFTA_TABLE_NAME, TABLE);
+    let mut request = message("look up the nftables table weft", wire::GETTABLE, 0, name);
+    request.forgiven = &[Errno::ENOENT];
+    request
+}
+
 /// Deletes the table, whatever is in it.
 pub(super) fn delete_table() -> Request {
-    const NFTA_TABLE_NAME: u16 = 1;
     let name = Attributes::default().text(NFTA_TABLE_NAME, TABLE);
     message("delete the nftables table weft", wire::DELTABLE, 0, name)
 }
 
+const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;

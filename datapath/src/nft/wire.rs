@@ -9,6 +9,7 @@ const NFPROTO_INET: u8 = 1;
 pub(super) const NFGENMSG: usize = 4;
 
 pub(super) const NEWTABLE: u16 = 0;
+pub(super) const GETTABLE: u16 = 1;
 pub(super) const DELTABLE: u16 = 2;
 pub(super) const NEWCHAIN: u16 = 3;
 pub(super) const NEWRULE: u16 = 6;
