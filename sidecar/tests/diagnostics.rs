@@ -244,6 +244,19 @@ fn what_a_sidecar_cannot_have_is_refused() {
 }
 
 #[test]
+fn of_too_many_mistakes_the_errors_are_shown() {
+    let lonely = |n| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: a{n}}}\nspec: {{ports: [{{port: 80}}]}}\n"
+        )
+    };
+    let many: String = (0..2_000).map(lonely).collect();
+    let shown = summaries(&format!("{SIDECAR}{many}---\n{SIDECAR}"));
+    assert_eq!(shown.len(), 1_000);
+    assert!(shown[999].contains("there is a second Sidecar"), "{}", shown[999]);
+}
+
+#[test]
 fn what_is_not_utf_8_is_shown_where_it_is() {
     let dir = tempfile::tempdir().expect("directory");
     let file = dir.path().join("a.yaml");

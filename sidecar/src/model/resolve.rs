@@ -11,6 +11,9 @@ use super::sidecar::Sidecar;
 use super::{Action, Backend, Document, Mesh, MeshPort, MeshService, Object, Routing, Rule, ServiceKey};
 use crate::diagnostic::{Diagnostic, Origin, Severity, Span};
 
+/// More are not shown: nobody reads them, and comparing them with the last ones would hold up the next change.
+pub const MAX_DIAGNOSTICS: usize = 1_000;
+
 /// What came of a set of documents.
 #[derive(Debug)]
 pub struct Resolution {
@@ -31,10 +34,20 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
         resolver.check_slices();
         Mesh { sidecar: sidecar.clone(), sidecar_origin: origin.clone(), services: resolver.services() }
     });
+    let failed = diagnostics.iter().any(Diagnostic::is_error);
+    Resolution { mesh: mesh.filter(|_| !failed), diagnostics: in_order(diagnostics) }
+}
+
+/// By place, without repetitions; of too many, errors are kept before warnings.
+fn in_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics.sort_by(|a, b| place(a).cmp(&place(b)));
     diagnostics.dedup();
-    let failed = diagnostics.iter().any(Diagnostic::is_error);
-    Resolution { mesh: mesh.filter(|_| !failed), diagnostics }
+    if diagnostics.len() > MAX_DIAGNOSTICS {
+        diagnostics.sort_by_key(|diagnostic| !diagnostic.is_error());
+        diagnostics.truncate(MAX_DIAGNOSTICS);
+        diagnostics.sort_by(|a, b| place(a).cmp(&place(b)));
+    }
+    diagnostics
 }
 
 fn place(diagnostic: &Diagnostic) -> Option<(&str, Span)> {
