@@ -40,6 +40,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The networks below a data directory could not be listed.
+    #[error("cannot list the networks in {path}", path = path.display())]
+    DataDir {
+        /// `dataDir`.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The name service could not be read.
     #[error("cannot read ipam.resolvConf {path}", path = path.display())]
     ResolvConf {
@@ -125,7 +133,7 @@ impl Error {
             Self::Spec(error) => error.code,
             Self::Ipam(error) => error.code(),
             Self::UnusableNetns(_) | Self::Netns { .. } => Code::INVALID_NETNS,
-            Self::ResolvConf { .. } => Code::IO,
+            Self::ResolvConf { .. } | Self::DataDir { .. } => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_) => code::KERNEL,
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,

@@ -13,7 +13,9 @@
 #![forbid(unsafe_code)]
 
 mod attach;
+mod audit;
 mod check;
+pub mod cli;
 pub mod config;
 mod detach;
 mod error;
@@ -97,6 +99,6 @@ To try it by hand, as root:
   CNI_COMMAND=ADD weft-cni < weft.json
   CNI_COMMAND=DEL weft-cni < weft.json
 
-Leases are in /run/weft/ipam; `weft-ipam list` shows them.
+Leases are in /run/weft/ipam; `weft-ipam list` shows them, and `weft-cni audit` whether the kernel agrees with them.
 "#
 );

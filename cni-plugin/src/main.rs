@@ -5,9 +5,14 @@
 use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 
-use weft_cni::{ProcessEnvironment, Weft};
+use weft_cni::{ProcessEnvironment, Weft, cli};
+use weft_cni_spec::EnvSource;
 
 fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    if ProcessEnvironment.get("CNI_COMMAND").is_none() && !arguments.is_empty() {
+        return cli::run(&arguments);
+    }
     let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr().lock());
     weft_cni_spec::run(&Weft, &ProcessEnvironment, configuration(), &mut stdout, &mut stderr).into()
 }

@@ -351,3 +351,38 @@ fn a_variable_that_is_no_text_is_named_and_not_passed_over() {
         "the configuration is missing; without a verb the plugin would have explained itself"
     );
 }
+
+fn audit(node: &Node, options: &[&str]) -> (Option<i32>, Value) {
+    let mut audit = Command::new(PLUGIN);
+    audit.env_clear().args(["audit", "--json", "--data-dir"]).arg(node.dir.path()).args(options);
+    let output = audit.output().unwrap();
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[test]
+fn an_audit_finds_what_missed_dels_and_lost_leases_left_and_repairs_it() {
+    Node::run(|node| {
+        let conf = node.conf("weft");
+        node.add(&Pod::new("gone"), &conf);
+        let pod = Pod::new("lost");
+        node.add(&pod, &conf);
+        assert_eq!(audit(node, &[]).1["findings"][0]["problem"], "abandoned lease");
+        // The lease of a pod that lives is lost: nothing but marks knows of it any more.
+        let leases = node.leases("weft");
+        let lost = leases.leases().unwrap().into_iter().find(|lease| lease.attachment.container() == "lost");
+        leases.end(&lost.unwrap()).unwrap();
+
+        let (code, report) = audit(node, &[]);
+        let problems: Vec<_> =
+            report["findings"].as_array().unwrap().iter().map(|finding| &finding["problem"]).collect();
+        assert_eq!(
+            problems,
+            ["abandoned lease", "interface without lease", "firewall element without lease"]
+        );
+        assert_eq!(code, Some(1));
+        let (code, report) = audit(node, &["--repair"]);
+        assert_eq!(code, Some(0), "{report}");
+        let (code, report) = audit(node, &[]);
+        assert_eq!((code, &report["findings"]), (Some(0), &json!([])));
+    });
+}

@@ -231,6 +231,11 @@ impl Ipam {
         Ok(ended)
     }
 
+    /// Whether nothing can use the addresses of `lease` any more ([`Lease::is_abandoned`]).
+    pub fn is_abandoned(&self, lease: &Lease) -> bool {
+        lease.is_abandoned((self.boot_id)().as_deref())
+    }
+
     fn is_evicted(&self, lease: &Lease) -> bool {
         let evicted = (self.evict)(lease);
         if let Err(why) = &evicted {

@@ -50,6 +50,26 @@ pub const DEFAULT_DIR: &str = "/run/weft/ipam";
 /// How long a transaction waits for the others. They take well under a millisecond each.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The networks that have a log below `dir`, by name. A data directory that does not exist has none.
+///
+/// # Errors
+/// Where the directory cannot be read.
+pub fn networks_in(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.path().join("leases.log").exists() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// The store of one network below a data directory.
 #[derive(Debug)]
 pub struct LocalStore {

@@ -1,12 +1,12 @@
 //! What people run.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
-use std::{fs, io};
 
 use clap::{Parser, Subcommand};
-use weft_ipam::store::local::DEFAULT_DIR;
+use weft_ipam::store::local::{DEFAULT_DIR, networks_in};
 
 mod list;
 
@@ -60,7 +60,11 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn list(dir: &Path, networks: Vec<String>, json: bool) -> Result<(), Error> {
-    let networks = if networks.is_empty() { networks_in(dir)? } else { networks };
+    let networks = if networks.is_empty() {
+        networks_in(dir).map_err(|source| Error::Networks { dir: dir.into(), source })?
+    } else {
+        networks
+    };
     let networks = networks.into_iter().map(|name| read(dir, name)).collect::<Result<Vec<_>, _>>()?;
     let text = if json { list::json(&networks) } else { list::table(&networks, SystemTime::now()) };
     let written = io::Write::write_all(&mut io::stdout(), text.as_bytes());
@@ -75,23 +79,4 @@ fn list(dir: &Path, networks: Vec<String>, json: bool) -> Result<(), Error> {
 
 fn read(dir: &Path, name: String) -> Result<list::Network, Error> {
     list::Network::read(&name, dir).map_err(|source| Error::Leases { network: name, source: source.into() })
-}
-
-/// Directories with a log, by name. A data directory that does not exist has none.
-fn networks_in(dir: &Path) -> Result<Vec<String>, Error> {
-    let failed = |source| Error::Networks { dir: dir.into(), source };
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if entry.path().join("leases.log").exists() {
-            names.extend(entry.file_name().into_string());
-        }
-    }
-    names.sort();
-    Ok(names)
 }

@@ -1,0 +1,262 @@
+//! `weft-cni audit`: do the kernel and the leases agree?
+//!
+//! Every lease should have a namespace and a pair, and every pair and every element of the firewall a lease. What is found
+//! otherwise is what a missed DEL, a killed plugin or a hand at `ip` left.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use weft_datapath::{Masqueraded, Nft, Rtnl};
+use weft_ipam::lease::{Attachment, Lease};
+use weft_ipam::{Ipam, chain};
+
+use crate::Error;
+use crate::detach::{detach, remove_unused_table};
+use crate::identity::Identity;
+
+/// A lease is made before its pair. A younger one may belong to an ADD that is just happening.
+const AN_ADD_TAKES_AT_MOST: Duration = Duration::from_secs(60);
+
+/// What was found in some networks, and what became of it.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    networks: usize,
+    leases: usize,
+    findings: Vec<(Finding, Fate)>,
+}
+
+/// A difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    /// `network/container/ifname`.
+    mark: String,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Problem {
+    /// The namespace of a lease is gone: its DEL never came.
+    Abandoned { addresses: String },
+    /// A pod has a lease, but no interface: somebody removed it.
+    NoPair { addresses: String },
+    /// A pair that no lease knows of.
+    NoLease { link: String },
+    /// An address is masqueraded for somebody who does not hold it.
+    Element { element: Masqueraded },
+}
+
+#[derive(Debug)]
+enum Fate {
+    Stands,
+    Repaired,
+    Failed(String),
+}
+
+/// What is known of one network.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Each with whether it is abandoned.
+    leases: Vec<(Lease, bool)>,
+    /// Marks and names of links.
+    pairs: Vec<(String, String)>,
+    elements: Vec<Masqueraded>,
+}
+
+/// Looks at `networks`, and with `repair` removes what nobody owns.
+pub(crate) fn audit(networks: &[String], dir: &Path, repair: bool) -> Result<Report, Error> {
+    let mut report = Report { networks: networks.len(), ..Report::default() };
+    for network in networks {
+        let ipam = Ipam::open(network, dir)?;
+        let seen = Seen::of(network, &ipam)?;
+        report.leases += seen.leases.len();
+        for finding in compare(&seen, SystemTime::now()) {
+            let fate = if repair { mend(&ipam, &finding) } else { Fate::Stands };
+            report.findings.push((finding, fate));
+        }
+        if repair {
+            remove_unused_table(&ipam)?;
+        }
+    }
+    Ok(report)
+}
+
+impl Seen {
+    /// The kernel first: ADD writes the lease before it touches the kernel, and DEL ends it after, so whatever was seen
+    /// there has a lease now.
+    fn of(network: &str, ipam: &Ipam) -> Result<Self, Error> {
+        let links = Rtnl::open()?.observe()?.links;
+        let elements = Nft::open()?.masqueraded()?;
+        let of_network = |mark: &str| mark.strip_prefix(network).is_some_and(|rest| rest.starts_with('/'));
+        let pairs = links.into_iter().filter_map(|link| Some((link.alias?, link.name)));
+        let leases = ipam.leases()?.into_iter();
+        Ok(Self {
+            leases: leases.map(|lease| (lease.clone(), ipam.is_abandoned(&lease))).collect(),
+            pairs: pairs.filter(|(mark, _)| of_network(mark)).collect(),
+            elements: elements.into_iter().filter(|element| of_network(&element.owner)).collect(),
+        })
+    }
+}
+
+/// Every difference, leases first.
+fn compare(seen: &Seen, now: SystemTime) -> Vec<Finding> {
+    let marks: HashSet<String> = seen.leases.iter().map(|(lease, _)| mark(&lease.attachment)).collect();
+    let pairs: HashSet<&str> = seen.pairs.iter().map(|(mark, _)| mark.as_str()).collect();
+    let of_leases = seen.leases.iter().filter_map(|(lease, abandoned)| {
+        let (mark, addresses) = (mark(&lease.attachment), addresses(lease));
+        let settled = now.duration_since(lease.since).is_ok_and(|age| age > AN_ADD_TAKES_AT_MOST);
+        let problem = match (abandoned, pairs.contains(mark.as_str())) {
+            (true, _) => Problem::Abandoned { addresses },
+            (false, false) if settled => Problem::NoPair { addresses },
+            _ => return None,
+        };
+        Some(Finding { mark, problem })
+    });
+    let of_pairs = seen
+        .pairs
+        .iter()
+        .filter(|(mark, _)| !marks.contains(mark))
+        .map(|(mark, link)| Finding { mark: mark.clone(), problem: Problem::NoLease { link: link.clone() } });
+    let of_elements = seen.elements.iter().filter(|element| !is_held(element, seen)).map(|element| Finding {
+        mark: element.owner.clone(),
+        problem: Problem::Element { element: element.clone() },
+    });
+    of_leases.chain(of_pairs).chain(of_elements).collect()
+}
+
+fn is_held(element: &Masqueraded, seen: &Seen) -> bool {
+    seen.leases.iter().any(|(lease, _)| {
+        element.is_of(&mark(&lease.attachment))
+            && lease.addresses.iter().any(|assigned| assigned.address.ip() == element.address)
+    })
+}
+
+fn mend(ipam: &Ipam, finding: &Finding) -> Fate {
+    let mended = match &finding.problem {
+        // There is a pod behind it, and only its runtime can give it a new interface.
+        Problem::NoPair { .. } => return Fate::Stands,
+        Problem::Abandoned { .. } | Problem::NoLease { .. } => detach_marked(ipam, &finding.mark),
+        Problem::Element { element } => stop_masquerading(element),
+    };
+    mended.map_or_else(|error| Fate::Failed(chain(&error)), |()| Fate::Repaired)
+}
+
+fn detach_marked(ipam: &Ipam, mark: &str) -> Result<(), Error> {
+    let [network, container, ifname] = names(mark);
+    detach(ipam, &Identity::derive(Attachment::new(network, container, ifname)?))
+}
+
+fn stop_masquerading(element: &Masqueraded) -> Result<(), Error> {
+    Ok(Nft::open()?.stop_masquerading(&element.owner, &[element.address])?)
+}
+
+fn mark(attachment: &Attachment) -> String {
+    Identity::derive(attachment.clone()).mark()
+}
+
+fn names(mark: &str) -> [&str; 3] {
+    let mut names = mark.splitn(3, '/');
+    [(); 3].map(|()| names.next().unwrap_or_default())
+}
+
+fn addresses(lease: &Lease) -> String {
+    let addresses = lease.addresses.iter().map(|assigned| assigned.address.ip().to_string());
+    addresses.collect::<Vec<_>>().join(", ")
+}
+
+impl Problem {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Abandoned { .. } => "abandoned lease",
+            Self::NoPair { .. } => "lease without interface",
+            Self::NoLease { .. } => "interface without lease",
+            Self::Element { .. } => "firewall element without lease",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::Abandoned { addresses } | Self::NoPair { addresses } => addresses.clone(),
+            Self::NoLease { link } => link.clone(),
+            Self::Element { element } => element.address.to_string(),
+        }
+    }
+
+    const fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoPair { .. } => "delete the pod",
+            _ => "weft-cni audit --repair",
+        }
+    }
+}
+
+impl Fate {
+    fn says(&self, problem: &Problem) -> String {
+        match self {
+            Self::Stands => problem.remedy().to_owned(),
+            Self::Repaired => "repaired".to_owned(),
+            Self::Failed(why) => format!("failed: {why}"),
+        }
+    }
+}
+
+impl Report {
+    /// Whether kernel and leases agree now.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.findings.iter().all(|(_, fate)| matches!(fate, Fate::Repaired))
+    }
+
+    /// As a table, or as one JSON document.
+    pub(crate) fn render(&self, json: bool) -> String {
+        if json { format!("{}\n", self.json()) } else { self.table() }
+    }
+
+    fn table(&self) -> String {
+        let checked = format!("{} leases in {} networks", self.leases, self.networks);
+        if self.findings.is_empty() {
+            return format!("{checked}: the kernel agrees with all of them\n");
+        }
+        let head = ["NETWORK", "CONTAINER", "INTERFACE", "PROBLEM", "WHAT", "REMEDY"].map(str::to_owned);
+        let rows = self.findings.iter().map(|(finding, fate)| {
+            let [network, container, ifname] = names(&finding.mark).map(str::to_owned);
+            let problem = &finding.problem;
+            [network, container, ifname, problem.name().to_owned(), problem.detail(), fate.says(problem)]
+        });
+        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+        format!("{checked}: {} differences\n\n{}", self.findings.len(), columns(&rows))
+    }
+
+    fn json(&self) -> Value {
+        let findings = self.findings.iter().map(|(finding, fate)| {
+            let [network, container, ifname] = names(&finding.mark);
+            json!({
+                "network": network,
+                "container": container,
+                "interface": ifname,
+                "problem": finding.problem.name(),
+                "what": finding.problem.detail(),
+                "repaired": matches!(fate, Fate::Repaired),
+                "remedy": fate.says(&finding.problem),
+            })
+        });
+        json!({ "leases": self.leases, "networks": self.networks, "findings": findings.collect::<Vec<_>>() })
+    }
+}
+
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests;

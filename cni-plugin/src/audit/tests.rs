@@ -1,0 +1,81 @@
+use weft_ipam::lease::Assigned;
+
+use super::*;
+
+fn lease(container: &str, address: &str, age: u64) -> Lease {
+    Lease {
+        attachment: Attachment::new("pods", container, "eth0").unwrap(),
+        addresses: vec![Assigned { address: address.parse().unwrap(), gateway: None }],
+        pod: None,
+        netns: None,
+        boot_id: None,
+        since: SystemTime::UNIX_EPOCH + Duration::from_secs(1000 - age),
+    }
+}
+
+fn pair(container: &str) -> (String, String) {
+    (format!("pods/{container}/eth0"), format!("weft{container}"))
+}
+
+fn element(container: &str, address: &str) -> Masqueraded {
+    Masqueraded { address: address.parse().unwrap(), owner: format!("pods/{container}/eth0") }
+}
+
+fn found(seen: &Seen) -> Vec<(String, &'static str, String)> {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+    let short = |finding: Finding| (finding.mark, finding.problem.name(), finding.problem.detail());
+    compare(seen, now).into_iter().map(short).collect()
+}
+
+#[test]
+fn a_lease_with_its_pair_and_its_elements_is_no_difference() {
+    let seen = Seen {
+        leases: vec![(lease("a", "10.0.0.2/24", 900), false)],
+        pairs: vec![pair("a")],
+        elements: vec![element("a", "10.0.0.2")],
+    };
+    assert_eq!(found(&seen), []);
+}
+
+#[test]
+fn each_kind_of_difference_is_told_apart() {
+    let seen = Seen {
+        leases: vec![(lease("gone", "10.0.0.2/24", 900), true), (lease("bare", "10.0.0.3/24", 900), false)],
+        pairs: vec![pair("gone"), pair("stray")],
+        elements: vec![element("bare", "10.0.0.9"), element("lost", "10.0.0.4")],
+    };
+    let expect =
+        |container: &str, problem, what: &str| (format!("pods/{container}/eth0"), problem, what.to_owned());
+    assert_eq!(
+        found(&seen),
+        [
+            expect("gone", "abandoned lease", "10.0.0.2"),
+            expect("bare", "lease without interface", "10.0.0.3"),
+            expect("stray", "interface without lease", "weftstray"),
+            expect("bare", "firewall element without lease", "10.0.0.9"),
+            expect("lost", "firewall element without lease", "10.0.0.4"),
+        ]
+    );
+}
+
+#[test]
+fn an_add_that_is_just_happening_is_no_difference() {
+    let seen = Seen { leases: vec![(lease("new", "10.0.0.2/24", 3), false)], ..Seen::default() };
+    assert_eq!(found(&seen), []);
+}
+
+#[test]
+fn the_table_says_what_to_do() {
+    let seen = Seen { pairs: vec![pair("stray")], ..Seen::default() };
+    let findings = compare(&seen, SystemTime::now()).into_iter().map(|finding| (finding, Fate::Stands));
+    let report = Report { networks: 1, leases: 0, findings: findings.collect() };
+    assert!(!report.is_clean());
+    assert_eq!(
+        report.render(false),
+        "0 leases in 1 networks: 1 differences\n\n\
+         NETWORK  CONTAINER  INTERFACE  PROBLEM                  WHAT       REMEDY\n\
+         pods     stray      eth0       interface without lease  weftstray  weft-cni audit --repair\n"
+    );
+    let document: Value = serde_json::from_str(&report.render(true)).unwrap();
+    assert_eq!(document["findings"][0]["repaired"], false);
+}
