@@ -5,42 +5,44 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
 use weft_cni_spec::{AddRequest, AddResult, Dns};
-use weft_datapath::{NetNs, Nft, Rtnl, Veth, sysctl};
-use weft_ipam::lease::{Lease, NetnsIdentity};
-use weft_ipam::{Ipam, Request, resolv_conf};
+use weft_datapath::{NetNs, Rtnl, Veth, sysctl};
+use weft_ipam::lease::Assigned;
+use weft_ipam::resolv_conf;
 
-use crate::Error;
+use crate::addresses::Source;
 use crate::config::Config;
-use crate::detach::evict;
-use crate::error::mistake;
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan};
 use crate::undo::Undo;
+use crate::{Error, chained, extras};
 
 /// MTU of a pair on a node that has no way to the outside.
 const MTU_DEFAULT: u32 = 1500;
 
-/// Attaches the container: reserve, decide, apply. What was done is undone on every early return.
+/// Attaches the container, or adds to what the plugins before this one have attached.
 pub(crate) fn attach(request: &AddRequest) -> Result<AddResult, Error> {
-    refuse_chained(request)?;
+    match request.conf.prev_result()? {
+        Some(result) => chained::attach(request, result),
+        None => create(request),
+    }
+}
+
+/// Makes the attachment: take addresses, decide, apply. What was done is undone on every early return.
+fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let config = Config::try_from(request)?;
     let identity = Identity::of(request.network(), &request.id)?;
     let netns = NetNs::open(&request.netns).map_err(Error::UnusableNetns)?;
     let host = Rtnl::open()?;
-    let dns = name_service(&config)?;
+    let source = Source::open(request, &config)?;
+    if let Source::Delegate(_) = source {
+        refuse_second(&host, &netns, &identity, request.id.ifname.as_str())?;
+    }
 
-    let ipam = Ipam::open(request.network().as_str(), &config.ipam.data_dir)?.evicting_with(evict);
-    let reservation = ipam.reserve(&config.ipam.pool, wish(request, &config, &identity)?)?;
-    let mtu = config.mtu.map_or_else(|| detect_mtu(&host, reservation.lease()), Ok)?;
-    let plan = Plan::routed(Inputs {
-        identity: &identity,
-        ifname: request.id.ifname.as_str(),
-        mac: config.mac,
-        addresses: &reservation.lease().addresses,
-        routes: &config.ipam.routes,
-        mtu,
-        masquerade: config.masquerade,
-    });
+    let taken = source.take(request, &config, &identity)?;
+    let dns = name_service(&config, &taken.dns)?;
+    let mtu = config.mtu.map_or_else(|| detect_mtu(&host, &taken.addresses), Ok)?;
+    let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &taken.addresses);
+    let plan = Plan::routed(Inputs { routes: &taken.routes, mtu, ..inputs });
     let answer = plan.result(&request.netns.to_string_lossy(), dns);
 
     create_pair(&host, &plan.veth, &netns)?;
@@ -48,53 +50,44 @@ pub(crate) fn attach(request: &AddRequest) -> Result<AddResult, Error> {
     enable_forwarding(&plan)?;
     host.configure(&plan.veth.host)?;
     configure_pod(&netns, &plan)?;
-    let elements = Undo::by(|| stop_masquerading(&identity, &plan));
-    masquerade(&plan)?;
+    let extras = extras::apply(&identity, &plan.extras)?;
 
-    elements.keep();
+    extras.keep();
     pair.keep();
-    reservation.keep();
+    taken.keep();
     Ok(answer)
 }
 
-/// Behind another plugin there is an interface already, and none of Weft's keys asks for anything but one.
-fn refuse_chained(request: &AddRequest) -> Result<(), Error> {
-    if request.conf.prev_result()?.is_none() {
-        return Ok(());
-    }
-    let what = "weft-cni makes the interface and must be the first plugin of the list";
-    Err(Error::Config(weft_ipam::config::Mistakes(vec![mistake("prevResult", what)])))
+/// An attachment that stands has to stay as it is. A lease of its own tells Weft; another plugin must not even be asked,
+/// for when its answer is lost it is told to undo what it did, and that would be what the pod lives on.
+fn refuse_second(host: &Rtnl, netns: &NetNs, identity: &Identity, ifname: &str) -> Result<(), Error> {
+    let inside = netns.rtnl().map_err(Error::UnusableNetns)?;
+    let exists = if inside.link(ifname)?.is_some() {
+        Some((ifname.to_owned(), netns.path().to_owned()))
+    } else {
+        host.link(&identity.host_ifname)?.map(|link| (link.name, "/proc/self/ns/net".into()))
+    };
+    exists.map_or(Ok(()), |(ifname, netns)| Err(Error::InterfaceExists { ifname, netns }))
 }
 
-fn wish(request: &AddRequest, config: &Config, identity: &Identity) -> Result<Request, Error> {
-    let unidentified = |source| Error::Netns { path: request.netns.clone(), source };
-    Ok(Request {
-        requested: config.requested.clone(),
-        pod: config.pod.clone(),
-        netns: Some(NetnsIdentity::of(&request.netns).map_err(unidentified)?),
-        ..Request::new(identity.attachment.clone())
-    })
-}
-
-/// What the configuration spells out, or else what its `resolvConf` says.
-fn name_service(config: &Config) -> Result<Dns, Error> {
-    match &config.ipam.resolv_conf {
-        Some(path) if config.dns == Dns::default() => {
-            let text = fs::read_to_string(path);
-            text.map(|text| resolv_conf::parse(&text))
-                .map_err(|source| Error::ResolvConf { path: path.clone(), source })
-        }
-        _ => Ok(config.dns.clone()),
+/// What the configuration spells out, or else what its `resolvConf` or another IPAM plugin says.
+fn name_service(config: &Config, given: &Dns) -> Result<Dns, Error> {
+    if config.dns != Dns::default() {
+        return Ok(config.dns.clone());
     }
+    let Some(path) = config.addressing.resolv_conf() else { return Ok(given.clone()) };
+    let text = fs::read_to_string(path);
+    text.map(|text| resolv_conf::parse(&text))
+        .map_err(|source| Error::ResolvConf { path: path.to_owned(), source })
 }
 
 /// The smallest MTU on the way to the outside. The destinations stand for "anything": only a default route leads there.
-fn detect_mtu(host: &Rtnl, lease: &Lease) -> Result<u32, Error> {
+fn detect_mtu(host: &Rtnl, addresses: &[Assigned]) -> Result<u32, Error> {
     const OUTSIDE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
     const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0));
     let mut found = Vec::new();
     for outside in [OUTSIDE_V4, OUTSIDE_V6] {
-        if lease.addresses.iter().any(|assigned| assigned.address.is_ipv4() == outside.is_ipv4()) {
+        if addresses.iter().any(|assigned| assigned.address.is_ipv4() == outside.is_ipv4()) {
             found.extend(host.path_mtu(outside)?);
         }
     }
@@ -145,20 +138,4 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<(), Error> {
         Rtnl::open()
     })??;
     Ok(inside.configure(&plan.veth.pod)?)
-}
-
-/// Also for an attempt that failed: where the answer was lost, the elements may stand. Nobody else's are touched.
-fn stop_masquerading(identity: &Identity, plan: &Plan) -> Result<(), weft_datapath::Error> {
-    let addresses: Vec<_> = plan.masquerade.iter().map(|element| element.address.ip()).collect();
-    if addresses.is_empty() {
-        return Ok(());
-    }
-    Nft::open()?.stop_masquerading(&identity.mark(), &addresses)
-}
-
-fn masquerade(plan: &Plan) -> Result<(), Error> {
-    if plan.masquerade.is_empty() {
-        return Ok(());
-    }
-    Ok(Nft::open()?.masquerade(&plan.masquerade)?)
 }

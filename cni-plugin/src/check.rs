@@ -1,46 +1,49 @@
 //! CHECK.
 
 use weft_cni_spec::CheckRequest;
-use weft_datapath::{Interface, NetNs, Nft, Observed, Route, Rtnl};
-use weft_ipam::Ipam;
-use weft_ipam::lease::Lease;
+use weft_datapath::{Interface, NetNs, Observed, Route, Rtnl};
+use weft_ipam::lease::Assigned;
 
-use crate::Error;
-use crate::config::Config;
+use crate::config::{Addressing, Config};
+use crate::delegate::Delegate;
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan};
+use crate::{Error, addresses, extras};
 
 /// Decides the plan that ADD applied, and compares it with what stands.
 pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     let config = Config::try_from(request)?;
     let identity = Identity::of(&request.conf.name, &request.id)?;
-    let ipam = Ipam::open(request.conf.name.as_str(), &config.ipam.data_dir)?;
-    let attachment = identity.attachment.to_string();
-    let lease = ipam.lookup(&identity.attachment)?.ok_or(Error::NoLease { attachment })?;
-    let plan = Plan::routed(Inputs {
-        identity: &identity,
-        ifname: request.id.ifname.as_str(),
-        mac: config.mac,
-        addresses: &lease.addresses,
-        routes: &config.ipam.routes,
-        // Not compared: the path's may have changed since, and later plugins may set it.
-        mtu: 0,
-        masquerade: config.masquerade,
-    });
+    let (addresses, routes) = addresses::recall(request, &config, &identity)?;
+    // The MTU is not compared: the path's may have changed since, and later plugins may set it.
+    let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &addresses);
+    let plan = Plan::routed(Inputs { routes: &routes, ..inputs });
 
-    let mut differences = missing_from_result(&lease, request);
-    differences.extend(missing("on the host", &plan.veth.host, &Rtnl::open()?.observe()?));
-    let inside = NetNs::open(&request.netns).and_then(|netns| netns.rtnl()).map_err(Error::UnusableNetns)?;
-    let inside = inside.observe()?;
-    differences.extend(missing("in the container", &plan.veth.pod, &inside));
-    differences.extend(not_masqueraded(&plan)?);
+    let mut differences = missing_from_result(&addresses, request);
+    if config.addressing != Addressing::Chained {
+        differences.extend(missing_ends(request, &plan)?);
+    }
+    differences.extend(extras::missing(&plan.extras)?);
     let attachment = identity.attachment.to_string();
-    if differences.is_empty() { Ok(()) } else { Err(Error::Drift { attachment, differences }) }
+    if !differences.is_empty() {
+        return Err(Error::Drift { attachment, differences });
+    }
+    match &config.addressing {
+        Addressing::Delegate(name) => Ok(Delegate::find(name, &request.path, &request.conf)?.check()?),
+        Addressing::Leases(_) | Addressing::Chained => Ok(()),
+    }
 }
 
-fn missing_from_result(lease: &Lease, request: &CheckRequest) -> Vec<String> {
+fn missing_ends(request: &CheckRequest, plan: &Plan) -> Result<Vec<String>, Error> {
+    let mut differences = missing("on the host", &plan.veth.host, &Rtnl::open()?.observe()?);
+    let inside = NetNs::open(&request.netns).and_then(|netns| netns.rtnl()).map_err(Error::UnusableNetns)?;
+    differences.extend(missing("in the container", &plan.veth.pod, &inside.observe()?));
+    Ok(differences)
+}
+
+fn missing_from_result(addresses: &[Assigned], request: &CheckRequest) -> Vec<String> {
     let listed = |ip| request.prev_result.ips.iter().any(|listed| listed.address.ip() == ip);
-    let ours = lease.addresses.iter().map(|assigned| assigned.address.ip());
+    let ours = addresses.iter().map(|assigned| assigned.address.ip());
     ours.filter(|ip| !listed(*ip))
         .map(|ip| format!("the lease holds {ip}, which prevResult does not list"))
         .collect()
@@ -89,20 +92,3 @@ fn is_same(planned: &Route, seen: &Route) -> bool {
 
 /// `RT_TABLE_MAIN`.
 const MAIN_TABLE: u32 = 254;
-
-fn not_masqueraded(plan: &Plan) -> Result<Vec<String>, Error> {
-    if plan.masquerade.is_empty() {
-        return Ok(Vec::new());
-    }
-    let nft = Nft::open()?;
-    let mut differences = Vec::new();
-    for element in &plan.masquerade {
-        let ip = element.address.ip();
-        match nft.find(ip)? {
-            Some(found) if found.is_of(&element.owner) => {}
-            Some(found) => differences.push(format!("{ip} is masqueraded for {:?}", found.owner)),
-            None => differences.push(format!("{ip} is no longer masqueraded")),
-        }
-    }
-    Ok(differences)
-}

@@ -9,6 +9,12 @@ use weft_ipam::lease::Pod;
 use crate::Error;
 use crate::error::mistake;
 
+mod addressing;
+
+pub use addressing::Addressing;
+pub(crate) use addressing::Named;
+use addressing::Position;
+
 /// The keys that are read here, or by the protocol, or that only runtimes write.
 const KNOWN: [&str; 12] = [
     "cniVersion",
@@ -89,8 +95,8 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// Whether traffic to the outside gets the node's address.
     pub masquerade: bool,
-    /// Ranges, routes, and where leases are.
-    pub ipam: ipam_config::Config,
+    /// Where addresses come from.
+    pub addressing: Addressing,
     /// Addresses that are asked for.
     pub requested: Vec<std::net::IpAddr>,
     /// The hardware address that is asked for.
@@ -113,7 +119,7 @@ impl TryFrom<&CheckRequest> for Config {
     type Error = Error;
 
     fn try_from(request: &CheckRequest) -> Result<Self, Error> {
-        Self::read(&request.conf, &request.args)
+        Self::read_at(Position::of_section(&request.conf), &request.conf, &request.args)
     }
 }
 
@@ -121,19 +127,25 @@ impl TryFrom<&StatusRequest> for Config {
     type Error = Error;
 
     fn try_from(request: &StatusRequest) -> Result<Self, Error> {
-        Self::read(&request.conf, &Args::default())
+        Self::read_at(Position::of_section(&request.conf), &request.conf, &Args::default())
     }
 }
 
 impl Config {
-    /// Reads the configuration and the arguments of one request.
+    /// Reads the configuration and the arguments of one ADD.
     ///
     /// # Errors
     /// Every mistake in them.
     pub fn read(conf: &Conf, args: &Args) -> Result<Self, Error> {
-        args.only(&KNOWN_ARGS)?;
+        Self::read_at(Position::of_add(conf), conf, args)
+    }
+
+    fn read_at(position: Position, conf: &Conf, args: &Args) -> Result<Self, Error> {
+        if let Some(known) = addressing::known_args(&conf.document) {
+            args.only(&known)?;
+        }
         let mut reader = Reader { document: &conf.document, mistakes: Vec::new(), unsupported: Vec::new() };
-        let config = reader.config(args);
+        let config = reader.config(position, args);
         reader.expressible(config.as_ref(), conf.version);
         reader.finish(config)
     }
@@ -147,18 +159,17 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn config(&mut self, args: &Args) -> Option<Config> {
+    fn config(&mut self, position: Position, args: &Args) -> Option<Config> {
         self.keys();
         self.mode();
-        self.ipam_type();
         self.capabilities();
-        let ipam = self.collect(ipam_config::Config::parse(self.document));
-        let requested = self.collect(ipam_config::requested_addresses(self.document, args));
-        let (mtu, masquerade) = (self.mtu(ipam.as_ref()), self.flag("ipMasq"));
+        let addressing = self.addressing(position);
+        let requested = addressing::requested(self, addressing.as_ref(), args);
+        let ipam = addressing.as_ref().and_then(Addressing::leases);
+        let (mtu, masquerade) = (self.mtu(ipam), self.flag("ipMasq"));
         let (mac, dns) = (self.mac(args), self.dns());
-        let ipam = ipam?;
-        self.routes(&ipam);
-        Some(Config { mtu, masquerade, ipam, requested: requested?, mac, dns, pod: Pod::from_args(args) })
+        let (addressing, requested) = (addressing?, requested?);
+        Some(Config { mtu, masquerade, addressing, requested, mac, dns, pod: Pod::from_args(args) })
     }
 
     /// Mistakes come before what is merely unsupported; neither hides the others of its kind.
@@ -203,26 +214,16 @@ impl Reader<'_> {
         }
     }
 
-    fn ipam_type(&mut self) {
-        let section = self.document.get("ipam");
-        match section.and_then(|section| section.get("type")) {
-            Some(Value::String(kind)) if kind == "weft-ipam" => {}
-            Some(Value::String(kind)) => {
-                let what = format!(r#"{kind:?} is not supported; Weft keeps leases itself: say "weft-ipam""#);
-                self.unsupported.push(mistake("ipam.type", what));
-            }
-            // A section that is missing, or none, is named where it is read.
-            _ if !section.is_some_and(Value::is_object) => {}
-            _ => self.mistakes.push(mistake("ipam.type", r#"missing: say "weft-ipam""#)),
-        }
-    }
-
     fn capabilities(&mut self) {
         for key in ["runtimeConfig", "args"] {
             if let Some(other) = self.document.get(key).filter(|value| !value.is_object() && !value.is_null())
             {
                 self.mistakes.push(mistake(key, format!("expected an object, found {other}")));
             }
+        }
+        let convention = self.document.get("args").and_then(|args| args.get("cni"));
+        if let Some(other) = convention.filter(|value| !value.is_object() && !value.is_null()) {
+            self.mistakes.push(mistake("args.cni", format!("expected an object, found {other}")));
         }
         let Some(Value::Object(given)) = self.document.get("runtimeConfig") else { return };
         for (key, value) in given {
@@ -307,7 +308,8 @@ impl Reader<'_> {
 
     /// What the runtime could not be told, it must not be left to find out.
     fn expressible(&mut self, config: Option<&Config>, version: Version) {
-        let crowded = config.and_then(|config| config.ipam.pool.crowded_family());
+        let leases = config.and_then(|config| config.addressing.leases());
+        let crowded = leases.and_then(|leases| leases.pool.crowded_family());
         if let Some(family) = crowded.filter(|_| version < Version::V0_3_0) {
             let what = format!(
                 "several sets of {family:?}, but results of version {version} have one address of a family"

@@ -1,25 +1,52 @@
 //! DEL, and the part of GC and of reclaiming that is the same.
 
+use std::net::IpAddr;
+
 use weft_cni_spec::DelRequest;
 use weft_datapath::{Link, Nft, Rtnl};
 use weft_ipam::lease::Lease;
 use weft_ipam::{Ipam, chain};
 
-use crate::Error;
+use crate::addresses::Keeper;
 use crate::identity::Identity;
+use crate::{Error, addresses};
 
 /// Detaches the container. Neither its namespace nor a correct configuration is needed.
 pub(crate) fn del(request: &DelRequest) -> Result<(), Error> {
-    let data_dir = weft_ipam::config::Config::data_dir(&request.conf.document)?;
-    let ipam = Ipam::open(request.conf.name.as_str(), &data_dir)?;
-    detach(&ipam, &Identity::of(&request.conf.name, &request.id)?)
+    let identity = Identity::of(&request.conf.name, &request.id)?;
+    let listed = addresses::listed(&request.conf);
+    match Keeper::of(&request.conf, &request.path)? {
+        Keeper::Weft(ipam) => detach(&ipam, &identity),
+        Keeper::Delegate(ipam, delegate) => {
+            detach_from(&ipam, &identity, Known::Elsewhere(listed))?;
+            Ok(delegate.del()?)
+        }
+        Keeper::Earlier => {
+            remove(&identity, &Known::Elsewhere(listed))?;
+            Ok(Nft::open()?.remove_unused_table()?)
+        }
+    }
+}
+
+/// How the addresses of an attachment are found.
+enum Known {
+    /// Its lease has them.
+    Lease(Lease),
+    /// It has no lease, or has lost it.
+    Nothing,
+    /// Weft did not give them. These were in the result, if it is still there.
+    Elsewhere(Vec<IpAddr>),
 }
 
 /// Removes what `identity` has in the kernel, then ends its lease: an address is free only when nothing answers to it
 /// any more. Where that fails the lease stays, and the next DEL or GC begins again.
 pub(crate) fn detach(ipam: &Ipam, identity: &Identity) -> Result<(), Error> {
+    detach_from(ipam, identity, Known::Nothing)
+}
+
+fn detach_from(ipam: &Ipam, identity: &Identity, otherwise: Known) -> Result<(), Error> {
     let lease = ipam.lookup(&identity.attachment)?;
-    remove(identity, lease.as_ref())?;
+    remove(identity, &lease.clone().map_or(otherwise, Known::Lease))?;
     if let Some(lease) = lease {
         ipam.end(&lease)?;
     }
@@ -28,7 +55,8 @@ pub(crate) fn detach(ipam: &Ipam, identity: &Identity) -> Result<(), Error> {
 
 /// The same for an abandoned lease, before its addresses are given to somebody else.
 pub(crate) fn evict(lease: &Lease) -> Result<(), String> {
-    remove(&Identity::derive(lease.attachment.clone()), Some(lease)).map_err(|error| chain(&error))
+    let identity = Identity::derive(lease.attachment.clone());
+    remove(&identity, &Known::Lease(lease.clone())).map_err(|error| chain(&error))
 }
 
 /// Whoever finds the network empty removes the table, and not only whose lease was the last: that one may have been
@@ -41,12 +69,12 @@ pub(crate) fn remove_unused_table(ipam: &Ipam) -> Result<(), Error> {
 }
 
 /// Removes everything that is the attachment's from the kernel. Whatever fails, the rest is removed.
-fn remove(identity: &Identity, lease: Option<&Lease>) -> Result<(), Error> {
+fn remove(identity: &Identity, known: &Known) -> Result<(), Error> {
     let host = Rtnl::open()?;
     let link = host.link(&identity.host_ifname)?;
     // The socket lives until the pair is gone: closing it takes a grace period, as taking down a link does, and so both
     // take one together.
-    let stopped = stop_masquerading(identity, lease, link.is_some());
+    let stopped = stop_masquerading(identity, known, link.is_some());
     let removed = remove_pair(&host, identity, link.as_ref());
     let failures: Vec<_> =
         [stopped.err(), removed.err()].iter().flatten().map(|error| chain(error)).collect();
@@ -58,19 +86,17 @@ fn remove(identity: &Identity, lease: Option<&Lease>) -> Result<(), Error> {
 }
 
 /// By the lease, and not by `ipMasq`: it may have been changed since the ADD. A pair without a lease is one whose lease was
-/// lost, and nothing but the marks says which addresses it had.
-fn stop_masquerading(
-    identity: &Identity,
-    lease: Option<&Lease>,
-    has_pair: bool,
-) -> Result<Option<Nft>, Error> {
-    if lease.is_none() && !has_pair {
+/// lost, and nothing but the marks says which addresses it had; nor does anything else where another plugin gave them
+/// and the runtime has lost the result.
+fn stop_masquerading(identity: &Identity, known: &Known, has_pair: bool) -> Result<Option<Nft>, Error> {
+    if matches!(known, Known::Nothing) && !has_pair {
         return Ok(None);
     }
     let (nft, mark) = (Nft::open()?, identity.mark());
-    let addresses: Vec<_> = match lease {
-        Some(lease) => lease.addresses.iter().map(|assigned| assigned.address.ip()).collect(),
-        None => {
+    let addresses: Vec<_> = match known {
+        Known::Lease(lease) => lease.addresses.iter().map(|assigned| assigned.address.ip()).collect(),
+        Known::Elsewhere(listed) if !listed.is_empty() => listed.clone(),
+        Known::Elsewhere(_) | Known::Nothing => {
             let all = nft.masqueraded()?;
             all.iter().filter(|found| found.is_of(&mark)).map(|found| found.address).collect()
         }

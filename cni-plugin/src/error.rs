@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use weft_cni_spec::{self as spec, Code};
 use weft_ipam::config::{Mistake, Mistakes};
 
+use crate::delegate;
+
 /// A verb failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,6 +28,9 @@ pub enum Error {
     /// The leases could not be read or changed.
     #[error(transparent)]
     Ipam(#[from] weft_ipam::Error),
+    /// Another IPAM plugin did not do what it was asked.
+    #[error(transparent)]
+    Delegate(#[from] delegate::Error),
     /// The kernel refused.
     #[error(transparent)]
     Datapath(#[from] weft_datapath::Error),
@@ -96,6 +101,15 @@ pub enum Error {
         /// What failed, each with its cause.
         failures: Vec<String>,
     },
+    /// STATUS: nothing is known within the time for it.
+    #[error("whether an ADD would succeed could not be told within {} ms", limit.as_millis())]
+    Unanswered {
+        /// How long it was waited.
+        limit: std::time::Duration,
+    },
+    /// No thread could be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
     /// STATUS: an ADD would fail.
     #[error("an ADD would fail")]
     NotReady(#[source] Box<Error>),
@@ -120,7 +134,7 @@ impl Error {
     #[must_use]
     pub fn answer(self) -> spec::Error {
         match self {
-            Self::Spec(error) => error,
+            Self::Spec(error) | Self::Delegate(delegate::Error::Refused(error)) => error,
             other => spec::Error::caused(other.code(), &other),
         }
     }
@@ -132,13 +146,16 @@ impl Error {
             Self::Args(_) => Code::INVALID_ENVIRONMENT,
             Self::Spec(error) => error.code,
             Self::Ipam(error) => error.code(),
+            Self::Delegate(error) => error.code(),
             Self::UnusableNetns(_) | Self::Netns { .. } => Code::INVALID_NETNS,
-            Self::ResolvConf { .. } | Self::DataDir { .. } => Code::IO,
+            Self::ResolvConf { .. } | Self::DataDir { .. } | Self::Thread(_) => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_) => code::KERNEL,
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,
             Self::Incomplete { .. } => code::INCOMPLETE,
-            Self::NotReady(_) => Code::NOT_AVAILABLE,
+            // Only who looks after the addresses of running containers knows that they are in trouble.
+            Self::NotReady(cause) if cause.code() == Code::LIMITED_CONNECTIVITY => Code::LIMITED_CONNECTIVITY,
+            Self::NotReady(_) | Self::Unanswered { .. } => Code::NOT_AVAILABLE,
         }
     }
 }

@@ -8,23 +8,41 @@ use weft_ipam::lease::Attachment;
 use weft_ipam::{Ipam, chain};
 
 use crate::Error;
+use crate::addresses::Keeper;
 use crate::detach::{detach, remove_unused_table};
 use crate::identity::Identity;
 
 /// Detaches whatever belongs to the network but is not on the list: leases, then pairs and elements that no lease knows
-/// of. What fails is reported at the end.
+/// of. What fails is reported at the end. Another IPAM plugin frees addresses only after nothing is left that would answer
+/// to them.
 pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
-    let data_dir = weft_ipam::config::Config::data_dir(&request.conf.document)?;
-    let ipam = Ipam::open(request.conf.name.as_str(), &data_dir)?;
     let network = Network::new(request)?;
+    let (ipam, delegate) = match Keeper::of(&request.conf, &request.path)? {
+        Keeper::Weft(ipam) => (Some(ipam), None),
+        Keeper::Delegate(ipam, delegate) => (Some(ipam), Some(delegate)),
+        Keeper::Earlier => (None, None),
+    };
 
-    let stale = ipam.leases()?.into_iter().map(|lease| lease.attachment);
-    let mut failures = network.detach_stale(&ipam, stale);
-    failures.extend(network.detach_stale(&ipam, network.pairs()?));
+    let mut failures = Vec::new();
+    if let Some(ipam) = &ipam {
+        let stale = ipam.leases()?.into_iter().map(|lease| lease.attachment);
+        failures.extend(network.detach_stale(ipam, stale));
+        failures.extend(network.detach_stale(ipam, network.pairs()?));
+    }
     failures.extend(network.stop_stale_masquerading().err().map(|error| chain(&error)));
-    failures.extend(remove_unused_table(&ipam).err().map(|error| chain(&error)));
+    failures.extend(remove_table(ipam.as_ref()).err().map(|error| chain(&error)));
     let what = format!("what nobody owns in network {}", network.name);
-    if failures.is_empty() { Ok(()) } else { Err(Error::Incomplete { what, failures }) }
+    if !failures.is_empty() {
+        return Err(Error::Incomplete { what, failures });
+    }
+    Ok(delegate.map_or(Ok(()), |delegate| delegate.gc())?)
+}
+
+fn remove_table(ipam: Option<&Ipam>) -> Result<(), Error> {
+    match ipam {
+        Some(ipam) => remove_unused_table(ipam),
+        None => Ok(Nft::open()?.remove_unused_table()?),
+    }
 }
 
 /// A network and those of its attachments that are to stay.

@@ -12,13 +12,17 @@
 
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod attach;
 mod audit;
+mod chained;
 mod check;
 pub mod cli;
 pub mod config;
+pub mod delegate;
 mod detach;
 mod error;
+mod extras;
 mod gc;
 pub mod identity;
 pub mod plan;

@@ -13,7 +13,8 @@ fn main() -> ExitCode {
     if ProcessEnvironment.get("CNI_COMMAND").is_none() && !arguments.is_empty() {
         return cli::run(&arguments);
     }
-    let (mut stdout, mut stderr) = (io::stdout().lock(), io::stderr().lock());
+    // Not locked: what STATUS finds out it finds out on another thread, which may have something to say.
+    let (mut stdout, mut stderr) = (io::stdout(), io::stderr());
     weft_cni_spec::run(&Weft, &ProcessEnvironment, configuration(), &mut stdout, &mut stderr).into()
 }
 

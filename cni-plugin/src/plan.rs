@@ -4,10 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec as spec;
-use weft_datapath::{Interface, Mac, Masquerade, Neighbour, Route, Veth};
+use weft_datapath::{Interface, Mac, Neighbour, Route, Veth};
 use weft_ipam::lease::Assigned;
 
+use crate::config::Config;
 use crate::identity::Identity;
+
+mod extras;
+
+pub use extras::Extras;
 
 /// Next hops for a pod whose range has no gateway. No interface holds them; the permanent neighbour is enough.
 const NEXT_HOP_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
@@ -18,8 +23,8 @@ const NEXT_HOP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1
 pub struct Plan {
     /// The pair, and what its two ends hold.
     pub veth: Veth,
-    /// Addresses whose traffic to the outside gets the node's address.
-    pub masquerade: Vec<Masquerade>,
+    /// What goes with the addresses.
+    pub extras: Extras,
     /// The routes that the configuration asks for, as the result reports them.
     pub reported_routes: Vec<spec::Route>,
     mtu: u32,
@@ -37,14 +42,30 @@ pub struct Inputs<'a> {
     pub ifname: &'a str,
     /// The pod's hardware address, where one is asked for.
     pub mac: Option<Mac>,
-    /// The lease's addresses.
+    /// The pod's addresses, whoever gave them.
     pub addresses: &'a [Assigned],
-    /// The configuration's routes.
+    /// The routes that came with them.
     pub routes: &'a [spec::Route],
     /// MTU in bytes.
     pub mtu: u32,
     /// Whether to masquerade.
     pub masquerade: bool,
+}
+
+impl<'a> Inputs<'a> {
+    /// What `config` asks for, for `addresses`; without routes, and with an MTU that nothing is to be compared with.
+    #[must_use]
+    pub fn new(config: &Config, identity: &'a Identity, ifname: &'a str, addresses: &'a [Assigned]) -> Self {
+        Self {
+            identity,
+            ifname,
+            mac: config.mac,
+            addresses,
+            routes: &[],
+            mtu: 0,
+            masquerade: config.masquerade,
+        }
+    }
 }
 
 impl Plan {
@@ -63,7 +84,7 @@ impl Plan {
                 host: host_end(&inputs, host_mac, pod_mac),
                 pod: pod_end(&inputs, pod_mac, host_mac, &reported_routes),
             },
-            masquerade: if inputs.masquerade { masqueraded(&inputs) } else { Vec::new() },
+            extras: Extras::of(&inputs),
             reported_routes,
             mtu: inputs.mtu,
             pod_mac,
@@ -171,12 +192,6 @@ fn route(route: &spec::Route) -> Route {
 fn to_subnet(assigned: &Assigned) -> Option<Route> {
     let subnet = network_of(assigned.address);
     (subnet != host_of(assigned.address.ip())).then(|| Route::via(subnet, next_hop(assigned)))
-}
-
-fn masqueraded(inputs: &Inputs<'_>) -> Vec<Masquerade> {
-    let element =
-        |assigned: &Assigned| Masquerade { address: assigned.address, owner: inputs.identity.mark() };
-    inputs.addresses.iter().map(element).collect()
 }
 
 fn next_hop(assigned: &Assigned) -> IpAddr {

@@ -1,17 +1,33 @@
 //! STATUS.
 
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use weft_cni_spec::StatusRequest;
 use weft_datapath::{Nft, Rtnl};
-use weft_ipam::Ipam;
 
-use crate::Error;
-use crate::config::Config;
-use crate::detach::evict;
+use crate::config::{Addressing, Config};
+use crate::delegate::Delegate;
+use crate::{Error, addresses};
+
+/// When STATUS answers at the latest. containerd asks at every status call of the kubelet and sets no limit of its own
+/// (go-cni `cni.go`), so whatever the leases' lock or another plugin does must not hold it up.
+const LIMIT: Duration = Duration::from_millis(900);
+
+/// What of it another plugin may take. It must have been killed before Weft is gone.
+const DELEGATE_LIMIT: Duration = Duration::from_millis(700);
 
 /// Whether an ADD would succeed: the configuration is good, the kernel can be talked to, and there is an address left.
-/// It looks at nothing whose cost grows with the node, for containerd asks at every status call of the kubelet.
+/// It looks at nothing whose cost grows with the node.
 pub(crate) fn status(request: &StatusRequest) -> Result<(), Error> {
-    ready(request).map_err(|error| Error::NotReady(Box::new(error)))
+    let (answer, answered) = mpsc::channel();
+    let request = request.clone();
+    // Where it is not heard any more, the process ends with it. Reclaiming can be cut off anywhere, as by a kill.
+    let ask = move || drop(answer.send(ready(&request)));
+    thread::Builder::new().spawn(ask).map_err(|e| Error::NotReady(Box::new(Error::Thread(e))))?;
+    let readiness = answered.recv_timeout(LIMIT).map_err(|_late| Error::Unanswered { limit: LIMIT })?;
+    readiness.map_err(|error| Error::NotReady(Box::new(error)))
 }
 
 fn ready(request: &StatusRequest) -> Result<(), Error> {
@@ -20,6 +36,11 @@ fn ready(request: &StatusRequest) -> Result<(), Error> {
     if config.masquerade {
         Nft::open()?;
     }
-    let ipam = Ipam::open(request.conf.name.as_str(), &config.ipam.data_dir)?.evicting_with(evict);
-    Ok(ipam.check_room(&config.ipam.pool)?)
+    match &config.addressing {
+        Addressing::Leases(leases) => Ok(addresses::open(&request.conf, leases)?.check_room(&leases.pool)?),
+        Addressing::Delegate(name) => {
+            Ok(Delegate::find(name, &request.path, &request.conf)?.status(DELEGATE_LIMIT)?)
+        }
+        Addressing::Chained => Ok(()),
+    }
 }

@@ -50,11 +50,6 @@ fn what_the_reference_knows_and_weft_does_not_honour_is_refused_by_name_and_valu
         assert_eq!((code, msg), (2, format!("unsupported field: {key}: 7 is not supported")));
     }
     assert_eq!(refusal(json!({"mode": "bridge"})).0, 2);
-    let foreign = json!({"ipam": {"type": "dhcp", "ranges": [[{"subnet": "10.0.0.0/8"}]]}});
-    assert_eq!(
-        refusal(foreign).1,
-        r#"unsupported field: ipam.type: "dhcp" is not supported; Weft keeps leases itself: say "weft-ipam""#
-    );
 }
 
 #[test]

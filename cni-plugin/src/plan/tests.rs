@@ -1,3 +1,4 @@
+use weft_datapath::Masquerade;
 use weft_ipam::lease::Attachment;
 
 use super::*;
@@ -124,7 +125,7 @@ fn the_result_tells_both_ends_and_what_the_pod_got() {
 fn masquerading_marks_the_owner() {
     let plan = routed(&[assigned("10.244.0.5/24", Some("10.244.0.1"))], &[]);
     assert_eq!(
-        plan.masquerade,
+        plan.extras.masquerade,
         [Masquerade { address: "10.244.0.5/24".parse().unwrap(), owner: "weft/c1/eth0".to_owned() }]
     );
 }

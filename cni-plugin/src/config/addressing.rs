@@ -1,0 +1,169 @@
+//! Where a pod's addresses come from: the `ipam` section, or the lack of one.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use weft_cni_spec::{Args, Conf};
+use weft_ipam::config as ipam_config;
+
+use super::{KNOWN_ARGS, Reader};
+use crate::delegate::PluginName;
+use crate::error::mistake;
+
+/// The IPAM that needs no exec.
+const OURS: &str = "weft-ipam";
+
+/// Keys that shape an interface of Weft's own. Behind another plugin there is none.
+const OF_AN_INTERFACE: [&str; 2] = ["mode", "mtu"];
+
+/// Where the addresses of an attachment come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Addressing {
+    /// From `weft-ipam`, in this process.
+    Leases(ipam_config::Config),
+    /// From another IPAM plugin, by exec.
+    Delegate(PluginName),
+    /// From a plugin before this one: `prevResult` lists them.
+    Chained,
+}
+
+impl Addressing {
+    /// Ranges, routes and where leases are, if it is for Weft to know.
+    #[must_use]
+    pub const fn leases(&self) -> Option<&ipam_config::Config> {
+        match self {
+            Self::Leases(leases) => Some(leases),
+            Self::Delegate(_) | Self::Chained => None,
+        }
+    }
+
+    /// The file whose name service goes into the result.
+    #[must_use]
+    pub fn resolv_conf(&self) -> Option<&Path> {
+        self.leases().and_then(|leases| leases.resolv_conf.as_deref())
+    }
+}
+
+/// Where in its list the plugin stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// It makes the interface.
+    First,
+    /// Another plugin has made it.
+    Chained,
+}
+
+impl Position {
+    /// As an ADD tells it: only whoever comes later gets a result.
+    pub(super) fn of_add(conf: &Conf) -> Self {
+        if has(&conf.document, "prevResult") { Self::Chained } else { Self::First }
+    }
+
+    /// As any other verb tells it, for those bring a result to every plugin, or to none: whoever makes an interface has to
+    /// say where its addresses come from.
+    pub(super) fn of_section(conf: &Conf) -> Self {
+        let shapes_one = ["ipam", "mode"].iter().any(|key| has(&conf.document, key));
+        if shapes_one { Self::First } else { Self::Chained }
+    }
+}
+
+/// What the `ipam` section names, whatever else is wrong with the configuration. DEL and GC need no more.
+pub(crate) enum Named {
+    /// Weft's own IPAM, or something that is no name of a plugin.
+    Ours,
+    /// Another plugin.
+    Foreign(PluginName),
+    /// There is no section.
+    Nothing,
+}
+
+impl Named {
+    pub(crate) fn by(document: &Map<String, Value>) -> Self {
+        let Some(section) = document.get("ipam").filter(|section| !section.is_null()) else {
+            return Self::Nothing;
+        };
+        let name = section.get("type").and_then(Value::as_str).filter(|name| *name != OURS);
+        name.and_then(|name| PluginName::new(name).ok()).map_or(Self::Ours, Self::Foreign)
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn addressing(&mut self, position: Position) -> Option<Addressing> {
+        match position {
+            Position::First => self.section(),
+            Position::Chained => self.no_section(),
+        }
+    }
+
+    fn section(&mut self) -> Option<Addressing> {
+        let section = self.document.get("ipam");
+        match section.and_then(|section| section.get("type")) {
+            Some(Value::String(kind)) if kind == OURS => self.leases(),
+            Some(Value::String(kind)) if !kind.is_empty() => self.delegate(kind),
+            // A section that is missing, or none, is named where it is read.
+            _ if !section.is_some_and(Value::is_object) => self.leases(),
+            _ => {
+                let what = r#"missing: say "weft-ipam", or the name of another IPAM plugin"#;
+                self.mistakes.push(mistake("ipam.type", what));
+                None
+            }
+        }
+    }
+
+    fn leases(&mut self) -> Option<Addressing> {
+        let leases = self.collect(ipam_config::Config::parse(self.document))?;
+        self.routes(&leases);
+        Some(Addressing::Leases(leases))
+    }
+
+    fn delegate(&mut self, kind: &str) -> Option<Addressing> {
+        let name = PluginName::new(kind);
+        name.map(Addressing::Delegate).map_err(|what| self.mistakes.push(mistake("ipam.type", what))).ok()
+    }
+
+    fn no_section(&mut self) -> Option<Addressing> {
+        if has(self.document, "ipam") {
+            let what = "the plugins before this one have given the addresses: leave it out";
+            self.mistakes.push(mistake("ipam", what));
+        }
+        for key in OF_AN_INTERFACE {
+            if let Some(value) = self.document.get(key).filter(|value| !value.is_null()) {
+                let what = format!("{value} is for an interface that Weft makes, and there is one already");
+                self.unsupported.push(mistake(key, what));
+            }
+        }
+        if let Some(mac) = self.document.get("runtimeConfig").and_then(|given| given.get("mac")) {
+            if mac.as_str().is_none_or(|mac| !mac.is_empty()) && !mac.is_null() {
+                let what = format!("{mac} is for an interface that Weft makes, and there is one already");
+                self.unsupported.push(mistake("runtimeConfig.mac", what));
+            }
+        }
+        Some(Addressing::Chained)
+    }
+}
+
+/// The keys of `CNI_ARGS` that this request may have; `None` where that is for the delegate to say, which gets them all.
+/// Behind another plugin also those of its IPAM are seen here.
+pub(super) fn known_args(document: &Map<String, Value>) -> Option<Vec<&'static str>> {
+    match Named::by(document) {
+        Named::Ours => Some(KNOWN_ARGS.to_vec()),
+        Named::Foreign(_) => None,
+        Named::Nothing => Some(KNOWN_ARGS.into_iter().chain(["GATEWAY"]).collect()),
+    }
+}
+
+/// The addresses that are asked for, where it is for Weft to give them.
+pub(super) fn requested(
+    reader: &mut Reader<'_>,
+    addressing: Option<&Addressing>,
+    args: &Args,
+) -> Option<Vec<std::net::IpAddr>> {
+    match addressing {
+        Some(Addressing::Delegate(_) | Addressing::Chained) => Some(Vec::new()),
+        _ => reader.collect(ipam_config::requested_addresses(reader.document, args)),
+    }
+}
+
+fn has(document: &Map<String, Value>, key: &str) -> bool {
+    document.get(key).is_some_and(|value| !value.is_null())
+}
