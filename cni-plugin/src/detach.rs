@@ -18,24 +18,25 @@ pub(crate) fn del(request: &DelRequest) -> Result<(), Error> {
     match Keeper::of(&request.conf, &request.path)? {
         Keeper::Weft(ipam) => detach(&ipam, &identity),
         Keeper::Delegate(ipam, delegate) => {
-            detach_from(&ipam, &identity, Known::Elsewhere(listed))?;
+            detach_from(&ipam, &identity, Known::Elsewhere(&listed))?;
             Ok(delegate.del()?)
         }
         Keeper::Earlier => {
-            remove(&identity, &Known::Elsewhere(listed))?;
+            remove(&identity, Known::Elsewhere(&listed))?;
             Ok(Nft::open()?.remove_unused_table()?)
         }
     }
 }
 
 /// How the addresses of an attachment are found.
-enum Known {
+#[derive(Clone, Copy)]
+enum Known<'a> {
     /// Its lease has them.
-    Lease(Lease),
+    Lease(&'a Lease),
     /// It has no lease, or has lost it.
     Nothing,
     /// Weft did not give them. These were in the result, if it is still there.
-    Elsewhere(Vec<IpAddr>),
+    Elsewhere(&'a [IpAddr]),
 }
 
 /// Removes what `identity` has in the kernel, then ends its lease: an address is free only when nothing answers to it
@@ -44,9 +45,9 @@ pub(crate) fn detach(ipam: &Ipam, identity: &Identity) -> Result<(), Error> {
     detach_from(ipam, identity, Known::Nothing)
 }
 
-fn detach_from(ipam: &Ipam, identity: &Identity, otherwise: Known) -> Result<(), Error> {
+fn detach_from(ipam: &Ipam, identity: &Identity, otherwise: Known<'_>) -> Result<(), Error> {
     let lease = ipam.lookup(&identity.attachment)?;
-    remove(identity, &lease.clone().map_or(otherwise, Known::Lease))?;
+    remove(identity, lease.as_ref().map_or(otherwise, Known::Lease))?;
     if let Some(lease) = lease {
         ipam.end(&lease)?;
     }
@@ -56,7 +57,7 @@ fn detach_from(ipam: &Ipam, identity: &Identity, otherwise: Known) -> Result<(),
 /// The same for an abandoned lease, before its addresses are given to somebody else.
 pub(crate) fn evict(lease: &Lease) -> Result<(), String> {
     let identity = Identity::derive(lease.attachment.clone());
-    remove(&identity, &Known::Lease(lease.clone())).map_err(|error| chain(&error))
+    remove(&identity, Known::Lease(lease)).map_err(|error| chain(&error))
 }
 
 /// Whoever finds the network empty removes the table, and not only whose lease was the last: that one may have been
@@ -69,7 +70,7 @@ pub(crate) fn remove_unused_table(ipam: &Ipam) -> Result<(), Error> {
 }
 
 /// Removes everything that is the attachment's from the kernel. Whatever fails, the rest is removed.
-fn remove(identity: &Identity, known: &Known) -> Result<(), Error> {
+fn remove(identity: &Identity, known: Known<'_>) -> Result<(), Error> {
     let host = Rtnl::open()?;
     let link = host.link(&identity.host_ifname)?;
     // The socket lives until the pair is gone: closing it takes a grace period, as taking down a link does, and so both
@@ -88,14 +89,14 @@ fn remove(identity: &Identity, known: &Known) -> Result<(), Error> {
 /// By the lease, and not by `ipMasq`: it may have been changed since the ADD. A pair without a lease is one whose lease was
 /// lost, and nothing but the marks says which addresses it had; nor does anything else where another plugin gave them
 /// and the runtime has lost the result.
-fn stop_masquerading(identity: &Identity, known: &Known, has_pair: bool) -> Result<Option<Nft>, Error> {
+fn stop_masquerading(identity: &Identity, known: Known<'_>, has_pair: bool) -> Result<Option<Nft>, Error> {
     if matches!(known, Known::Nothing) && !has_pair {
         return Ok(None);
     }
     let (nft, mark) = (Nft::open()?, identity.mark());
     let addresses: Vec<_> = match known {
         Known::Lease(lease) => lease.addresses.iter().map(|assigned| assigned.address.ip()).collect(),
-        Known::Elsewhere(listed) if !listed.is_empty() => listed.clone(),
+        Known::Elsewhere(listed) if !listed.is_empty() => listed.to_vec(),
         Known::Elsewhere(_) | Known::Nothing => {
             let all = nft.masqueraded()?;
             all.iter().filter(|found| found.is_of(&mark)).map(|found| found.address).collect()

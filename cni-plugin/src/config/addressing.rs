@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use weft_cni_spec::{Args, Conf};
 use weft_ipam::config as ipam_config;
 
-use super::{KNOWN_ARGS, Reader};
+use super::{KNOWN_ARGS, Reader, asks_for_something};
 use crate::delegate::PluginName;
 use crate::error::mistake;
 
@@ -126,16 +126,12 @@ impl Reader<'_> {
             let what = "the plugins before this one have given the addresses: leave it out";
             self.mistakes.push(mistake("ipam", what));
         }
-        for key in OF_AN_INTERFACE {
-            if let Some(value) = self.document.get(key).filter(|value| !value.is_null()) {
+        let mac = self.document.get("runtimeConfig").and_then(|given| given.get("mac"));
+        let keys = OF_AN_INTERFACE.iter().map(|key| (*key, self.document.get(*key)));
+        for (key, value) in keys.chain([("runtimeConfig.mac", mac)]) {
+            if let Some(value) = value.filter(|value| asks_for_something(value)) {
                 let what = format!("{value} is for an interface that Weft makes, and there is one already");
                 self.unsupported.push(mistake(key, what));
-            }
-        }
-        if let Some(mac) = self.document.get("runtimeConfig").and_then(|given| given.get("mac")) {
-            if mac.as_str().is_none_or(|mac| !mac.is_empty()) && !mac.is_null() {
-                let what = format!("{mac} is for an interface that Weft makes, and there is one already");
-                self.unsupported.push(mistake("runtimeConfig.mac", what));
             }
         }
         Some(Addressing::Chained)

@@ -132,3 +132,95 @@ fn unknown_arguments_are_refused_unless_the_runtime_wants_them_ignored() {
     assert_eq!(read_with(json!({}), "FOO=1").unwrap_err().answer().code.0, 4);
     assert!(read_with(json!({}), "IgnoreUnknown=1;FOO=1").is_ok());
 }
+
+#[test]
+fn any_other_ipam_plugin_is_named_and_its_section_is_its_own() {
+    let ipam = json!({"type": "static", "addresses": [{"address": "10.0.0.2/24"}], "odd": 7});
+    let config = read_with(json!({ "ipam": ipam }), "GATEWAY=10.0.0.1;FOO=1").unwrap();
+    assert_eq!(config.addressing.leases(), None, "{:?}", config.addressing);
+    for (bad, expected) in [
+        ("../static", "it must not hold a /"),
+        ("..", "is not the name of a plugin"),
+        ("weft-cni", "is no IPAM plugin"),
+    ] {
+        let (code, msg) = refusal(json!({"ipam": {"type": bad}}));
+        assert_eq!(code, 7);
+        assert!(msg.contains("ipam.type: ") && msg.contains(expected), "{msg}");
+    }
+}
+
+#[test]
+fn a_pod_without_addresses_is_a_mistake() {
+    let missing = r#"missing: say "weft-ipam", or the name of another IPAM plugin"#;
+    for ipam in [json!({}), json!({"type": ""}), json!({"type": null}), json!({"type": 7})] {
+        let (code, msg) = refusal(json!({ "ipam": ipam }));
+        assert_eq!((code, msg), (7, format!("invalid network configuration: ipam.type: {missing}")));
+    }
+}
+
+#[test]
+fn behind_another_plugin_there_is_no_interface_to_shape_and_no_address_to_give() {
+    let chained = json!({"prevResult": {"cniVersion": "1.0.0"}, "ipam": null, "ipMasq": true});
+    let config = read(chained.clone()).unwrap();
+    assert_eq!((config.addressing, config.masquerade), (Addressing::Chained, true));
+    let with = |key: &str, value: Value| {
+        let mut document = chained.clone();
+        document[key] = value;
+        refusal(document)
+    };
+    let (code, msg) = with("ipam", json!({"type": "weft-ipam"}));
+    assert_eq!(code, 7);
+    assert!(msg.contains("ipam: the plugins before this one have given the addresses"), "{msg}");
+    for (key, value) in [
+        ("mode", json!("routed")),
+        ("mtu", json!(1400)),
+        ("runtimeConfig", json!({"mac": "02:00:00:00:00:01"})),
+    ] {
+        let (code, msg) = with(key, value);
+        assert_eq!(code, 2, "{key}");
+        assert!(msg.contains("there is one already"), "{msg}");
+    }
+    let mut nothing = chained.clone();
+    nothing["mtu"] = json!(0);
+    assert!(read(nothing).is_ok(), "0 asks for nothing");
+}
+
+#[test]
+fn a_position_is_told_by_the_result_on_add_and_else_by_what_shapes_an_interface() {
+    let conf = |extra: Value| {
+        let mut document = json!({"cniVersion": "1.1.0", "name": "weft"});
+        let (Value::Object(fields), Value::Object(extra)) = (&mut document, extra) else { panic!("objects") };
+        fields.extend(extra);
+        Conf::parse(document.to_string().as_bytes()).unwrap()
+    };
+    let result = json!({"ips": []});
+    for (extra, add, others) in [
+        (json!({}), Position::First, Position::Chained),
+        (json!({"prevResult": null, "ipam": null}), Position::First, Position::Chained),
+        (json!({"prevResult": result}), Position::Chained, Position::Chained),
+        (json!({"ipam": {}, "prevResult": result}), Position::Chained, Position::First),
+        (json!({"mode": "routed"}), Position::First, Position::First),
+    ] {
+        let conf = conf(extra.clone());
+        assert_eq!((Position::of_add(&conf), Position::of_section(&conf)), (add, others), "{extra}");
+    }
+}
+
+#[test]
+fn conventional_arguments_that_nobody_knows_are_ignored() {
+    let convention =
+        json!({"labels": [{"key": "a", "value": "b"}], "sysctl": {}, "odd": 7, "ips": ["10.244.0.9"]});
+    let config =
+        read_with(json!({"args": {"cni": convention, "other": 1}}), "IP=10.244.0.10;MAC=02:00:00:00:00:03");
+    let config = config.unwrap();
+    assert_eq!(config.requested, ["10.244.0.9".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(
+        config.mac.map(|mac| mac.to_string()).as_deref(),
+        Some("02:00:00:00:00:03"),
+        "args say nothing of it"
+    );
+    assert_eq!(
+        refusal(json!({"args": {"cni": 7}})).1,
+        "invalid network configuration: args.cni: expected an object, found 7"
+    );
+}
