@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::Mac;
+use crate::{Mac, Shaping};
 
 /// A pair of virtual Ethernet interfaces, one end on the host and one in a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,14 @@ pub struct Interface {
     pub alias: Option<String>,
     /// Whether it gives itself an IPv6 link-local address when it comes up.
     pub link_local: bool,
+    /// Whether it takes frames that are for others; where nothing is said, it stays as it is.
+    pub promisc: Option<bool>,
+    /// Whether it takes all multicast frames; where nothing is said, it stays as it is.
+    pub allmulti: Option<bool>,
+    /// Length of its transmit queue in packets; the kernel's default (1000) where there is none.
+    pub tx_queue_len: Option<u32>,
+    /// How what leaves by it is slowed down. It is before the first packet can leave.
+    pub shaping: Option<Shaping>,
     /// Its addresses. None of them brings a route for its prefix, and none waits for duplicate address detection.
     pub addresses: Vec<IpNetwork>,
     /// Neighbours that are known for good.
@@ -45,6 +53,10 @@ impl Interface {
             mtu: None,
             alias: None,
             link_local: true,
+            promisc: None,
+            allmulti: None,
+            tx_queue_len: None,
+            shaping: None,
             addresses: Vec::new(),
             neighbours: Vec::new(),
             routes: Vec::new(),

@@ -37,6 +37,7 @@ pub mod nft;
 mod observe;
 mod rtnl;
 pub mod sysctl;
+mod tc;
 
 pub use error::{Error, Refusal};
 pub use interface::{Interface, Neighbour, Route, Veth};
@@ -45,3 +46,4 @@ pub use netns::{NetNs, NetNsIdentity};
 pub use nft::{Masquerade, Masqueraded, Nft};
 pub use observe::{Link, Observed};
 pub use rtnl::Rtnl;
+pub use tc::{Shaped, Shaping};

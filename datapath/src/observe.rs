@@ -12,7 +12,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, Ro
 
 use crate::netlink::{Reply, attributes_of};
 use crate::rtnl::kind::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE};
-use crate::{Mac, Neighbour, Route};
+use crate::{Mac, Neighbour, Route, Shaped, tc};
 
 /// A link as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,12 @@ pub struct Link {
     pub alias: Option<String>,
     /// Whether it is up, as somebody asked; not whether there is a carrier.
     pub up: bool,
+    /// Whether somebody asked it to take frames that are for others. Programs that capture ask in another way.
+    pub promisc: bool,
+    /// Whether somebody asked it to take all multicast frames.
+    pub allmulti: bool,
+    /// Length of its transmit queue in packets.
+    pub tx_queue_len: u32,
 }
 
 /// Everything rtnetlink knows of a namespace. The index says which link a thing belongs to.
@@ -42,6 +48,8 @@ pub struct Observed {
     pub neighbours: Vec<(u32, Neighbour)>,
     /// Unicast routes of all tables.
     pub routes: Vec<(u32, Route)>,
+    /// Token buckets that are root qdiscs.
+    pub shaped: Vec<(u32, Shaped)>,
 }
 
 impl Observed {
@@ -59,7 +67,7 @@ impl Observed {
                 RTM_NEWADDR => observed.addresses.extend(decode(reply).as_ref().and_then(read_address)),
                 RTM_NEWNEIGH => observed.neighbours.extend(decode(reply).as_ref().and_then(read_neighbour)),
                 RTM_NEWROUTE => observed.routes.extend(decode(reply).as_ref().and_then(read_route)),
-                _ => {}
+                _ => observed.shaped.extend(tc::read(reply)),
             }
         }
         observed
@@ -71,18 +79,24 @@ impl Observed {
 pub(crate) fn link(reply: &Reply) -> Option<Link> {
     const IFINFOMSG: usize = 16;
     const IFF_UP: u32 = 1;
+    const IFF_PROMISC: u32 = 0x100;
+    const IFF_ALLMULTI: u32 = 0x200;
     if reply.kind != RTM_NEWLINK {
         return None;
     }
     let header = reply.body.first_chunk::<IFINFOMSG>()?;
     let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
+    let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
     let mut link = Link {
         index: u32::from_ne_bytes([i0, i1, i2, i3]),
         name: String::new(),
         mac: None,
         mtu: 0,
         alias: None,
-        up: u32::from_ne_bytes([f0, f1, f2, f3]) & IFF_UP != 0,
+        up: flags & IFF_UP != 0,
+        promisc: flags & IFF_PROMISC != 0,
+        allmulti: flags & IFF_ALLMULTI != 0,
+        tx_queue_len: 0,
     };
     for (kind, value) in attributes_of(reply.body.get(IFINFOMSG..)?) {
         read_link_attribute(&mut link, kind, value);
@@ -94,12 +108,14 @@ fn read_link_attribute(link: &mut Link, kind: u16, value: &[u8]) {
     const IFLA_ADDRESS: u16 = 1;
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MTU: u16 = 4;
+    const IFLA_TXQLEN: u16 = 13;
     const IFLA_IFALIAS: u16 = 20;
     let text = || String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned();
     match kind {
         IFLA_ADDRESS => link.mac = Mac::from_bytes(value),
         IFLA_IFNAME => link.name = text(),
         IFLA_MTU => link.mtu = value.try_into().map_or(0, u32::from_ne_bytes),
+        IFLA_TXQLEN => link.tx_queue_len = value.try_into().map_or(0, u32::from_ne_bytes),
         IFLA_IFALIAS => link.alias = Some(text()),
         _ => {}
     }

@@ -26,7 +26,7 @@ use crate::rtnl::kind::{
     RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
     RTM_NEWNEIGH, RTM_NEWROUTE, RTM_SETLINK,
 };
-use crate::{Error, Interface, Neighbour, NetNs, Observed, Refusal, Route, Veth};
+use crate::{Error, Interface, Neighbour, NetNs, Observed, Refusal, Route, Veth, tc};
 
 /// Message types of `linux/rtnetlink.h`.
 ///
@@ -84,7 +84,7 @@ impl Rtnl {
     pub fn configure(&self, interface: &Interface) -> Result<(), Error> {
         let name = &interface.name;
         let link = self.link(name)?.ok_or_else(|| Error::new(format!("configure {name}"), Errno::ENODEV))?;
-        self.socket.carry_out(&configuration(interface, link.index))
+        self.socket.carry_out(&configuration(interface, &link))
     }
 
     /// The link called `name`, if there is one.
@@ -139,7 +139,7 @@ impl Rtnl {
         }
     }
 
-    /// All links, addresses, neighbours and routes. Not for the hot path: its cost grows with the node.
+    /// All links, addresses, neighbours, routes and token buckets. Not for the hot path: its cost grows with the node.
     ///
     /// # Errors
     /// Where the kernel does not tell.
@@ -152,6 +152,7 @@ impl Rtnl {
             dump("addresses", request(String::new(), RTM_GETADDR, &AddressMessage::default(), 0))?,
             dump("neighbours", request(String::new(), RTM_GETNEIGH, &NeighbourMessage::default(), 0))?,
             dump("routes", request(String::new(), RTM_GETROUTE, &RouteMessage::default(), 0))?,
+            dump("qdiscs", tc::list())?,
         ]))
     }
 
@@ -175,12 +176,13 @@ fn end(interface: &Interface) -> LinkMessage {
 }
 
 /// Everything that makes `interface` what it is to be, in the order in which the kernel accepts it.
-fn configuration(interface: &Interface, index: u32) -> Vec<Request> {
-    let name = &interface.name;
+fn configuration(interface: &Interface, link: &Link) -> Vec<Request> {
+    let (name, index) = (&interface.name, link.index);
     let mut requests = Vec::new();
     if !interface.link_local {
         requests.push(without_link_local(name, index));
     }
+    requests.extend(interface.shaping.map(|shaping| tc::shape(link, shaping)));
     requests.push(up(interface, index));
     requests.extend(interface.addresses.iter().map(|address| add_address(name, index, *address)));
     requests.extend(interface.neighbours.iter().map(|neighbour| add_neighbour(name, index, neighbour)));
@@ -207,8 +209,16 @@ fn up(interface: &Interface, index: u32) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.extend(interface.alias.clone().map(LinkAttribute::IfAlias));
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
+    message.attributes.extend(interface.tx_queue_len.map(LinkAttribute::TxQueueLen));
+    let asked = [
+        (LinkFlags::Up, Some(true)),
+        (LinkFlags::Promisc, interface.promisc),
+        (LinkFlags::Allmulti, interface.allmulti),
+    ];
+    for (flag, on) in asked {
+        message.header.change_mask.set(flag, on.is_some());
+        message.header.flags.set(flag, on == Some(true));
+    }
     request(format!("bring {} up", interface.name), RTM_SETLINK, &message, 0)
 }
 

@@ -17,7 +17,8 @@ use crate::error::Doing;
 pub fn set(path: &[&str], value: &str) -> Result<(), Error> {
     let file = locate(path);
     let doing = || format!("set {} to {value}", file.display());
-    if fs::read_to_string(&file).doing(doing)?.trim_end() == value {
+    // Some can only be written.
+    if fs::read_to_string(&file).is_ok_and(|now| now.trim_end() == value) {
         return Ok(());
     }
     fs::write(&file, value).doing(doing)
