@@ -10,6 +10,7 @@ use weft_ipam::lease::Assigned;
 use weft_ipam::resolv_conf;
 
 use crate::addresses::Source;
+use crate::allow_list::allow;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan};
@@ -30,6 +31,7 @@ pub(crate) fn attach(request: &AddRequest) -> Result<AddResult, Error> {
 /// Makes the attachment: take addresses, decide, apply. What was done is undone on every early return.
 fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let config = Config::try_from(request)?;
+    allow(&config.tuning.sysctls)?;
     let identity = Identity::of(request.network(), &request.id)?;
     let netns = NetNs::open(&request.netns).map_err(Error::UnusableNetns)?;
     let host = Rtnl::open()?;
@@ -134,6 +136,9 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<(), Error> {
             sysctl::set(&["ipv6", "conf", ifname, "disable_ipv6"], "0")?;
             // For the link-local address; those of the lease say so themselves.
             sysctl::set(&["ipv6", "conf", ifname, "accept_dad"], "0")?;
+        }
+        for sysctl in &plan.sysctls {
+            sysctl::set(&sysctl.path(ifname), &sysctl.value)?;
         }
         Rtnl::open()
     })??;

@@ -1,5 +1,7 @@
 //! CHECK.
 
+mod tuning;
+
 use weft_cni_spec::CheckRequest;
 use weft_datapath::{Interface, NetNs, Observed, Route, Rtnl};
 use weft_ipam::lease::Assigned;
@@ -36,8 +38,11 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
 
 fn missing_ends(request: &CheckRequest, plan: &Plan) -> Result<Vec<String>, Error> {
     let mut differences = missing("on the host", &plan.veth.host, &Rtnl::open()?.observe()?);
-    let inside = NetNs::open(&request.netns).and_then(|netns| netns.rtnl()).map_err(Error::UnusableNetns)?;
-    differences.extend(missing("in the container", &plan.veth.pod, &inside.observe()?));
+    let netns = NetNs::open(&request.netns).map_err(Error::UnusableNetns)?;
+    let (inside, mistuned) =
+        netns.run(|| (Rtnl::open(), tuning::differences(plan))).map_err(Error::UnusableNetns)?;
+    differences.extend(missing("in the container", &plan.veth.pod, &inside?.observe()?));
+    differences.extend(mistuned?);
     Ok(differences)
 }
 
@@ -61,6 +66,7 @@ fn missing(side: &str, interface: &Interface, seen: &Observed) -> Vec<String> {
     if !link.up {
         differences.push(format!("{name} is down {side}"));
     }
+    differences.extend(tuning::lost(side, interface, link, seen));
     for address in
         interface.addresses.iter().filter(|address| !seen.addresses.contains(&(link.index, **address)))
     {

@@ -10,13 +10,17 @@ use crate::Error;
 use crate::error::mistake;
 
 mod addressing;
+mod bandwidth;
+mod tuning;
 
 pub use addressing::Addressing;
 pub(crate) use addressing::Named;
 use addressing::Position;
+pub use bandwidth::{Bandwidth, Limit};
+pub use tuning::{Sysctl, Tuning};
 
 /// The keys that are read here, or by the protocol, or that only runtimes write.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
     "cniVersion",
     "name",
     "type",
@@ -25,6 +29,7 @@ const KNOWN: [&str; 12] = [
     "ipMasq",
     "ipam",
     "dns",
+    "mac",
     "capabilities",
     "runtimeConfig",
     "args",
@@ -33,8 +38,7 @@ const KNOWN: [&str; 12] = [
 
 /// Keys of the reference plugins, and of Weft's own design, that mean something but are not honoured. A pod that lacks
 /// what its operator wrote down must not start, so they are refused by name.
-const NOT_HONOURED: [&str; 38] = [
-    "allmulti",
+const NOT_HONOURED: [&str; 31] = [
     "backend",
     "bandwidth",
     "bridge",
@@ -42,18 +46,13 @@ const NOT_HONOURED: [&str; 38] = [
     "conditionsV6",
     "dataDir",
     "disableContainerInterface",
-    "egressBurst",
-    "egressRate",
     "enabledad",
     "externalSetMarkChain",
     "forceAddress",
     "hairpinMode",
-    "ingressBurst",
-    "ingressRate",
     "ipMasqBackend",
     "isDefaultGateway",
     "isGateway",
-    "mac",
     "macspoofchk",
     "markMasqBit",
     "masqAll",
@@ -62,21 +61,20 @@ const NOT_HONOURED: [&str; 38] = [
     "portIsolation",
     "portMappings",
     "preserveDefaultVlan",
-    "promisc",
     "promiscMode",
     "runtimeArgs",
+    "shapedSubnets",
     "snat",
     "socketPath",
-    "sysctl",
     "table",
-    "txQLen",
+    "unshapedSubnets",
     "vlan",
     "vlanTrunk",
 ];
 
 /// What runtimes pass for capabilities. Of the first group Weft makes something; of the second it needs nothing; all
 /// else is refused where it asks for something.
-const HONOURED_CAPABILITIES: [&str; 4] = ["ips", "ipRanges", "mac", "dns"];
+const HONOURED_CAPABILITIES: [&str; 5] = ["ips", "ipRanges", "mac", "dns", "bandwidth"];
 const HARMLESS_CAPABILITIES: [&str; 1] = ["io.kubernetes.cri.pod-annotations"];
 
 /// The arguments that runtimes are known to pass.
@@ -101,6 +99,10 @@ pub struct Config {
     pub requested: Vec<std::net::IpAddr>,
     /// The hardware address that is asked for.
     pub mac: Option<Mac>,
+    /// The rates that the pod's traffic is held to.
+    pub bandwidth: Bandwidth,
+    /// Parameters of its namespace, and attributes of its interface.
+    pub tuning: Tuning,
     /// Name service for the result.
     pub dns: Dns,
     /// The pod, where the runtime names it.
@@ -168,8 +170,9 @@ impl Reader<'_> {
         let ipam = addressing.as_ref().and_then(Addressing::leases);
         let (mtu, masquerade) = (self.mtu(ipam), self.flag("ipMasq"));
         let (mac, dns) = (self.mac(args), self.dns());
-        let (addressing, requested) = (addressing?, requested?);
-        Some(Config { mtu, masquerade, addressing, requested, mac, dns, pod: Pod::from_args(args) })
+        let (bandwidth, tuning) = (self.bandwidth(), Tuning::read(self.document, &mut self.mistakes));
+        let (addressing, requested, pod) = (addressing?, requested?, Pod::from_args(args));
+        Some(Config { mtu, masquerade, addressing, requested, mac, bandwidth, tuning, dns, pod })
     }
 
     /// Mistakes come before what is merely unsupported; neither hides the others of its kind.
@@ -187,13 +190,13 @@ impl Reader<'_> {
     fn keys(&mut self) {
         for (key, value) in self.document {
             let key = key.as_str();
-            if KNOWN.contains(&key) || key.starts_with("cni.dev/") {
+            if known().any(|known| known == key) || key.starts_with("cni.dev/") {
                 continue;
             }
             if NOT_HONOURED.contains(&key) {
                 self.unsupported.push(mistake(key, format!("{value} is not supported")));
             } else {
-                let hint = nearest(key, KNOWN.into_iter().chain(NOT_HONOURED));
+                let hint = nearest(key, known().chain(NOT_HONOURED));
                 let hint = hint.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
                 self.mistakes.push(mistake(key, format!("unknown key{hint}")));
             }
@@ -262,7 +265,12 @@ impl Reader<'_> {
         }
     }
 
-    /// The capability, `args.cni`, and `MAC` in `CNI_ARGS`, in that order; `CNI_ARGS` is not looked at where `args` says
+    fn bandwidth(&mut self) -> Bandwidth {
+        self.unsupported.extend(Bandwidth::not_honoured(self.document));
+        Bandwidth::read(self.document, &mut self.mistakes)
+    }
+
+    /// The capability, `args.cni`, `MAC` in `CNI_ARGS`, and the key itself, in that order; `CNI_ARGS` is not looked at where `args` says
     /// something (CONVENTIONS.md, "`args` in network config").
     fn mac(&mut self, args: &Args) -> Option<Mac> {
         let document = self.document;
@@ -278,7 +286,18 @@ impl Reader<'_> {
                 }
             }
         }
-        args.get("MAC").filter(|text| !text.is_empty()).and_then(|text| self.parse_mac("CNI_ARGS MAC", text))
+        if let Some(text) = args.get("MAC").filter(|text| !text.is_empty()) {
+            return self.parse_mac("CNI_ARGS MAC", text);
+        }
+        match document.get("mac") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.is_empty() => None,
+            Some(Value::String(text)) => self.parse_mac("mac", text),
+            Some(other) => {
+                self.mistakes.push(mistake("mac", format!("{other} is not a hardware address")));
+                None
+            }
+        }
     }
 
     fn parse_mac(&mut self, place: &str, text: &str) -> Option<Mac> {
@@ -333,6 +352,11 @@ impl Reader<'_> {
     fn collect<T>(&mut self, read: Result<T, Mistakes>) -> Option<T> {
         read.map_err(|mistakes| self.mistakes.extend(mistakes.0)).ok()
     }
+}
+
+/// All keys that are read.
+fn known() -> impl Iterator<Item = &'static str> {
+    KNOWN.into_iter().chain(bandwidth::KEYS).chain(tuning::KEYS)
 }
 
 /// Runtimes may pass a capability with nothing in it.

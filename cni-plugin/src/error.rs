@@ -61,6 +61,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The operator's list of parameters could not be read.
+    #[error("cannot read the allow list {path}", path = path.display())]
+    AllowList {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The interface's name is taken in the container.
     #[error("{ifname} exists in {netns} already: it must be removed before an ADD may create it", netns = netns.display())]
     InterfaceExists {
@@ -148,7 +156,9 @@ impl Error {
             Self::Ipam(error) => error.code(),
             Self::Delegate(error) => error.code(),
             Self::UnusableNetns(_) | Self::Netns { .. } => Code::INVALID_NETNS,
-            Self::ResolvConf { .. } | Self::DataDir { .. } | Self::Thread(_) => Code::IO,
+            Self::ResolvConf { .. } | Self::AllowList { .. } | Self::DataDir { .. } | Self::Thread(_) => {
+                Code::IO
+            }
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_) => code::KERNEL,
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,

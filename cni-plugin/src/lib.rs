@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod allow_list;
 mod attach;
 mod audit;
 mod chained;

@@ -7,10 +7,11 @@ use weft_cni_spec as spec;
 use weft_datapath::{Interface, Mac, Neighbour, Route, Veth};
 use weft_ipam::lease::Assigned;
 
-use crate::config::Config;
+use crate::config::{Bandwidth, Config, Sysctl, Tuning};
 use crate::identity::Identity;
 
 mod extras;
+mod shaping;
 
 pub use extras::Extras;
 
@@ -25,6 +26,8 @@ pub struct Plan {
     pub veth: Veth,
     /// What goes with the addresses.
     pub extras: Extras,
+    /// Parameters of the pod's namespace.
+    pub sysctls: Vec<Sysctl>,
     /// The routes that the configuration asks for, as the result reports them.
     pub reported_routes: Vec<spec::Route>,
     mtu: u32,
@@ -50,12 +53,21 @@ pub struct Inputs<'a> {
     pub mtu: u32,
     /// Whether to masquerade.
     pub masquerade: bool,
+    /// The rates that the pod's traffic is held to.
+    pub bandwidth: Bandwidth,
+    /// Parameters of its namespace, and attributes of its interface.
+    pub tuning: &'a Tuning,
 }
 
 impl<'a> Inputs<'a> {
     /// What `config` asks for, for `addresses`; without routes, and with an MTU that nothing is to be compared with.
     #[must_use]
-    pub fn new(config: &Config, identity: &'a Identity, ifname: &'a str, addresses: &'a [Assigned]) -> Self {
+    pub fn new(
+        config: &'a Config,
+        identity: &'a Identity,
+        ifname: &'a str,
+        addresses: &'a [Assigned],
+    ) -> Self {
         Self {
             identity,
             ifname,
@@ -64,6 +76,8 @@ impl<'a> Inputs<'a> {
             routes: &[],
             mtu: 0,
             masquerade: config.masquerade,
+            bandwidth: config.bandwidth,
+            tuning: &config.tuning,
         }
     }
 }
@@ -85,6 +99,7 @@ impl Plan {
                 pod: pod_end(&inputs, pod_mac, host_mac, &reported_routes),
             },
             extras: Extras::of(&inputs),
+            sysctls: inputs.tuning.sysctls.clone(),
             reported_routes,
             mtu: inputs.mtu,
             pod_mac,
@@ -137,6 +152,7 @@ fn host_end(inputs: &Inputs<'_>, host_mac: Mac, pod_mac: Mac) -> Interface {
         alias: Some(inputs.identity.mark()),
         // Nothing is ever addressed to it but the gateway's address.
         link_local: false,
+        shaping: inputs.bandwidth.ingress.map(shaping::shaping),
         addresses: distinct(inputs.addresses.iter().filter_map(|assigned| assigned.gateway).map(host_of)),
         neighbours: inputs.addresses.iter().map(pod).collect(),
         routes: inputs.addresses.iter().map(to_pod).collect(),
@@ -154,6 +170,10 @@ fn pod_end(inputs: &Inputs<'_>, pod_mac: Mac, host_mac: Mac, routes: &[spec::Rou
     Interface {
         mac: Some(pod_mac),
         mtu: Some(inputs.mtu),
+        promisc: inputs.tuning.promisc.then_some(true),
+        allmulti: inputs.tuning.allmulti,
+        tx_queue_len: inputs.tuning.tx_queue_len,
+        shaping: inputs.bandwidth.egress.map(shaping::shaping),
         addresses: inputs.addresses.iter().map(|assigned| assigned.address).collect(),
         neighbours: hops.iter().map(|hop| Neighbour { ip: *hop, mac: host_mac }).collect(),
         routes: distinct(to_hops.chain(to_subnets).chain(wanted.iter().cloned())),

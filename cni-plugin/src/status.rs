@@ -7,6 +7,7 @@ use std::time::Duration;
 use weft_cni_spec::StatusRequest;
 use weft_datapath::{Nft, Rtnl};
 
+use crate::allow_list::allow;
 use crate::config::{Addressing, Config};
 use crate::delegate::Delegate;
 use crate::{Error, addresses};
@@ -32,6 +33,7 @@ pub(crate) fn status(request: &StatusRequest) -> Result<(), Error> {
 
 fn ready(request: &StatusRequest) -> Result<(), Error> {
     let config = Config::try_from(request)?;
+    allow(&config.tuning.sysctls)?;
     Rtnl::open()?;
     if config.masquerade {
         Nft::open()?;

@@ -88,14 +88,48 @@ fn a_capability_that_asks_for_nothing_is_no_obstacle() {
 }
 
 #[test]
-fn a_mac_is_taken_from_the_capability_then_from_args_then_from_the_environment() {
+fn the_reference_plugins_bandwidth_and_tuning_are_read_at_the_top_level() {
+    let config = read(json!({
+        "ingressRate": 8_000_000, "ingressBurst": 800_000,
+        "sysctl": {"net.core.somaxconn": "500"}, "promisc": true, "allmulti": true, "txQLen": 500,
+    }))
+    .unwrap();
+    assert_eq!(config.bandwidth.ingress, Some(Limit { rate: 1_000_000, burst: 100_000 }));
+    assert_eq!(config.tuning.sysctls.len(), 1);
+    let (promisc, allmulti) = (config.tuning.promisc, config.tuning.allmulti);
+    assert_eq!((promisc, allmulti, config.tuning.tx_queue_len), (true, Some(true), Some(500)));
+}
+
+#[test]
+fn subnets_that_are_not_to_be_shaped_are_refused() {
+    let subnets = |of: Value| json!({"runtimeConfig": {"bandwidth": {"unshapedSubnets": of}}});
+    assert_eq!(
+        refusal(subnets(json!(["10.0.0.0/8"]))),
+        (
+            2,
+            r#"unsupported field: runtimeConfig.bandwidth.unshapedSubnets: ["10.0.0.0/8"] is not supported"#
+                .to_owned()
+        )
+    );
+    assert!(read(subnets(json!([]))).is_ok());
+}
+
+#[test]
+fn a_mac_is_taken_from_the_capability_then_from_args_then_from_the_environment_then_from_its_key() {
     let mac = |extra: Value, args: &str| read_with(extra, args).unwrap().mac.map(|mac| mac.to_string());
     let capability =
         json!({"runtimeConfig": {"mac": "02:00:00:00:00:01"}, "args": {"cni": {"mac": "02:00:00:00:00:02"}}});
     assert_eq!(mac(capability, "MAC=02:00:00:00:00:03").as_deref(), Some("02:00:00:00:00:01"));
     let args = json!({"args": {"cni": {"mac": "02:00:00:00:00:02"}}});
     assert_eq!(mac(args, "MAC=02:00:00:00:00:03").as_deref(), Some("02:00:00:00:00:02"));
-    assert_eq!(mac(json!({}), "MAC=02:00:00:00:00:03").as_deref(), Some("02:00:00:00:00:03"));
+    let key = json!({"mac": "02:00:00:00:00:04"});
+    assert_eq!(mac(key.clone(), "MAC=02:00:00:00:00:03").as_deref(), Some("02:00:00:00:00:03"));
+    assert_eq!(mac(key, "").as_deref(), Some("02:00:00:00:00:04"));
+    assert_eq!(mac(json!({"mac": ""}), ""), None);
+    assert_eq!(
+        refusal(json!({"mac": 7})).1,
+        "invalid network configuration: mac: 7 is not a hardware address"
+    );
     assert_eq!(refusal(json!({"runtimeConfig": {"mac": "01:00:00:00:00:01"}})).0, 7);
 }
 

@@ -1,7 +1,8 @@
-use weft_datapath::Masquerade;
+use weft_datapath::{Masquerade, Shaping};
 use weft_ipam::lease::Attachment;
 
 use super::*;
+use crate::config::Limit;
 
 fn identity() -> Identity {
     Identity::derive(Attachment::new("weft", "c1", "eth0").unwrap())
@@ -21,6 +22,8 @@ fn routed(addresses: &[Assigned], routes: &[&str]) -> Plan {
         routes: &routes,
         mtu: 1450,
         masquerade: true,
+        bandwidth: Bandwidth::default(),
+        tuning: &Tuning::default(),
     })
 }
 
@@ -128,4 +131,27 @@ fn masquerading_marks_the_owner() {
         plan.extras.masquerade,
         [Masquerade { address: "10.244.0.5/24".parse().unwrap(), owner: "weft/c1/eth0".to_owned() }]
     );
+}
+
+#[test]
+fn what_goes_to_the_pod_is_shaped_on_the_node_and_what_comes_from_it_at_its_own_end() {
+    let (ingress, egress) =
+        (Limit { rate: 1_000_000, burst: 20_000 }, Limit { rate: 2_000_000, burst: 30_000 });
+    let tuning = Tuning { promisc: true, allmulti: Some(false), tx_queue_len: Some(7), ..Tuning::default() };
+    let plan = Plan::routed(Inputs {
+        identity: &identity(),
+        ifname: "eth0",
+        mac: None,
+        addresses: &[],
+        routes: &[],
+        mtu: 1450,
+        masquerade: true,
+        bandwidth: Bandwidth { ingress: Some(ingress), egress: Some(egress) },
+        tuning: &tuning,
+    });
+    let (host, pod) = (plan.veth.host, plan.veth.pod);
+    assert_eq!(host.shaping, Some(Shaping { rate: 1_000_000, burst: 20_000 }));
+    assert_eq!(pod.shaping, Some(Shaping { rate: 2_000_000, burst: 30_000 }));
+    assert_eq!((pod.promisc, pod.allmulti, pod.tx_queue_len), (Some(true), Some(false), Some(7)));
+    assert_eq!((host.promisc, host.allmulti, host.tx_queue_len), (None, None, None));
 }

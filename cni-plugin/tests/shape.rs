@@ -1,0 +1,225 @@
+//! The plugin's binary in a network namespace of its own: bandwidth and tuning, as runtimes and operators ask for them.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::{fs, path::Path};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::gettid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use weft_datapath::{Interface, NetNs, Rtnl, Shaped, Shaping, sysctl};
+
+const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
+const ALLOW_LIST: &str = "/etc/cni/tuning/allowlist.conf";
+
+/// A node with one pod: the calling thread's namespaces, of the network and of mounts, with nothing below `/etc`.
+struct Node {
+    dir: TempDir,
+    netns: NetNs,
+    end: Option<mpsc::Sender<()>>,
+    pod: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Runs `test` on a node of its own.
+    fn run(test: impl FnOnce(&Self) + Send + 'static) {
+        let on_node = move || {
+            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests need root");
+            let none = None::<&str>;
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(none, "/etc", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+            test(&Self::new());
+        };
+        if let Err(panic) = thread::spawn(on_node).join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    fn new() -> Self {
+        let (ready, path) = mpsc::channel();
+        let (end, ended) = mpsc::channel();
+        let pod = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ready.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())).unwrap();
+            ended.recv().unwrap_err();
+        });
+        let netns = NetNs::open(path.recv().unwrap().as_ref()).unwrap();
+        Self { dir: tempfile::tempdir().unwrap(), netns, end: Some(end), pod: Some(pod) }
+    }
+
+    fn allow(list: &str) {
+        fs::create_dir_all(Path::new(ALLOW_LIST).parent().unwrap()).unwrap();
+        fs::write(ALLOW_LIST, list).unwrap();
+    }
+
+    /// The configuration with `extra` keys.
+    fn conf(&self, extra: &Value) -> Value {
+        let mut conf = json!({
+            "cniVersion": "1.1.0", "name": "weft", "type": "weft-cni",
+            "ipam": {"type": "weft-ipam", "dataDir": self.dir.path(), "ranges": [[{"subnet": "10.1.0.0/24"}]]},
+        });
+        conf.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        conf
+    }
+
+    /// The answer's document, null where there is none, or the error's code and message.
+    fn exec(&self, verb: &str, conf: &Value) -> Result<Value, (u64, String)> {
+        let mut plugin = Command::new(PLUGIN)
+            .env_clear()
+            .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0")])
+            .env("CNI_NETNS", self.netns.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+        let output = plugin.wait_with_output().unwrap();
+        let text = str::from_utf8(&output.stdout).unwrap();
+        let document = if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() };
+        if output.status.success() {
+            return Ok(document);
+        }
+        Err((document["code"].as_u64().unwrap(), document["msg"].as_str().unwrap().to_owned()))
+    }
+
+    /// ADD, and the configuration for CHECK.
+    fn add(&self, extra: &Value) -> Value {
+        let mut conf = self.conf(extra);
+        conf["prevResult"] = self.exec("ADD", &conf).unwrap();
+        conf
+    }
+
+    /// What CHECK finds to be different.
+    fn drift(&self, conf: &Value) -> String {
+        let (code, msg) = self.exec("CHECK", conf).unwrap_err();
+        assert_eq!(code, 101, "{msg}");
+        msg.split_once(": ").unwrap().1.to_owned()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        self.pod.take().unwrap().join().unwrap();
+    }
+}
+
+fn shaped(rtnl: &Rtnl) -> Vec<Shaped> {
+    rtnl.observe().unwrap().shaped.into_iter().map(|(_, shaped)| shaped).collect()
+}
+
+#[test]
+fn a_limit_from_an_annotation_is_kept_in_both_directions_with_a_burst_of_20_ms() {
+    Node::run(|node| {
+        // What containerd makes of `kubernetes.io/ingress-bandwidth: 100M` and `egress-bandwidth: 10M`.
+        let unlimited = u64::from(u32::MAX);
+        let conf = node.add(&json!({"runtimeConfig": {"bandwidth": {
+            "ingressRate": 100_000_000, "ingressBurst": unlimited,
+            "egressRate": 10_000_000, "egressBurst": unlimited,
+        }}}));
+        let (host, inside) = (Rtnl::open().unwrap(), node.netns.rtnl().unwrap());
+        assert_eq!(shaped(&host), [Shaping { rate: 12_500_000, burst: 250_000 }.shaped(1500)]);
+        assert_eq!(shaped(&inside), [Shaping { rate: 1_250_000, burst: 25_000 }.shaped(1500)]);
+        node.exec("CHECK", &conf).unwrap();
+        node.exec("DEL", &conf).unwrap();
+        assert_eq!(host.observe().unwrap().links.len(), 1, "nothing is left but lo");
+    });
+}
+
+#[test]
+fn check_tells_that_a_limit_was_changed_or_lifted() {
+    Node::run(|node| {
+        let conf = node.add(&json!({"egressRate": 8_000_000, "egressBurst": 160_000}));
+        node.exec("CHECK", &conf).unwrap();
+        let faster = Some(Shaping { rate: 2_000_000, burst: 20_000 });
+        let inside = node.netns.rtnl().unwrap();
+        inside.configure(&Interface { shaping: faster, ..Interface::named("eth0") }).unwrap();
+        assert_eq!(node.drift(&conf), "eth0 no longer shapes what leaves by it in the container");
+        let lift = || Command::new("tc").args(["qdisc", "del", "dev", "eth0", "root"]).status().unwrap();
+        assert!(node.netns.run(lift).unwrap().success());
+        assert_eq!(node.drift(&conf), "eth0 no longer shapes what leaves by it in the container");
+        node.exec("DEL", &conf).unwrap();
+    });
+}
+
+#[test]
+fn parameters_are_set_in_the_pods_namespace_alone_and_checked() {
+    Node::run(|node| {
+        let conf = node.add(&json!({"sysctl": {
+            "net.core.somaxconn": "500",
+            "net.ipv4.conf.IFNAME.arp_filter": "1",
+            "net.ipv4.ip_local_port_range": "2000 3000",
+            "net.ipv4.route.flush": "1",
+        }}));
+        let filter = ["ipv4", "conf", "eth0", "arp_filter"];
+        let somaxconn = ["core", "somaxconn"];
+        let read = || (sysctl::get(&somaxconn).unwrap().unwrap(), sysctl::get(&filter).unwrap());
+        assert_eq!(node.netns.run(read).unwrap(), ("500".to_owned(), Some("1".to_owned())));
+        assert_ne!(read().0, "500");
+        node.exec("CHECK", &conf).unwrap();
+        node.netns.run(|| sysctl::set(&somaxconn, "501").unwrap()).unwrap();
+        assert_eq!(node.drift(&conf), "net.core.somaxconn is \"501\" in the container");
+        node.exec("DEL", &conf).unwrap();
+    });
+}
+
+#[test]
+fn a_parameter_that_the_operator_does_not_allow_refuses_the_add_before_anything_is_done() {
+    Node::run(|node| {
+        Node::allow("^net.ipv4.conf.IFNAME.[a-z_]*$\n");
+        let refused = node.conf(&json!({
+            "sysctl": {"net.core.somaxconn": "500", "net.ipv4.conf.IFNAME.arp_filter": "1"},
+        }));
+        let expected = "invalid network configuration: sysctl.net.core.somaxconn: \
+                        /etc/cni/tuning/allowlist.conf does not allow it";
+        assert_eq!(node.exec("ADD", &refused).unwrap_err(), (7, expected.to_owned()));
+        assert_eq!(node.netns.rtnl().unwrap().link("eth0").unwrap(), None);
+        assert_eq!(node.exec("STATUS", &refused).unwrap_err().0, 50);
+        let conf = node.add(&json!({"sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}}));
+        node.exec("DEL", &conf).unwrap();
+    });
+}
+
+#[test]
+fn a_parameter_that_the_kernel_refuses_undoes_the_add() {
+    Node::run(|node| {
+        let conf = node.conf(&json!({"sysctl": {"net.core.somaxconn": "many"}}));
+        let (code, msg) = node.exec("ADD", &conf).unwrap_err();
+        assert_eq!(code, 102);
+        assert!(msg.starts_with("cannot set /proc/sys/net/core/somaxconn to many"), "{msg}");
+        assert_eq!(Rtnl::open().unwrap().observe().unwrap().links.len(), 1);
+    });
+}
+
+#[test]
+fn attributes_are_set_reported_and_checked() {
+    Node::run(|node| {
+        let conf = node.add(&json!({
+            "mac": "c2:b0:57:49:47:f1", "mtu": 1454, "promisc": true, "allmulti": true, "txQLen": 500,
+        }));
+        let inside = node.netns.rtnl().unwrap();
+        let link = inside.link("eth0").unwrap().unwrap();
+        assert_eq!((link.mtu, link.promisc, link.allmulti, link.tx_queue_len), (1454, true, true, 500));
+        assert_eq!(conf["prevResult"]["interfaces"][1]["mac"], "c2:b0:57:49:47:f1");
+        node.exec("CHECK", &conf).unwrap();
+        let off = Interface {
+            promisc: Some(false),
+            allmulti: Some(false),
+            tx_queue_len: Some(1),
+            ..Interface::named("eth0")
+        };
+        inside.configure(&off).unwrap();
+        assert_eq!(
+            node.drift(&conf),
+            "eth0 has promisc off in the container; eth0 has allmulti off in the container; \
+             eth0 has a transmit queue of 1 in the container"
+        );
+        node.exec("DEL", &conf).unwrap();
+    });
+}
