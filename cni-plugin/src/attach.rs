@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan};
 use crate::undo::Undo;
-use crate::{Error, chained, extras};
+use crate::{Error, chained, extras, tuned};
 
 /// MTU of a pair on a node that has no way to the outside.
 const MTU_DEFAULT: u32 = 1500;
@@ -137,9 +137,7 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<(), Error> {
             // For the link-local address; those of the lease say so themselves.
             sysctl::set(&["ipv6", "conf", ifname, "accept_dad"], "0")?;
         }
-        for sysctl in &plan.sysctls {
-            sysctl::set(&sysctl.path(ifname), &sysctl.value)?;
-        }
+        tuned::set(&plan.sysctls, ifname)?;
         Rtnl::open()
     })??;
     Ok(inside.configure(&plan.veth.pod)?)

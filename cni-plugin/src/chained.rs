@@ -2,19 +2,23 @@
 
 use weft_cni_spec::{AddRequest, AddResult, Dns};
 
+use crate::allow_list::allow;
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::plan::{Extras, Inputs};
-use crate::{Error, addresses, extras};
+use crate::plan::{Extras, Inputs, Tuned};
+use crate::{Error, addresses, extras, tuned};
 
 /// Does what the keys ask for to `CNI_IFNAME` of `result`, and passes `result` on with nothing changed but that.
 pub(crate) fn attach(request: &AddRequest, result: AddResult) -> Result<AddResult, Error> {
     let config = Config::try_from(request)?;
+    allow(&config.tuning.sysctls)?;
     let identity = Identity::of(request.network(), &request.id)?;
     let ifname = request.id.ifname.as_str();
     let addresses = addresses::of_interface(&result, ifname)?;
-    let wanted = Extras::of(&Inputs::new(&config, &identity, ifname, &addresses));
+    let inputs = Inputs::new(&config, &identity, ifname, &addresses);
+    let wanted = Extras::of(&inputs);
     let applied = extras::apply(&identity, &wanted)?;
+    tuned::apply(&request.netns, &Tuned::of(&inputs))?;
     applied.keep();
     Ok(changed(result, config.dns))
 }

@@ -9,7 +9,7 @@ use weft_ipam::lease::Assigned;
 use crate::config::{Addressing, Config};
 use crate::delegate::Delegate;
 use crate::identity::Identity;
-use crate::plan::{Inputs, Plan};
+use crate::plan::{Inputs, Plan, Tuned};
 use crate::{Error, addresses, extras};
 
 /// Decides the plan that ADD applied, and compares it with what stands.
@@ -22,9 +22,10 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     let plan = Plan::routed(Inputs { routes: &routes, ..inputs });
 
     let mut differences = missing_from_result(&addresses, request);
-    if config.addressing != Addressing::Chained {
-        differences.extend(missing_ends(request, &plan)?);
-    }
+    differences.extend(match config.addressing {
+        Addressing::Chained => tuning::missing(request, &Tuned::of(&inputs))?,
+        Addressing::Leases(_) | Addressing::Delegate(_) => missing_ends(request, &plan)?,
+    });
     differences.extend(extras::missing(&plan.extras)?);
     let attachment = identity.attachment.to_string();
     if !differences.is_empty() {
@@ -39,8 +40,9 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
 fn missing_ends(request: &CheckRequest, plan: &Plan) -> Result<Vec<String>, Error> {
     let mut differences = missing("on the host", &plan.veth.host, &Rtnl::open()?.observe()?);
     let netns = NetNs::open(&request.netns).map_err(Error::UnusableNetns)?;
-    let (inside, mistuned) =
-        netns.run(|| (Rtnl::open(), tuning::differences(plan))).map_err(Error::UnusableNetns)?;
+    let (inside, mistuned) = netns
+        .run(|| (Rtnl::open(), tuning::parameters(&plan.sysctls, &plan.veth.pod.name)))
+        .map_err(Error::UnusableNetns)?;
     differences.extend(missing("in the container", &plan.veth.pod, &inside?.observe()?));
     differences.extend(mistuned?);
     Ok(differences)

@@ -160,7 +160,7 @@ struct Reader<'a> {
     unsupported: Vec<Mistake>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn config(&mut self, position: Position, args: &Args) -> Option<Config> {
         self.keys();
         self.mode();
@@ -239,7 +239,9 @@ impl Reader<'_> {
     }
 
     fn mtu(&mut self, ipam: Option<&ipam_config::Config>) -> Option<u32> {
-        let value = self.document.get("mtu").filter(|value| !value.is_null())?;
+        let places = [("args.cni.mtu", self.convention("mtu")), ("mtu", self.document.get("mtu"))];
+        let said = |(at, value): (_, Option<_>)| Some((at, value.filter(|value: &&Value| !value.is_null())?));
+        let (at, value) = places.into_iter().find_map(said)?;
         let has_v6 = ipam.is_some_and(|ipam| ipam.pool.ranges().any(|range| range.subnet().is_ipv6()));
         let least = if has_v6 { MTU_V6 } else { MTU_V4 };
         match value.as_u64().and_then(|mtu| u32::try_from(mtu).ok()) {
@@ -248,10 +250,15 @@ impl Reader<'_> {
             _ => {
                 let what =
                     format!("{value} is not 0 (detect it) or a number of bytes from {least} to {MTU_MAX}");
-                self.mistakes.push(mistake("mtu", what));
+                self.mistakes.push(mistake(at, what));
                 None
             }
         }
+    }
+
+    /// What `args.cni` says of `key`.
+    fn convention(&self, key: &str) -> Option<&'a Value> {
+        self.document.get("args").and_then(|args| args.get("cni")).and_then(|cni| cni.get(key))
     }
 
     fn flag(&mut self, key: &str) -> bool {
@@ -270,12 +277,12 @@ impl Reader<'_> {
         Bandwidth::read(self.document, &mut self.mistakes)
     }
 
-    /// The capability, `args.cni`, `MAC` in `CNI_ARGS`, and the key itself, in that order; `CNI_ARGS` is not looked at where `args` says
-    /// something (CONVENTIONS.md, "`args` in network config").
+    /// The capability, `args.cni`, `MAC` in `CNI_ARGS`, and the key itself, in that order; `CNI_ARGS` is not looked at where
+    /// `args` says something (CONVENTIONS.md, "`args` in network config").
     fn mac(&mut self, args: &Args) -> Option<Mac> {
         let document = self.document;
         let capability = document.get("runtimeConfig").and_then(|given| given.get("mac"));
-        let convention = document.get("args").and_then(|args| args.get("cni")).and_then(|cni| cni.get("mac"));
+        let convention = self.convention("mac");
         for (place, found) in [("runtimeConfig.mac", capability), ("args.cni.mac", convention)] {
             match found {
                 None | Some(Value::Null) => {}

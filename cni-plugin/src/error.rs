@@ -69,6 +69,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// What goes to an interface is to be shaped, and there is no place for it on the node.
+    #[error("cannot shape what goes to {ifname}: it is not one end of a pair that has the other on the node")]
+    NoPair {
+        /// `CNI_IFNAME`.
+        ifname: String,
+    },
     /// The interface's name is taken in the container.
     #[error("{ifname} exists in {netns} already: it must be removed before an ADD may create it", netns = netns.display())]
     InterfaceExists {
@@ -160,7 +166,7 @@ impl Error {
                 Code::IO
             }
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
-            Self::Datapath(_) => code::KERNEL,
+            Self::Datapath(_) | Self::NoPair { .. } => code::KERNEL,
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,
             Self::Incomplete { .. } => code::INCOMPLETE,
             // Only who looks after the addresses of running containers knows that they are in trouble.

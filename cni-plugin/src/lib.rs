@@ -28,6 +28,7 @@ mod gc;
 pub mod identity;
 pub mod plan;
 mod status;
+mod tuned;
 mod undo;
 
 pub use error::Error;

@@ -12,8 +12,10 @@ use crate::identity::Identity;
 
 mod extras;
 mod shaping;
+mod tuned;
 
 pub use extras::Extras;
+pub use tuned::Tuned;
 
 /// Next hops for a pod whose range has no gateway. No interface holds them; the permanent neighbour is enough.
 const NEXT_HOP_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
@@ -152,7 +154,7 @@ fn host_end(inputs: &Inputs<'_>, host_mac: Mac, pod_mac: Mac) -> Interface {
         alias: Some(inputs.identity.mark()),
         // Nothing is ever addressed to it but the gateway's address.
         link_local: false,
-        shaping: inputs.bandwidth.ingress.map(shaping::shaping),
+        shaping: tuned::to_pod(inputs),
         addresses: distinct(inputs.addresses.iter().filter_map(|assigned| assigned.gateway).map(host_of)),
         neighbours: inputs.addresses.iter().map(pod).collect(),
         routes: inputs.addresses.iter().map(to_pod).collect(),
@@ -170,14 +172,10 @@ fn pod_end(inputs: &Inputs<'_>, pod_mac: Mac, host_mac: Mac, routes: &[spec::Rou
     Interface {
         mac: Some(pod_mac),
         mtu: Some(inputs.mtu),
-        promisc: inputs.tuning.promisc.then_some(true),
-        allmulti: inputs.tuning.allmulti,
-        tx_queue_len: inputs.tuning.tx_queue_len,
-        shaping: inputs.bandwidth.egress.map(shaping::shaping),
         addresses: inputs.addresses.iter().map(|assigned| assigned.address).collect(),
         neighbours: hops.iter().map(|hop| Neighbour { ip: *hop, mac: host_mac }).collect(),
         routes: distinct(to_hops.chain(to_subnets).chain(wanted.iter().cloned())),
-        ..Interface::named(inputs.ifname)
+        ..tuned::pod(inputs)
     }
 }
 

@@ -223,3 +223,52 @@ fn attributes_are_set_reported_and_checked() {
         node.exec("DEL", &conf).unwrap();
     });
 }
+
+#[test]
+fn behind_another_plugin_its_pair_is_shaped_tuned_and_checked() {
+    Node::run(|node| {
+        let made = node.add(&json!({}));
+        let mut conf = json!({
+            "cniVersion": "1.1.0", "name": "weft", "type": "weft-cni", "prevResult": made["prevResult"],
+            "ingressRate": 100_000_000, "ingressBurst": 1_000_000, "egressRate": 10_000_000,
+            "egressBurst": 160_000, "promisc": true, "sysctl": {"net.core.somaxconn": "500"},
+        });
+        conf["prevResult"] = node.exec("ADD", &conf).unwrap();
+        assert_eq!(conf["prevResult"], made["prevResult"]);
+        let (host, inside) = (Rtnl::open().unwrap(), node.netns.rtnl().unwrap());
+        assert_eq!(shaped(&host), [Shaping { rate: 12_500_000, burst: 125_000 }.shaped(1500)]);
+        assert_eq!(shaped(&inside), [Shaping { rate: 1_250_000, burst: 20_000 }.shaped(1500)]);
+        assert!(inside.link("eth0").unwrap().unwrap().promisc);
+        node.exec("CHECK", &conf).unwrap();
+        node.exec("CHECK", &made).unwrap();
+        let name = host.observe().unwrap().links.into_iter().find(|link| link.peer.is_some()).unwrap().name;
+        let lift = Command::new("tc").args(["qdisc", "del", "dev", &name, "root"]).status().unwrap();
+        assert!(lift.success());
+        assert_eq!(node.drift(&conf), format!("{name} no longer shapes what leaves by it on the host"));
+        node.exec("DEL", &conf).unwrap();
+        node.exec("DEL", &made).unwrap();
+    });
+}
+
+#[test]
+fn the_way_to_an_interface_without_an_end_on_the_node_cannot_be_shaped_and_nothing_else_is() {
+    Node::run(|node| {
+        let ip = |arguments: &str| {
+            assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success());
+        };
+        ip("link add up0 type veth peer name down0");
+        ip("link add link up0 name eth0 type macvlan");
+        let netns = node.netns.path().to_str().unwrap();
+        ip(&format!("link set eth0 netns {}", netns.split('/').nth(4).unwrap()));
+        let conf = json!({
+            "cniVersion": "1.1.0", "name": "weft", "type": "weft-cni", "ingressRate": 8000, "ingressBurst": 8000,
+            "prevResult": {
+                "cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": netns}],
+                "ips": [{"address": "10.1.0.9/24", "interface": 0}],
+            },
+        });
+        let (code, msg) = node.exec("ADD", &conf).unwrap_err();
+        assert_eq!((code, msg.contains("not one end of a pair")), (102, true), "{msg}");
+        assert_eq!(shaped(&Rtnl::open().unwrap()), []);
+    });
+}

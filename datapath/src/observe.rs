@@ -35,6 +35,8 @@ pub struct Link {
     pub allmulti: bool,
     /// Length of its transmit queue in packets.
     pub tx_queue_len: u32,
+    /// Index of the other end of a pair, in whatever namespace that is; `None` for a link of another kind.
+    pub peer: Option<u32>,
 }
 
 /// Everything rtnetlink knows of a namespace. The index says which link a thing belongs to.
@@ -78,6 +80,10 @@ impl Observed {
 /// every kind of device, which is more code than all the rest of the plugin.
 pub(crate) fn link(reply: &Reply) -> Option<Link> {
     const IFINFOMSG: usize = 16;
+    const IFLA_LINK: u16 = 5;
+    const IFLA_LINKINFO: u16 = 18;
+    /// `IFLA_INFO_KIND`.
+    const VETH: (u16, &[u8]) = (1, b"veth\0");
     const IFF_UP: u32 = 1;
     const IFF_PROMISC: u32 = 0x100;
     const IFF_ALLMULTI: u32 = 0x200;
@@ -97,10 +103,18 @@ pub(crate) fn link(reply: &Reply) -> Option<Link> {
         promisc: flags & IFF_PROMISC != 0,
         allmulti: flags & IFF_ALLMULTI != 0,
         tx_queue_len: 0,
+        peer: None,
     };
+    let (mut other, mut is_pair) = (None, false);
     for (kind, value) in attributes_of(reply.body.get(IFINFOMSG..)?) {
-        read_link_attribute(&mut link, kind, value);
+        match kind {
+            IFLA_LINK => other = value.try_into().ok().map(u32::from_ne_bytes),
+            IFLA_LINKINFO => is_pair = attributes_of(value).any(|info| info == VETH),
+            _ => read_link_attribute(&mut link, kind, value),
+        }
     }
+    // A macvlan says so too on which interface it is.
+    link.peer = other.filter(|_| is_pair);
     (!link.name.is_empty()).then_some(link)
 }
 

@@ -156,6 +156,7 @@ mod tests {
             promisc: false,
             allmulti: false,
             tx_queue_len: 1000,
+            peer: None,
         };
         let Request { kind, body, .. } = shape(&link, shaping);
         Reply { kind, body }

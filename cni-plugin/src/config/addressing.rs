@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use weft_cni_spec::{Args, Conf};
 use weft_ipam::config as ipam_config;
 
-use super::{KNOWN_ARGS, Reader, asks_for_something, bandwidth, tuning};
+use super::{KNOWN_ARGS, Reader, asks_for_something};
 use crate::delegate::PluginName;
 use crate::error::mistake;
 
@@ -126,24 +126,14 @@ impl Reader<'_> {
             let what = "the plugins before this one have given the addresses: leave it out";
             self.mistakes.push(mistake("ipam", what));
         }
-        let document = self.document;
-        let keys: Vec<_> = OF_AN_INTERFACE.into_iter().chain(bandwidth::KEYS).chain(tuning::KEYS).collect();
-        let convention = document.get("args").and_then(|args| args.get("cni")).and_then(Value::as_object);
-        let places = [
-            ("", Some(document), keys),
-            (
-                "runtimeConfig.",
-                document.get("runtimeConfig").and_then(Value::as_object),
-                vec!["mac", "bandwidth"],
-            ),
-            ("args.cni.", convention, tuning::KEYS.to_vec()),
-        ];
-        for (at, fields, keys) in places {
-            for (key, value) in keys.into_iter().filter_map(|key| Some((key, fields?.get(key)?))) {
-                if !asks_for_something(value) {
-                    continue;
-                }
-                let key = format!("{at}{key}");
+        let mac = self.document.get("runtimeConfig").and_then(|given| given.get("mac"));
+        let keys = OF_AN_INTERFACE.iter().map(|key| (*key, self.document.get(*key)));
+        for (key, value) in keys.chain([
+            ("runtimeConfig.mac", mac),
+            ("args.cni.mac", self.convention("mac")),
+            ("args.cni.mtu", self.convention("mtu")),
+        ]) {
+            if let Some(value) = value.filter(|value| asks_for_something(value)) {
                 let what = format!("{value} is for an interface that Weft makes, and there is one already");
                 self.unsupported.push(mistake(key, what));
             }

@@ -156,6 +156,8 @@ fn a_route_without_an_address_of_its_family_is_a_mistake() {
 fn an_mtu_must_carry_every_family() {
     assert_eq!(read(json!({"mtu": 1200})).unwrap().mtu, Some(1200));
     assert_eq!(read(json!({"mtu": 0})).unwrap().mtu, None);
+    assert_eq!(read(json!({"mtu": 1200, "args": {"cni": {"mtu": 1300}}})).unwrap().mtu, Some(1300));
+    assert!(refusal(json!({"args": {"cni": {"mtu": "big"}}})).1.contains("args.cni.mtu: \"big\" is not"));
     let ipam = json!({"type": "weft-ipam", "ranges": [[{"subnet": "fd00::/64"}]]});
     assert_eq!(refusal(json!({"mtu": 1200, "ipam": ipam})).0, 7);
 }
@@ -208,7 +210,10 @@ fn behind_another_plugin_there_is_no_interface_to_shape_and_no_address_to_give()
     for (key, value) in [
         ("mode", json!("routed")),
         ("mtu", json!(1400)),
+        ("mac", json!("02:00:00:00:00:01")),
         ("runtimeConfig", json!({"mac": "02:00:00:00:00:01"})),
+        ("args", json!({"cni": {"mac": "02:00:00:00:00:01"}})),
+        ("args", json!({"cni": {"mtu": 1400}})),
     ] {
         let (code, msg) = with(key, value);
         assert_eq!(code, 2, "{key}");
