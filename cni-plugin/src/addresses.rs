@@ -19,7 +19,7 @@ use weft_ipam::{Ipam, Request, Reservation};
 
 use crate::Error;
 use crate::config::{Addressing, Config, Named};
-use crate::delegate::{self, Delegate, Delegated};
+use crate::delegate::{self, Delegate, Delegated, PluginName};
 use crate::detach::evict;
 use crate::error::mistake;
 use crate::identity::Identity;
@@ -147,21 +147,18 @@ pub(crate) enum Keeper {
     /// Weft does.
     Weft(Ipam),
     /// Another plugin does. The leases are those of a time when the section named Weft.
-    Delegate(Ipam, Delegate),
+    Delegate(Ipam, PluginName),
     /// A plugin before this one, or its IPAM. That may be `weft-ipam`, and then the lease is that plugin's to end.
     Earlier,
 }
 
 impl Keeper {
-    pub(crate) fn of(conf: &Conf, path: &[std::path::PathBuf]) -> Result<Self, Error> {
+    pub(crate) fn of(conf: &Conf) -> Result<Self, Error> {
         let network = conf.name.as_str();
         match Named::by(&conf.document) {
             Named::Ours => Ok(Self::Weft(Ipam::open(network, &LeaseConfig::data_dir(&conf.document)?)?)),
             // `dataDir` is the other plugin's.
-            Named::Foreign(name) => Ok(Self::Delegate(
-                Ipam::open(network, DEFAULT_DIR.as_ref())?,
-                Delegate::find(&name, path, conf)?,
-            )),
+            Named::Foreign(name) => Ok(Self::Delegate(Ipam::open(network, DEFAULT_DIR.as_ref())?, name)),
             Named::Nothing => Ok(Self::Earlier),
         }
     }

@@ -8,6 +8,7 @@ use weft_ipam::lease::Lease;
 use weft_ipam::{Ipam, chain};
 
 use crate::addresses::Keeper;
+use crate::delegate::Delegate;
 use crate::identity::Identity;
 use crate::{Error, addresses};
 
@@ -15,11 +16,11 @@ use crate::{Error, addresses};
 pub(crate) fn del(request: &DelRequest) -> Result<(), Error> {
     let identity = Identity::of(&request.conf.name, &request.id)?;
     let listed = addresses::listed(&request.conf);
-    match Keeper::of(&request.conf, &request.path)? {
+    match Keeper::of(&request.conf)? {
         Keeper::Weft(ipam) => detach(&ipam, &identity),
-        Keeper::Delegate(ipam, delegate) => {
+        Keeper::Delegate(ipam, name) => {
             detach_from(&ipam, &identity, Known::Elsewhere(&listed))?;
-            Ok(delegate.del()?)
+            Ok(Delegate::find(&name, &request.path, &request.conf)?.del()?)
         }
         Keeper::Earlier => {
             remove(&identity, Known::Elsewhere(&listed))?;

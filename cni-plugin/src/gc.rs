@@ -9,6 +9,7 @@ use weft_ipam::{Ipam, chain};
 
 use crate::Error;
 use crate::addresses::Keeper;
+use crate::delegate::Delegate;
 use crate::detach::{detach, remove_unused_table};
 use crate::identity::Identity;
 
@@ -17,9 +18,9 @@ use crate::identity::Identity;
 /// to them.
 pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
     let network = Network::new(request)?;
-    let (ipam, delegate) = match Keeper::of(&request.conf, &request.path)? {
+    let (ipam, delegate) = match Keeper::of(&request.conf)? {
         Keeper::Weft(ipam) => (Some(ipam), None),
-        Keeper::Delegate(ipam, delegate) => (Some(ipam), Some(delegate)),
+        Keeper::Delegate(ipam, name) => (Some(ipam), Some(name)),
         Keeper::Earlier => (None, None),
     };
 
@@ -35,7 +36,8 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
     if !failures.is_empty() {
         return Err(Error::Incomplete { what, failures });
     }
-    Ok(delegate.map_or(Ok(()), |delegate| delegate.gc())?)
+    let Some(name) = delegate else { return Ok(()) };
+    Ok(Delegate::find(&name, &request.path, &request.conf)?.gc()?)
 }
 
 fn remove_table(ipam: Option<&Ipam>) -> Result<(), Error> {

@@ -124,6 +124,7 @@ impl Plan {
             mac: mac.to_string(),
             mtu: Some(self.mtu),
             sandbox: sandbox.to_owned(),
+            ..spec::Interface::default()
         };
         let on_pod = |assigned: &Assigned| spec::IpConfig {
             address: assigned.address,

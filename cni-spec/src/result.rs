@@ -32,6 +32,10 @@ pub struct Interface {
     pub mtu: Option<u32>,
     /// The namespace that holds it; empty for the host's.
     pub sandbox: String,
+    /// A socket that stands for it, empty where there is none; since 1.1.0.
+    pub socket_path: String,
+    /// The PCI device behind it, empty where there is none; since 1.1.0.
+    pub pci_id: String,
 }
 
 /// An address on one of the interfaces.
@@ -207,6 +211,10 @@ impl Interface {
             insert_some(&mut object, "mtu", self.mtu);
         }
         insert_text(&mut object, "sandbox", &self.sandbox);
+        if version >= Version::V1_1_0 {
+            insert_text(&mut object, "socketPath", &self.socket_path);
+            insert_text(&mut object, "pciID", &self.pci_id);
+        }
         Value::Object(object)
     }
 
@@ -214,7 +222,14 @@ impl Interface {
         let object = as_object(value, field)?;
         let text = |key| object.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let mtu = object.get("mtu").and_then(Value::as_u64).and_then(|mtu| u32::try_from(mtu).ok());
-        Ok(Self { name: text("name"), mac: text("mac"), mtu, sandbox: text("sandbox") })
+        Ok(Self {
+            name: text("name"),
+            mac: text("mac"),
+            mtu,
+            sandbox: text("sandbox"),
+            socket_path: text("socketPath"),
+            pci_id: text("pciID"),
+        })
     }
 }
 
@@ -402,6 +417,8 @@ mod tests {
                     mac: "02:00:00:00:00:02".into(),
                     mtu: Some(1450),
                     sandbox: "/run/netns/x".into(),
+                    pci_id: "0000:00:01.0".into(),
+                    ..Default::default()
                 },
             ],
             ips: vec![
@@ -428,7 +445,7 @@ mod tests {
                 "cniVersion": "1.1.0",
                 "interfaces": [
                     {"name": "weft1", "mac": "02:00:00:00:00:01"},
-                    {"name": "eth0", "mac": "02:00:00:00:00:02", "mtu": 1450, "sandbox": "/run/netns/x"},
+                    {"name": "eth0", "mac": "02:00:00:00:00:02", "mtu": 1450, "sandbox": "/run/netns/x", "pciID": "0000:00:01.0"},
                 ],
                 "ips": [
                     {"address": "10.1.0.5/24", "gateway": "10.1.0.1", "interface": 1},

@@ -6,15 +6,30 @@ use serde_json::{Map, Value};
 use weft_cni_spec::{Args, Conf};
 use weft_ipam::config as ipam_config;
 
-use super::{KNOWN_ARGS, Reader, asks_for_something};
+use super::{HONOURED_CAPABILITIES, KNOWN_ARGS, Reader, asks_for_something, bandwidth, known, tuning};
 use crate::delegate::PluginName;
 use crate::error::mistake;
 
 /// The IPAM that needs no exec.
 const OURS: &str = "weft-ipam";
 
-/// Keys that shape an interface of Weft's own. Behind another plugin there is none.
-const OF_AN_INTERFACE: [&str; 3] = ["mode", "mtu", "mac"];
+/// The keys and capabilities that are honoured behind another plugin, or mean nothing there, beside those of bandwidth and
+/// tuning. All else is about an interface that Weft makes.
+const BEHIND_ANOTHER: [&str; 13] = [
+    "cniVersion",
+    "name",
+    "type",
+    "ipMasq",
+    "ipam",
+    "dns",
+    "capabilities",
+    "runtimeConfig",
+    "args",
+    "prevResult",
+    "ips",
+    "ipRanges",
+    "bandwidth",
+];
 
 /// Where the addresses of an attachment come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,20 +141,28 @@ impl Reader<'_> {
             let what = "the plugins before this one have given the addresses: leave it out";
             self.mistakes.push(mistake("ipam", what));
         }
-        let mac = self.document.get("runtimeConfig").and_then(|given| given.get("mac"));
-        let keys = OF_AN_INTERFACE.iter().map(|key| (*key, self.document.get(*key)));
-        for (key, value) in keys.chain([
-            ("runtimeConfig.mac", mac),
-            ("args.cni.mac", self.convention("mac")),
-            ("args.cni.mtu", self.convention("mtu")),
-        ]) {
-            if let Some(value) = value.filter(|value| asks_for_something(value)) {
+        for (at, key, value) in asked_for(self.document) {
+            let is_known = known().chain(HONOURED_CAPABILITIES).any(|known| known == key);
+            if is_known && !is_honoured_behind_another(key) && asks_for_something(value) {
                 let what = format!("{value} is for an interface that Weft makes, and there is one already");
-                self.unsupported.push(mistake(key, what));
+                self.unsupported.push(mistake(format!("{at}{key}"), what));
             }
         }
         Some(Addressing::Chained)
     }
+}
+
+fn is_honoured_behind_another(key: &str) -> bool {
+    BEHIND_ANOTHER.into_iter().chain(bandwidth::KEYS).chain(tuning::KEYS).any(|honoured| honoured == key)
+}
+
+/// What the configuration and the runtime ask this plugin for. `args.cni` is not among it: that goes to every plugin of the
+/// list, and the one that made the interface, or another, may have done what it says.
+fn asked_for(document: &Map<String, Value>) -> impl Iterator<Item = (&'static str, &str, &Value)> {
+    let given = document.get("runtimeConfig").and_then(Value::as_object);
+    let keys = document.iter().map(|(key, value)| ("", key.as_str(), value));
+    let capabilities = given.into_iter().flatten();
+    keys.chain(capabilities.map(|(key, value)| ("runtimeConfig.", key.as_str(), value)))
 }
 
 /// The keys of `CNI_ARGS` that this request may have; `None` where that is for the delegate to say, which gets them all.
