@@ -17,12 +17,12 @@ use weft_ipam::lease::{Assigned, NetnsIdentity};
 use weft_ipam::store::local::DEFAULT_DIR;
 use weft_ipam::{Ipam, Request, Reservation};
 
-use crate::Error;
 use crate::config::{Addressing, Config, Named};
 use crate::delegate::{self, Delegate, Delegated, PluginName};
 use crate::detach::evict;
 use crate::error::mistake;
 use crate::identity::Identity;
+use crate::{Error, ports};
 
 /// Who gives a new attachment its addresses.
 #[derive(Debug)]
@@ -181,6 +181,7 @@ fn wish(request: &AddRequest, config: &Config, identity: &Identity) -> Result<Re
         requested: config.requested.clone(),
         pod: config.pod.clone(),
         netns: Some(NetnsIdentity::of(&request.netns).map_err(unidentified)?),
+        notes: ports::note(&config.ports),
         ..Request::new(identity.attachment.clone())
     })
 }

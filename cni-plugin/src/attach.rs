@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan};
 use crate::undo::Undo;
-use crate::{Error, chained, extras, tuned};
+use crate::{Error, chained, extras, ports, tuned};
 
 /// MTU of a pair on a node that has no way to the outside.
 const MTU_DEFAULT: u32 = 1500;
@@ -45,6 +45,7 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let mtu = config.mtu.map_or_else(|| detect_mtu(&host, &taken.addresses), Ok)?;
     let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &taken.addresses);
     let plan = Plan::routed(Inputs { routes: &taken.routes, mtu, ..inputs });
+    ports::refuse(&config, &plan.extras)?;
     let answer = plan.result(&request.netns.to_string_lossy(), dns);
 
     create_pair(&host, &plan.veth, &netns)?;

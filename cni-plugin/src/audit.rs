@@ -4,17 +4,19 @@
 //! otherwise is what a missed DEL, a killed plugin or a hand at `ip` left.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use weft_datapath::{Masqueraded, Nft, Rtnl};
+use weft_datapath::{Masqueraded, Nft, Published, Rtnl};
 use weft_ipam::lease::{Attachment, Lease};
 use weft_ipam::{Ipam, chain};
 
 use crate::Error;
 use crate::detach::{detach, remove_unused_table};
 use crate::identity::Identity;
+use crate::ports;
 
 /// A lease is made before its pair. A younger one may belong to an ADD that is just happening.
 const AN_ADD_TAKES_AT_MOST: Duration = Duration::from_secs(60);
@@ -45,6 +47,8 @@ enum Problem {
     NoLease { link: String },
     /// An address is masqueraded for somebody who does not hold it.
     Element { element: Masqueraded },
+    /// A port of the node leads to somebody who does not hold the address.
+    Port { port: Published },
 }
 
 #[derive(Debug)]
@@ -62,6 +66,7 @@ struct Seen {
     /// Marks and names of links.
     pairs: Vec<(String, String)>,
     elements: Vec<Masqueraded>,
+    ports: Vec<Published>,
 }
 
 /// Looks at `networks`, and with `repair` removes what nobody owns.
@@ -87,7 +92,8 @@ impl Seen {
     /// there has a lease now.
     fn of(network: &str, ipam: &Ipam) -> Result<Self, Error> {
         let links = Rtnl::open()?.observe()?.links;
-        let elements = Nft::open()?.masqueraded()?;
+        let nft = Nft::open()?;
+        let (elements, ports) = (nft.masqueraded()?, nft.published()?);
         let of_network = |mark: &str| mark.strip_prefix(network).is_some_and(|rest| rest.starts_with('/'));
         let pairs = links.into_iter().filter_map(|link| Some((link.alias?, link.name)));
         let leases = ipam.leases()?.into_iter();
@@ -95,6 +101,7 @@ impl Seen {
             leases: leases.map(|lease| (lease.clone(), ipam.is_abandoned(&lease))).collect(),
             pairs: pairs.filter(|(mark, _)| of_network(mark)).collect(),
             elements: elements.into_iter().filter(|element| of_network(&element.owner)).collect(),
+            ports: ports.into_iter().filter(|port| of_network(&port.owner)).collect(),
         })
     }
 }
@@ -118,17 +125,24 @@ fn compare(seen: &Seen, now: SystemTime) -> Vec<Finding> {
         .iter()
         .filter(|(mark, _)| !marks.contains(mark))
         .map(|(mark, link)| Finding { mark: mark.clone(), problem: Problem::NoLease { link: link.clone() } });
-    let of_elements = seen.elements.iter().filter(|element| !is_held(element, seen)).map(|element| Finding {
+    let is_stray = |element: &&Masqueraded| !is_held(element.address, seen, |mark| element.is_of(mark));
+    let of_elements = seen.elements.iter().filter(is_stray).map(|element| Finding {
         mark: element.owner.clone(),
         problem: Problem::Element { element: element.clone() },
     });
-    of_leases.chain(of_pairs).chain(of_elements).collect()
+    let leads_astray = |port: &&Published| !is_held(port.to.ip(), seen, |mark| port.is_of(mark));
+    let of_ports = seen
+        .ports
+        .iter()
+        .filter(leads_astray)
+        .map(|port| Finding { mark: port.owner.clone(), problem: Problem::Port { port: port.clone() } });
+    of_leases.chain(of_pairs).chain(of_elements).chain(of_ports).collect()
 }
 
-fn is_held(element: &Masqueraded, seen: &Seen) -> bool {
+fn is_held(address: IpAddr, seen: &Seen, is_of: impl Fn(&str) -> bool) -> bool {
     seen.leases.iter().any(|(lease, _)| {
-        element.is_of(&mark(&lease.attachment))
-            && lease.addresses.iter().any(|assigned| assigned.address.ip() == element.address)
+        is_of(&mark(&lease.attachment))
+            && lease.addresses.iter().any(|assigned| assigned.address.ip() == address)
     })
 }
 
@@ -138,6 +152,7 @@ fn mend(ipam: &Ipam, finding: &Finding) -> Fate {
         Problem::NoPair { .. } => return Fate::Stands,
         Problem::Abandoned { .. } | Problem::NoLease { .. } => detach_marked(ipam, &finding.mark),
         Problem::Element { element } => stop_masquerading(element),
+        Problem::Port { port } => unpublish(port),
     };
     mended.map_or_else(|error| Fate::Failed(chain(&error)), |()| Fate::Repaired)
 }
@@ -149,6 +164,10 @@ fn detach_marked(ipam: &Ipam, mark: &str) -> Result<(), Error> {
 
 fn stop_masquerading(element: &Masqueraded) -> Result<(), Error> {
     Ok(Nft::open()?.stop_masquerading(&element.owner, &[element.address])?)
+}
+
+fn unpublish(port: &Published) -> Result<(), Error> {
+    Ok(ports::unpublish(&Nft::open()?, std::slice::from_ref(port))?)
 }
 
 fn mark(attachment: &Attachment) -> String {
@@ -172,6 +191,7 @@ impl Problem {
             Self::NoPair { .. } => "lease without interface",
             Self::NoLease { .. } => "interface without lease",
             Self::Element { .. } => "firewall element without lease",
+            Self::Port { .. } => "host port without lease",
         }
     }
 
@@ -180,6 +200,7 @@ impl Problem {
             Self::Abandoned { addresses } | Self::NoPair { addresses } => addresses.clone(),
             Self::NoLease { link } => link.clone(),
             Self::Element { element } => element.address.to_string(),
+            Self::Port { port } => port.at.to_string(),
         }
     }
 

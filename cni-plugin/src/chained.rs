@@ -6,7 +6,7 @@ use crate::allow_list::allow;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::plan::{Extras, Inputs, Tuned};
-use crate::{Error, addresses, extras, tuned};
+use crate::{Error, addresses, extras, ports, tuned};
 
 /// Does what the keys ask for to `CNI_IFNAME` of `result`, and passes `result` on with nothing changed but that.
 pub(crate) fn attach(request: &AddRequest, result: AddResult) -> Result<AddResult, Error> {
@@ -17,6 +17,7 @@ pub(crate) fn attach(request: &AddRequest, result: AddResult) -> Result<AddResul
     let addresses = addresses::of_interface(&result, ifname)?;
     let inputs = Inputs::new(&config, &identity, ifname, &addresses);
     let wanted = Extras::of(&inputs);
+    ports::refuse(&config, &wanted)?;
     let applied = extras::apply(&identity, &wanted)?;
     tuned::apply(&request.netns, &Tuned::of(&inputs))?;
     applied.keep();

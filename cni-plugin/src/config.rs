@@ -5,18 +5,21 @@ use weft_cni_spec::{AddRequest, Args, CheckRequest, Conf, Dns, ResultError, Stat
 use weft_datapath::Mac;
 use weft_ipam::config::{self as ipam_config, Mistake, Mistakes, nearest};
 use weft_ipam::lease::Pod;
+use weft_ipam::range::Pool;
 
 use crate::Error;
 use crate::error::mistake;
 
 mod addressing;
 mod bandwidth;
+pub mod ports;
 mod tuning;
 
 pub use addressing::Addressing;
 pub(crate) use addressing::Named;
 use addressing::Position;
 pub use bandwidth::{Bandwidth, Limit};
+use ports::PortMapping;
 pub use tuning::{Sysctl, Tuning};
 
 /// The keys that are read here, or by the protocol, or that only runtimes write.
@@ -74,7 +77,7 @@ const NOT_HONOURED: [&str; 31] = [
 
 /// What runtimes pass for capabilities. Of the first group Weft makes something; of the second it needs nothing; all
 /// else is refused where it asks for something.
-const HONOURED_CAPABILITIES: [&str; 5] = ["ips", "ipRanges", "mac", "dns", "bandwidth"];
+const HONOURED_CAPABILITIES: [&str; 6] = ["ips", "ipRanges", "mac", "dns", "bandwidth", "portMappings"];
 const HARMLESS_CAPABILITIES: [&str; 1] = ["io.kubernetes.cri.pod-annotations"];
 
 /// The arguments that runtimes are known to pass.
@@ -103,6 +106,8 @@ pub struct Config {
     pub bandwidth: Bandwidth,
     /// Parameters of its namespace, and attributes of its interface.
     pub tuning: Tuning,
+    /// Ports of the node that lead into the pod.
+    pub ports: Vec<PortMapping>,
     /// Name service for the result.
     pub dns: Dns,
     /// The pod, where the runtime names it.
@@ -171,8 +176,9 @@ impl<'a> Reader<'a> {
         let (mtu, masquerade) = (self.mtu(ipam), self.flag("ipMasq"));
         let (mac, dns) = (self.mac(args), self.dns());
         let (bandwidth, tuning) = (self.bandwidth(), Tuning::read(self.document, &mut self.mistakes));
+        let ports = self.ports(ipam);
         let (addressing, requested, pod) = (addressing?, requested?, Pod::from_args(args));
-        Some(Config { mtu, masquerade, addressing, requested, mac, bandwidth, tuning, dns, pod })
+        Some(Config { mtu, masquerade, addressing, requested, mac, bandwidth, tuning, ports, dns, pod })
     }
 
     /// Mistakes come before what is merely unsupported; neither hides the others of its kind.
@@ -330,6 +336,14 @@ impl<'a> Reader<'a> {
             other => mistake("dns", other.to_string()),
         };
         read.map_err(|e| self.mistakes.push(misread(e))).unwrap_or_default()
+    }
+
+    fn ports(&mut self, ipam: Option<&ipam_config::Config>) -> Vec<PortMapping> {
+        let given = self.document.get("runtimeConfig").and_then(|given| given.get("portMappings"));
+        let is_in = |pool: &Pool, is_v4| pool.ranges().any(|range| range.subnet().is_ipv4() == is_v4);
+        let has_family = |is_v4| ipam.is_none_or(|ipam| is_in(&ipam.pool, is_v4));
+        let read = ports::parse("runtimeConfig.portMappings", given, has_family);
+        self.collect(read).unwrap_or_default()
     }
 
     /// What the runtime could not be told, it must not be left to find out.

@@ -10,7 +10,7 @@ use weft_ipam::{Ipam, chain};
 use crate::addresses::Keeper;
 use crate::delegate::Delegate;
 use crate::identity::Identity;
-use crate::{Error, addresses};
+use crate::{Error, addresses, ports};
 
 /// Detaches the container. Neither its namespace nor a correct configuration is needed.
 pub(crate) fn del(request: &DelRequest) -> Result<(), Error> {
@@ -38,6 +38,15 @@ enum Known<'a> {
     Nothing,
     /// Weft did not give them. These were in the result, if it is still there.
     Elsewhere(&'a [IpAddr]),
+}
+
+impl<'a> Known<'a> {
+    const fn lease(self) -> Option<&'a Lease> {
+        match self {
+            Self::Lease(lease) => Some(lease),
+            Self::Nothing | Self::Elsewhere(_) => None,
+        }
+    }
 }
 
 /// Removes what `identity` has in the kernel, then ends its lease: an address is free only when nothing answers to it
@@ -76,7 +85,7 @@ fn remove(identity: &Identity, known: Known<'_>) -> Result<(), Error> {
     let link = host.link(&identity.host_ifname)?;
     // The socket lives until the pair is gone: closing it takes a grace period, as taking down a link does, and so both
     // take one together.
-    let stopped = stop_masquerading(identity, known, link.is_some());
+    let stopped = remove_elements(identity, known, link.is_some());
     let removed = remove_pair(&host, identity, link.as_ref());
     let failures: Vec<_> =
         [stopped.err(), removed.err()].iter().flatten().map(|error| chain(error)).collect();
@@ -90,7 +99,7 @@ fn remove(identity: &Identity, known: Known<'_>) -> Result<(), Error> {
 /// By the lease, and not by `ipMasq`: it may have been changed since the ADD. A pair without a lease is one whose lease was
 /// lost, and nothing but the marks says which addresses it had; nor does anything else where another plugin gave them
 /// and the runtime has lost the result.
-fn stop_masquerading(identity: &Identity, known: Known<'_>, has_pair: bool) -> Result<Option<Nft>, Error> {
+fn remove_elements(identity: &Identity, known: Known<'_>, has_pair: bool) -> Result<Option<Nft>, Error> {
     if matches!(known, Known::Nothing) && !has_pair {
         return Ok(None);
     }
@@ -103,7 +112,9 @@ fn stop_masquerading(identity: &Identity, known: Known<'_>, has_pair: bool) -> R
             all.iter().filter(|found| found.is_of(&mark)).map(|found| found.address).collect()
         }
     };
-    nft.stop_masquerading(&mark, &addresses)?;
+    let stopped = nft.stop_masquerading(&mark, &addresses);
+    ports::withdraw(&nft, &mark, known.lease())?;
+    stopped?;
     Ok(Some(nft))
 }
 

@@ -83,6 +83,14 @@ pub enum Error {
         /// `CNI_NETNS`.
         netns: PathBuf,
     },
+    /// A port of the node leads into another pod.
+    #[error("host port {port} is taken by {owner}")]
+    PortTaken {
+        /// The port, as it stands.
+        port: weft_datapath::HostPort,
+        /// The other's mark.
+        owner: String,
+    },
     /// A link with a derived name carries the mark of somebody else.
     #[error("{link} on the host belongs to {owner:?}, not to {attachment}: it stays")]
     ForeignLink {
@@ -141,6 +149,8 @@ mod code {
     pub(super) const KERNEL: Code = Code(102);
     /// DEL or GC left something, which the next one will find.
     pub(super) const INCOMPLETE: Code = Code(103);
+    /// A port of the node is another pod's.
+    pub(super) const PORT_TAKEN: Code = Code(105);
 }
 
 impl Error {
@@ -169,6 +179,7 @@ impl Error {
             Self::Datapath(_) | Self::NoPair { .. } => code::KERNEL,
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,
             Self::Incomplete { .. } => code::INCOMPLETE,
+            Self::PortTaken { .. } => code::PORT_TAKEN,
             // Only who looks after the addresses of running containers knows that they are in trouble.
             Self::NotReady(cause) if cause.code() == Code::LIMITED_CONNECTIVITY => Code::LIMITED_CONNECTIVITY,
             Self::NotReady(_) | Self::Unanswered { .. } => Code::NOT_AVAILABLE,

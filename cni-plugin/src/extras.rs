@@ -3,40 +3,40 @@
 
 use weft_datapath::Nft;
 
-use crate::Error;
 use crate::identity::Identity;
 use crate::plan::Extras;
 use crate::undo::Undo;
+use crate::{Error, ports};
 
 /// Makes all of `extras`, or nothing. They are taken back unless the answer is kept.
 pub(crate) fn apply<'a>(
     identity: &'a Identity,
     extras: &'a Extras,
 ) -> Result<Undo<impl Fn() -> Result<(), weft_datapath::Error> + use<'a>, weft_datapath::Error>, Error> {
-    let elements = Undo::by(|| stop_masquerading(identity, extras));
-    masquerade(extras)?;
+    let elements = Undo::by(|| take_back(identity, extras));
+    if !extras.is_empty() {
+        ports::install(&Nft::open()?, extras)?;
+        ports::route_loopback(extras)?;
+    }
     Ok(elements)
 }
 
 /// What of `extras` does not stand.
 pub(crate) fn missing(extras: &Extras) -> Result<Vec<String>, Error> {
-    not_masqueraded(extras)
-}
-
-fn masquerade(extras: &Extras) -> Result<(), Error> {
-    if extras.masquerade.is_empty() {
-        return Ok(());
-    }
-    Ok(Nft::open()?.masquerade(&extras.masquerade)?)
+    let mut missing = not_masqueraded(extras)?;
+    missing.extend(ports::not_published(extras)?);
+    Ok(missing)
 }
 
 /// Also for an attempt that failed: where the answer was lost, the elements may stand. Nobody else's are touched.
-fn stop_masquerading(identity: &Identity, extras: &Extras) -> Result<(), weft_datapath::Error> {
-    let addresses: Vec<_> = extras.masquerade.iter().map(|element| element.address.ip()).collect();
-    if addresses.is_empty() {
+fn take_back(identity: &Identity, extras: &Extras) -> Result<(), weft_datapath::Error> {
+    if extras.is_empty() {
         return Ok(());
     }
-    Nft::open()?.stop_masquerading(&identity.mark(), &addresses)
+    let addresses: Vec<_> = extras.masquerade.iter().map(|element| element.address.ip()).collect();
+    let nft = Nft::open()?;
+    let unpublished = ports::unpublish(&nft, &extras.published);
+    nft.stop_masquerading(&identity.mark(), &addresses).and(unpublished)
 }
 
 fn not_masqueraded(extras: &Extras) -> Result<Vec<String>, Error> {

@@ -12,6 +12,7 @@ use crate::addresses::Keeper;
 use crate::delegate::Delegate;
 use crate::detach::{detach, remove_unused_table};
 use crate::identity::Identity;
+use crate::ports;
 
 /// Detaches whatever belongs to the network but is not on the list: leases, then pairs and elements that no lease knows
 /// of. What fails is reported at the end. Another IPAM plugin frees addresses only after nothing is left that would answer
@@ -31,6 +32,7 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
         failures.extend(network.detach_stale(ipam, network.pairs()?));
     }
     failures.extend(network.stop_stale_masquerading().err().map(|error| chain(&error)));
+    failures.extend(network.unpublish_stale().err().map(|error| chain(&error)));
     failures.extend(remove_table(ipam.as_ref()).err().map(|error| chain(&error)));
     let what = format!("what nobody owns in network {}", network.name);
     if !failures.is_empty() {
@@ -91,11 +93,22 @@ impl Network {
     fn stop_stale_masquerading(&self) -> Result<(), Error> {
         let nft = Nft::open()?;
         for found in nft.masqueraded()? {
-            if self.within(&found.owner).is_some() && !self.marks.iter().any(|mark| found.is_of(mark)) {
+            if self.is_stale(&found.owner, |mark| found.is_of(mark)) {
                 nft.stop_masquerading(&found.owner, &[found.address])?;
             }
         }
         Ok(())
+    }
+
+    fn unpublish_stale(&self) -> Result<(), Error> {
+        let nft = Nft::open()?;
+        let mut published = nft.published()?;
+        published.retain(|found| self.is_stale(&found.owner, |mark| found.is_of(mark)));
+        Ok(ports::unpublish(&nft, &published)?)
+    }
+
+    fn is_stale(&self, owner: &str, is_of: impl Fn(&str) -> bool) -> bool {
+        self.within(owner).is_some() && !self.marks.iter().any(|mark| is_of(mark))
     }
 
     /// What follows the network's name in a mark of its own.

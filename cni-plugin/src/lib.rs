@@ -27,6 +27,7 @@ mod extras;
 mod gc;
 pub mod identity;
 pub mod plan;
+mod ports;
 mod status;
 mod tuned;
 mod undo;

@@ -7,10 +7,12 @@ use weft_cni_spec as spec;
 use weft_datapath::{Interface, Mac, Neighbour, Route, Veth};
 use weft_ipam::lease::Assigned;
 
+use crate::config::ports::PortMapping;
 use crate::config::{Bandwidth, Config, Sysctl, Tuning};
 use crate::identity::Identity;
 
 mod extras;
+pub(crate) mod ports;
 mod shaping;
 mod tuned;
 
@@ -59,6 +61,8 @@ pub struct Inputs<'a> {
     pub bandwidth: Bandwidth,
     /// Parameters of its namespace, and attributes of its interface.
     pub tuning: &'a Tuning,
+    /// Ports of the node that are to lead to the pod.
+    pub ports: &'a [PortMapping],
 }
 
 impl<'a> Inputs<'a> {
@@ -80,6 +84,7 @@ impl<'a> Inputs<'a> {
             masquerade: config.masquerade,
             bandwidth: config.bandwidth,
             tuning: &config.tuning,
+            ports: &config.ports,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Weft's one door to the kernel: network namespaces, rtnetlink, nftables and sysctl.
+//! Weft's one door to the kernel: network namespaces, rtnetlink, nftables, conntrack and sysctl.
 //!
 //! Nothing here decides anything. The callers say what they want as plain values ([`Interface`], [`Masquerade`]); this
 //! crate turns them into as few messages as the kernel allows, and the kernel's refusals into errors that say what was
@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+pub mod conntrack;
 mod error;
 mod interface;
 mod mac;
@@ -43,7 +44,7 @@ pub use error::{Error, Refusal};
 pub use interface::{Interface, Neighbour, Route, Veth};
 pub use mac::Mac;
 pub use netns::{NetNs, NetNsIdentity};
-pub use nft::{Masquerade, Masqueraded, Nft};
+pub use nft::{HostPort, Masquerade, Masqueraded, Nft, Protocol, Published};
 pub use observe::{Link, Observed};
 pub use rtnl::Rtnl;
 pub use tc::{Shaped, Shaping};

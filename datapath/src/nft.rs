@@ -26,6 +26,9 @@
 //! An ADD tries the one element first and makes the table only where it is missing (or was flushed), in one atomic
 //! batch that any number of processes may run at the same time. A chain cannot go while an element jumps to it, so
 //! nothing here needs a lock of its own.
+//!
+//! Where a pod has host ports, the table also has the maps and chains that [`Published`] draws. A node without any
+//! pays nothing for them.
 
 use std::net::IpAddr;
 
@@ -38,7 +41,10 @@ use crate::netlink::{Reply, Request, Socket, attributes_of, flag, frame};
 
 mod expr;
 mod layout;
-mod wire;
+mod ports;
+pub(crate) mod wire;
+
+pub use ports::{HostPort, Protocol, Published};
 
 use layout::Family;
 use wire::{Attributes, message};
@@ -70,6 +76,31 @@ impl Masqueraded {
     }
 }
 
+/// What is put into the table together.
+#[derive(Clone, Copy, Debug)]
+struct Elements<'a> {
+    masquerade: &'a [Masquerade],
+    ports: &'a [Published],
+}
+
+impl Elements<'_> {
+    /// The elements themselves.
+    fn add(self) -> Vec<Request> {
+        let masquerade = self.masquerade.iter().map(layout::add_element);
+        masquerade.chain(ports::add_elements(self.ports)).collect()
+    }
+
+    /// What they need to stand on.
+    fn foundation(self) -> Vec<Request> {
+        let mut requests = layout::table();
+        requests.extend(self.masquerade.iter().flat_map(layout::subnet_chain));
+        if !self.ports.is_empty() {
+            requests.extend(ports::foundation());
+        }
+        requests
+    }
+}
+
 /// An nfnetlink socket, in the namespace it was opened in.
 ///
 /// Closing one waits until the kernel has freed what was deleted last by anybody, which takes a grace period
@@ -95,13 +126,24 @@ impl Nft {
     /// # Errors
     /// Where the kernel refuses.
     pub fn masquerade(&self, elements: &[Masquerade]) -> Result<(), Error> {
-        if elements.is_empty() {
+        self.install(elements, &[])
+    }
+
+    /// Masquerades all of `masquerade` and publishes all of `ports`, in one atomic batch: all of it, or none. What stands
+    /// for one of the addresses from an owner that never cleaned up is replaced, and so is what stands for one of the ports
+    /// from the same owner.
+    ///
+    /// # Errors
+    /// Where the kernel refuses. With `EEXIST` a port is another owner's; [`Nft::published_at`] says whose.
+    pub fn install(&self, masquerade: &[Masquerade], ports: &[Published]) -> Result<(), Error> {
+        let elements = Elements { masquerade, ports };
+        let add = elements.add();
+        if add.is_empty() {
             return Ok(());
         }
-        let add: Vec<_> = elements.iter().map(layout::add_element).collect();
         match self.batch(None, &add) {
-            Err(e) if e.errno() == Errno::ENOENT => self.masquerade_anew(elements, &add),
-            Err(e) if matches!(e.errno(), Errno::EEXIST | Errno::EBUSY) => self.masquerade_instead(elements),
+            Err(e) if e.errno() == Errno::ENOENT => self.install_anew(elements, &add),
+            Err(e) if matches!(e.errno(), Errno::EEXIST | Errno::EBUSY) => self.install_instead(elements),
             answer => answer,
         }
     }
@@ -150,7 +192,7 @@ impl Nft {
     pub fn remove_unused_table(&self) -> Result<(), Error> {
         let generation = self.generation()?;
         // A batch that fails takes a grace period of the kernel (`nf_tables_abort`), and runtimes repeat a DEL.
-        if self.socket.get(&layout::get_table())?.is_none() || !self.masqueraded()?.is_empty() {
+        if self.socket.get(&layout::get_table())?.is_none() || self.is_used()? {
             return Ok(());
         }
         match self.batch(Some(generation), &[layout::delete_table()]) {
@@ -159,24 +201,28 @@ impl Nft {
         }
     }
 
+    fn is_used(&self) -> Result<bool, Error> {
+        Ok(!self.masqueraded()?.is_empty() || !self.published()?.is_empty())
+    }
+
     /// The table is missing or incomplete: makes it, then the elements. Both in one batch, so that a flush in between
     /// cannot come between.
-    fn masquerade_anew(&self, elements: &[Masquerade], add: &[Request]) -> Result<(), Error> {
-        let mut requests = layout::table();
-        requests.extend(elements.iter().flat_map(layout::subnet_chain));
+    fn install_anew(&self, elements: Elements<'_>, add: &[Request]) -> Result<(), Error> {
+        let mut requests = elements.foundation();
         requests.extend_from_slice(add);
         match self.batch(None, &requests) {
-            Err(e) if matches!(e.errno(), Errno::EEXIST | Errno::EBUSY) => self.masquerade_instead(elements),
+            Err(e) if matches!(e.errno(), Errno::EEXIST | Errno::EBUSY) => self.install_instead(elements),
             answer => answer,
         }
     }
 
-    /// At least one of the addresses stands already: takes all of them out and puts them in as they should be.
-    fn masquerade_instead(&self, elements: &[Masquerade]) -> Result<(), Error> {
-        elements.iter().try_for_each(|element| self.remove(element.address.ip()))?;
-        let mut requests = layout::table();
-        requests.extend(elements.iter().flat_map(layout::subnet_chain));
-        requests.extend(elements.iter().map(layout::add_element));
+    /// At least one of the elements stands already: takes out those that may be replaced, and puts all in as they
+    /// should be.
+    fn install_instead(&self, elements: Elements<'_>) -> Result<(), Error> {
+        elements.masquerade.iter().try_for_each(|element| self.remove(element.address.ip()))?;
+        self.make_way(elements.ports)?;
+        let mut requests = elements.foundation();
+        requests.extend(elements.add());
         self.batch(None, &requests)
     }
 

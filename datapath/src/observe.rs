@@ -146,6 +146,14 @@ pub(crate) fn outgoing(reply: &Reply) -> (Option<u32>, Option<u32>) {
     (metric(&message, |m| matches!(m, RouteMetric::Mtu(_))), oif)
 }
 
+/// Whether the route that `reply` describes ends at this node.
+pub(crate) fn is_local(reply: &Reply) -> bool {
+    // The last byte of struct rtmsg before its flags.
+    const TYPE: usize = 7;
+    const RTN_LOCAL: u8 = 2;
+    reply.kind == RTM_NEWROUTE && reply.body.get(TYPE) == Some(&RTN_LOCAL)
+}
+
 fn decode<T: for<'a> Parseable<[u8]>>(reply: &Reply) -> Option<T> {
     T::parse(&reply.body).ok()
 }

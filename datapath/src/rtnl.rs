@@ -20,7 +20,7 @@ use netlink_packet_route::route::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-use crate::netlink::{Request, Socket, flag};
+use crate::netlink::{Reply, Request, Socket, flag};
 use crate::observe::{self, Link};
 use crate::rtnl::kind::{
     RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
@@ -125,18 +125,39 @@ impl Rtnl {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn path_mtu(&self, destination: IpAddr) -> Result<Option<u32>, Error> {
+        let Some(reply) = self.route_to(destination)? else { return Ok(None) };
+        match observe::outgoing(&reply) {
+            (Some(mtu), _) => Ok(Some(mtu)),
+            (None, Some(index)) => Ok(self.link_by_index(index)?.map(|link| link.mtu)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The link through which packets leave for `destination`; `None` where nothing leads there.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn link_towards(&self, destination: IpAddr) -> Result<Option<Link>, Error> {
+        let Some(reply) = self.route_to(destination)? else { return Ok(None) };
+        observe::outgoing(&reply).1.map_or(Ok(None), |index| self.link_by_index(index))
+    }
+
+    /// Whether `address` is one of this node's own: by the routing table, as the firewall's `fib daddr type local`.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn is_local(&self, address: IpAddr) -> Result<bool, Error> {
+        Ok(self.route_to(address)?.is_some_and(|reply| observe::is_local(&reply)))
+    }
+
+    fn route_to(&self, destination: IpAddr) -> Result<Option<Reply>, Error> {
         let mut message = route_message(destination.is_ipv4());
         message.header.destination_prefix_length = full(destination);
         message.attributes.push(RouteAttribute::Destination(destination.into()));
         let mut get = request(format!("look up the route to {destination}"), RTM_GETROUTE, &message, 0);
         get.forgiven =
             &[Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EAFNOSUPPORT];
-        let Some(reply) = self.socket.get(&get)? else { return Ok(None) };
-        match observe::outgoing(&reply) {
-            (Some(mtu), _) => Ok(Some(mtu)),
-            (None, Some(index)) => Ok(self.link_by_index(index)?.map(|link| link.mtu)),
-            (None, None) => Ok(None),
-        }
+        self.socket.get(&get)
     }
 
     /// All links, addresses, neighbours, routes and token buckets. Not for the hot path: its cost grows with the node.

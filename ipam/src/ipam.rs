@@ -10,7 +10,7 @@ use weft_cni_spec::{Code, log};
 
 use crate::alloc;
 use crate::config;
-use crate::lease::{Attachment, Holder, Lease, NetnsIdentity, Pod, Record, Timestamp};
+use crate::lease::{Attachment, Holder, Lease, NetnsIdentity, Notes, Pod, Record, Timestamp};
 use crate::range::{Pool, Range};
 use crate::state::{Change, State};
 use crate::store::local::{self, LocalStore};
@@ -27,6 +27,8 @@ pub struct Request {
     pub pod: Option<Pod>,
     /// The network namespace, where known.
     pub netns: Option<NetnsIdentity>,
+    /// What is to be found again when the lease ends ([`Lease::notes`]).
+    pub notes: Notes,
 }
 
 /// The leases of one network.
@@ -147,7 +149,7 @@ impl From<local::Error> for Error {
 impl Request {
     /// A request of which nothing is known but who asks.
     pub fn new(attachment: Attachment) -> Self {
-        Self { attachment, requested: Vec::new(), pod: None, netns: None }
+        Self { attachment, requested: Vec::new(), pod: None, netns: None, notes: Notes::new() }
     }
 }
 
@@ -336,6 +338,7 @@ impl Ipam {
             netns: request.netns.clone(),
             boot_id: (self.boot_id)(),
             since: (self.clock)(),
+            notes: request.notes.clone(),
         }
     }
 

@@ -84,7 +84,12 @@ pub struct Lease {
     pub boot_id: Option<String>,
     /// When it was made.
     pub since: SystemTime,
+    /// What the holder's plugin must find again when the lease ends: its own words, under names of its own.
+    pub notes: Notes,
 }
+
+/// What a plugin writes down beside the addresses; nothing here reads it.
+pub type Notes = serde_json::Map<String, serde_json::Value>;
 
 impl Lease {
     /// Whether nothing can use the addresses any more: the lease is of another boot than `this_boot`, or its namespace is
@@ -206,13 +211,19 @@ struct Detail {
     netns: Option<NetnsIdentity>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
+    #[serde(default, skip_serializing_if = "Notes::is_empty")]
+    notes: Notes,
 }
 
 impl Record {
     /// The stored form of `lease`. Fails where the namespace's path is not UTF-8.
     pub fn new(lease: &Lease) -> Result<Self, serde_json::Error> {
-        let detail =
-            Detail { pod: lease.pod.clone(), netns: lease.netns.clone(), boot: lease.boot_id.clone() };
+        let detail = Detail {
+            pod: lease.pod.clone(),
+            netns: lease.netns.clone(),
+            boot: lease.boot_id.clone(),
+            notes: lease.notes.clone(),
+        };
         Ok(Self {
             holder: Holder::from(&lease.attachment),
             addresses: lease.addresses.clone(),
@@ -223,7 +234,7 @@ impl Record {
 
     /// The lease, in full. Fails where a record that is whole was written by something that is not Weft.
     pub fn lease(&self, network: &str) -> Result<Lease, serde_json::Error> {
-        let Detail { pod, netns, boot } = serde_json::from_str(self.detail.as_str())?;
+        let Detail { pod, netns, boot, notes } = serde_json::from_str(self.detail.as_str())?;
         Ok(Lease {
             attachment: self.holder.in_network(network),
             addresses: self.addresses.clone(),
@@ -231,6 +242,7 @@ impl Record {
             netns,
             boot_id: boot,
             since: self.since.into(),
+            notes,
         })
     }
 }

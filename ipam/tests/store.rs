@@ -40,6 +40,7 @@ fn request(container: usize) -> Request {
             uid: "u".into(),
         }),
         netns: Some(NetnsIdentity { path: "/nowhere/with space".into(), inode: 4_026_531_840 }),
+        notes: [("a note".to_owned(), serde_json::json!(["täglich\n", container]))].into_iter().collect(),
         ..Request::new(attachment(container))
     }
 }

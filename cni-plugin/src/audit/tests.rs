@@ -1,3 +1,4 @@
+use weft_datapath::{HostPort, Protocol};
 use weft_ipam::lease::Assigned;
 
 use super::*;
@@ -10,6 +11,7 @@ fn lease(container: &str, address: &str, age: u64) -> Lease {
         netns: None,
         boot_id: None,
         since: SystemTime::UNIX_EPOCH + Duration::from_secs(1000 - age),
+        notes: weft_ipam::lease::Notes::new(),
     }
 }
 
@@ -19,6 +21,11 @@ fn pair(container: &str) -> (String, String) {
 
 fn element(container: &str, address: &str) -> Masqueraded {
     Masqueraded { address: address.parse().unwrap(), owner: format!("pods/{container}/eth0") }
+}
+
+fn port(container: &str, to: &str) -> Published {
+    let at = HostPort { address: [0; 4].into(), protocol: Protocol::Tcp, port: 8080 };
+    Published { at, to: to.parse().unwrap(), owner: format!("pods/{container}/eth0") }
 }
 
 fn found(seen: &Seen) -> Vec<(String, &'static str, String)> {
@@ -33,6 +40,7 @@ fn a_lease_with_its_pair_and_its_elements_is_no_difference() {
         leases: vec![(lease("a", "10.0.0.2/24", 900), false)],
         pairs: vec![pair("a")],
         elements: vec![element("a", "10.0.0.2")],
+        ports: vec![port("a", "10.0.0.2:80")],
     };
     assert_eq!(found(&seen), []);
 }
@@ -43,6 +51,7 @@ fn each_kind_of_difference_is_told_apart() {
         leases: vec![(lease("gone", "10.0.0.2/24", 900), true), (lease("bare", "10.0.0.3/24", 900), false)],
         pairs: vec![pair("gone"), pair("stray")],
         elements: vec![element("bare", "10.0.0.9"), element("lost", "10.0.0.4")],
+        ports: vec![port("lost", "10.0.0.4:80")],
     };
     let expect =
         |container: &str, problem, what: &str| (format!("pods/{container}/eth0"), problem, what.to_owned());
@@ -54,6 +63,7 @@ fn each_kind_of_difference_is_told_apart() {
             expect("stray", "interface without lease", "weftstray"),
             expect("bare", "firewall element without lease", "10.0.0.9"),
             expect("lost", "firewall element without lease", "10.0.0.4"),
+            expect("lost", "host port without lease", "8080/tcp"),
         ]
     );
 }

@@ -83,8 +83,24 @@ fn a_capability_that_asks_for_nothing_is_no_obstacle() {
     assert!(read(json!({ "runtimeConfig": nothing })).is_ok());
     let annotations = json!({"io.kubernetes.cri.pod-annotations": {"a": "b"}});
     assert!(read(json!({ "runtimeConfig": annotations })).is_ok());
-    let port = json!({"portMappings": [{"hostPort": 80}]});
-    assert_eq!(refusal(json!({ "runtimeConfig": port })).0, 2);
+    let aliases = json!({"aliases": ["web"]});
+    assert_eq!(refusal(json!({ "runtimeConfig": aliases })).0, 2);
+}
+
+#[test]
+fn ports_are_read_with_their_families_and_their_mistakes_stand_beside_all_others() {
+    let ports = |list: Value| json!({"runtimeConfig": {"portMappings": list}, "mtu": -1});
+    let list = json!([{"hostPort": 80, "containerPort": 80, "hostIP": "fd00::1"}]);
+    let (code, msg) = refusal(ports(list));
+    assert_eq!(code, 7);
+    assert_eq!(
+        msg,
+        "invalid network configuration: mtu: -1 is not 0 (detect it) or a number of bytes from 68 to 65535; \
+         runtimeConfig.portMappings[0].hostIP: fd00::1 is IPv6, but no range gives a pod an IPv6 address"
+    );
+    let list = json!([{"hostPort": 8080, "containerPort": 80}, {"hostPort": 0, "containerPort": 81}]);
+    let config = read(json!({"runtimeConfig": {"portMappings": list}})).unwrap();
+    assert_eq!(config.ports.iter().map(|port| port.host_port).collect::<Vec<_>>(), [8080]);
 }
 
 #[test]

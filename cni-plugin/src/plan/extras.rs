@@ -1,9 +1,9 @@
 //! What the configuration asks for over and above an interface with addresses.
 
-use weft_datapath::Masquerade;
+use weft_datapath::{Masquerade, Published};
 use weft_ipam::lease::Assigned;
 
-use super::Inputs;
+use super::{Inputs, ports};
 
 /// What is decided from addresses alone, whoever made the interface: the same for a pod of Weft's own and for one that
 /// another plugin has attached.
@@ -11,13 +11,24 @@ use super::Inputs;
 pub struct Extras {
     /// Addresses whose traffic to the outside gets the node's address.
     pub masquerade: Vec<Masquerade>,
+    /// Ports of the node that lead to the pod.
+    pub published: Vec<Published>,
 }
 
 impl Extras {
     /// Decides them.
     #[must_use]
     pub fn of(inputs: &Inputs<'_>) -> Self {
-        Self { masquerade: if inputs.masquerade { masqueraded(inputs) } else { Vec::new() } }
+        Self {
+            masquerade: if inputs.masquerade { masqueraded(inputs) } else { Vec::new() },
+            published: ports::published(inputs.ports, inputs.addresses, &inputs.identity.mark()),
+        }
+    }
+
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.masquerade.is_empty() && self.published.is_empty()
     }
 }
 

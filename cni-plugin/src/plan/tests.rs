@@ -24,6 +24,7 @@ fn routed(addresses: &[Assigned], routes: &[&str]) -> Plan {
         masquerade: true,
         bandwidth: Bandwidth::default(),
         tuning: &Tuning::default(),
+        ports: &[],
     })
 }
 
@@ -148,6 +149,7 @@ fn what_goes_to_the_pod_is_shaped_on_the_node_and_what_comes_from_it_at_its_own_
         masquerade: true,
         bandwidth: Bandwidth { ingress: Some(ingress), egress: Some(egress) },
         tuning: &tuning,
+        ports: &[],
     });
     let (host, pod) = (plan.veth.host, plan.veth.pod);
     assert_eq!(host.shaping, Some(Shaping { rate: 1_000_000, burst: 20_000 }));

@@ -12,10 +12,13 @@ use super::wire::Attributes;
 const VERDICT: u32 = 0;
 /// The register that holds a value.
 const VALUE: u32 = 1;
+/// Registers of four bytes; the first lies where [`VALUE`] does (`NFT_REG32_00`).
+const WORDS: u32 = 8;
 
 /// Verdicts of `linux/netfilter/nf_tables.h`.
 const NFT_JUMP: i32 = -3;
 const NFT_RETURN: i32 = -5;
+const NF_DROP: i32 = 0;
 
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;
@@ -29,6 +32,13 @@ pub(super) enum Side {
     Destination,
 }
 
+/// Which interface of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Through {
+    Incoming,
+    Outgoing,
+}
+
 /// A rule's expressions, as the value of `NFTA_RULE_EXPRESSIONS`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Expressions(Attributes);
@@ -36,12 +46,95 @@ pub(super) struct Expressions(Attributes);
 impl Expressions {
     /// Matches packets of `family`.
     pub(super) fn family(self, family: Family) -> Self {
+        const NFT_META_NFPROTO: u32 = 15;
+        self.meta(NFT_META_NFPROTO, VALUE).equals(&[family.nfproto()])
+    }
+
+    /// Matches packets that come or go through another interface than the loopback.
+    pub(super) fn not_loopback(self, through: Through) -> Self {
+        const NFT_META_IIF: u32 = 4;
+        const NFT_META_OIF: u32 = 5;
+        // `LOOPBACK_IFINDEX` of `net/flow.h`, the same in every namespace.
+        const LOOPBACK: u32 = 1;
+        let key = match through {
+            Through::Incoming => NFT_META_IIF,
+            Through::Outgoing => NFT_META_OIF,
+        };
+        self.meta(key, VALUE).differs(&LOOPBACK.to_ne_bytes())
+    }
+
+    /// Matches packets to an address that this node has.
+    pub(super) fn addressed_here(self) -> Self {
+        const NFTA_FIB_DREG: u16 = 1;
+        const NFTA_FIB_RESULT: u16 = 2;
+        const NFTA_FIB_FLAGS: u16 = 3;
+        const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+        const NFTA_FIB_F_DADDR: u32 = 2;
+        const RTN_LOCAL: u32 = 2;
+        let fib = Attributes::default()
+            .number(NFTA_FIB_FLAGS, NFTA_FIB_F_DADDR)
+            .number(NFTA_FIB_RESULT, NFT_FIB_RESULT_ADDRTYPE)
+            .number(NFTA_FIB_DREG, VALUE);
+        self.push("fib", fib).equals(&RTN_LOCAL.to_ne_bytes())
+    }
+
+    /// Matches packets whose two addresses are in `set`, the source first.
+    pub(super) fn addresses_in(self, family: Family, set: &str) -> Self {
+        const NFTA_LOOKUP_SET: u16 = 1;
+        const NFTA_LOOKUP_SREG: u16 = 2;
+        let lookup = Attributes::default().text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, VALUE);
+        self.family(family)
+            .load(Side::Source, family)
+            .load_into(WORDS + family.key_length() / 4, Side::Destination, family)
+            .push("lookup", lookup)
+    }
+
+    /// Gives the packet the destination that `map` has for its protocol and port; goes on where it has none. With
+    /// `at_address` the packet's destination address is a part of the key.
+    pub(super) fn destination_from(self, family: Family, at_address: bool, map: &str) -> Self {
+        const NFTA_LOOKUP_SET: u16 = 1;
+        const NFTA_LOOKUP_SREG: u16 = 2;
+        const NFTA_LOOKUP_DREG: u16 = 3;
+        const NFT_META_L4PROTO: u32 = 16;
+        let lookup = Attributes::default()
+            .text(NFTA_LOOKUP_SET, map)
+            .number(NFTA_LOOKUP_SREG, VALUE)
+            .number(NFTA_LOOKUP_DREG, VALUE);
+        let start = self.family(family);
+        let (start, protocol) = if at_address {
+            (start.load(Side::Destination, family), WORDS + family.key_length() / 4)
+        } else {
+            (start, WORDS)
+        };
+        start.meta(NFT_META_L4PROTO, protocol).load_port(protocol + 1).push("lookup", lookup).dnat(family)
+    }
+
+    /// To the address in the first registers, and the port in the one behind it.
+    fn dnat(self, family: Family) -> Self {
+        const NFTA_NAT_TYPE: u16 = 1;
+        const NFTA_NAT_FAMILY: u16 = 2;
+        const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+        const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+        const NFT_NAT_DNAT: u32 = 1;
+        let nat = Attributes::default()
+            .number(NFTA_NAT_TYPE, NFT_NAT_DNAT)
+            .number(NFTA_NAT_FAMILY, family.nfproto().into())
+            .number(NFTA_NAT_REG_ADDR_MIN, VALUE)
+            .number(NFTA_NAT_REG_PROTO_MIN, WORDS + family.key_length() / 4);
+        self.push("nat", nat)
+    }
+
+    /// Loads the destination port, which TCP, UDP and SCTP have at the same place.
+    fn load_port(self, register: u32) -> Self {
+        const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+        self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
+    }
+
+    fn meta(self, key: u32, register: u32) -> Self {
         const NFTA_META_DREG: u16 = 1;
         const NFTA_META_KEY: u16 = 2;
-        const NFT_META_NFPROTO: u32 = 15;
-        let load =
-            Attributes::default().number(NFTA_META_KEY, NFT_META_NFPROTO).number(NFTA_META_DREG, VALUE);
-        self.push("meta", load).equals(&[family.nfproto()])
+        let load = Attributes::default().number(NFTA_META_KEY, key).number(NFTA_META_DREG, register);
+        self.push("meta", load)
     }
 
     /// Takes the verdict for an address of the packet from a map; goes on where the map has none.
@@ -69,11 +162,25 @@ impl Expressions {
 
     /// Goes back to the calling chain.
     pub(super) fn return_to_caller(self) -> Self {
+        self.verdict(NFT_RETURN, None)
+    }
+
+    /// Goes through `chain`, and on behind the rule.
+    pub(super) fn jump(self, chain: &str) -> Self {
+        self.verdict(NFT_JUMP, Some(chain))
+    }
+
+    /// Drops the packet.
+    pub(super) fn drop_packet(self) -> Self {
+        self.verdict(NF_DROP, None)
+    }
+
+    fn verdict(self, code: i32, chain: Option<&str>) -> Self {
         const NFTA_IMMEDIATE_DREG: u16 = 1;
         const NFTA_IMMEDIATE_DATA: u16 = 2;
-        let verdict = verdict(NFT_RETURN, None);
-        let immediate =
-            Attributes::default().number(NFTA_IMMEDIATE_DREG, VERDICT).nested(NFTA_IMMEDIATE_DATA, verdict);
+        let immediate = Attributes::default()
+            .number(NFTA_IMMEDIATE_DREG, VERDICT)
+            .nested(NFTA_IMMEDIATE_DATA, verdict(code, chain));
         self.push("immediate", immediate)
     }
 
@@ -83,10 +190,10 @@ impl Expressions {
 
     /// Loads an address of the packet's network header.
     fn load(self, side: Side, family: Family) -> Self {
-        const NFTA_PAYLOAD_DREG: u16 = 1;
-        const NFTA_PAYLOAD_BASE: u16 = 2;
-        const NFTA_PAYLOAD_OFFSET: u16 = 3;
-        const NFTA_PAYLOAD_LEN: u16 = 4;
+        self.load_into(VALUE, side, family)
+    }
+
+    fn load_into(self, register: u32, side: Side, family: Family) -> Self {
         const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
         // Offsets of saddr and daddr in struct iphdr and struct ipv6hdr.
         let offset = match (family, side) {
@@ -95,11 +202,19 @@ impl Expressions {
             (Family::V6, Side::Source) => 8,
             (Family::V6, Side::Destination) => 24,
         };
+        self.payload(NFT_PAYLOAD_NETWORK_HEADER, offset, family.key_length(), register)
+    }
+
+    fn payload(self, base: u32, offset: u32, length: u32, register: u32) -> Self {
+        const NFTA_PAYLOAD_DREG: u16 = 1;
+        const NFTA_PAYLOAD_BASE: u16 = 2;
+        const NFTA_PAYLOAD_OFFSET: u16 = 3;
+        const NFTA_PAYLOAD_LEN: u16 = 4;
         let payload = Attributes::default()
-            .number(NFTA_PAYLOAD_DREG, VALUE)
-            .number(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER)
+            .number(NFTA_PAYLOAD_DREG, register)
+            .number(NFTA_PAYLOAD_BASE, base)
             .number(NFTA_PAYLOAD_OFFSET, offset)
-            .number(NFTA_PAYLOAD_LEN, family.key_length());
+            .number(NFTA_PAYLOAD_LEN, length);
         self.push("payload", payload)
     }
 
@@ -119,14 +234,23 @@ impl Expressions {
     }
 
     fn equals(self, expected: &[u8]) -> Self {
+        const NFT_CMP_EQ: u32 = 0;
+        self.compare(NFT_CMP_EQ, expected)
+    }
+
+    fn differs(self, from: &[u8]) -> Self {
+        const NFT_CMP_NEQ: u32 = 1;
+        self.compare(NFT_CMP_NEQ, from)
+    }
+
+    fn compare(self, operator: u32, operand: &[u8]) -> Self {
         const NFTA_CMP_SREG: u16 = 1;
         const NFTA_CMP_OP: u16 = 2;
         const NFTA_CMP_DATA: u16 = 3;
-        const NFT_CMP_EQ: u32 = 0;
         let cmp = Attributes::default()
             .number(NFTA_CMP_SREG, VALUE)
-            .number(NFTA_CMP_OP, NFT_CMP_EQ)
-            .nested(NFTA_CMP_DATA, value(expected));
+            .number(NFTA_CMP_OP, operator)
+            .nested(NFTA_CMP_DATA, value(operand));
         self.push("cmp", cmp)
     }
 

@@ -11,7 +11,7 @@ use super::wire::{self, Attributes, message};
 use super::{Masquerade, Masqueraded, attributes_of};
 use crate::netlink::{Reply, Request, flag};
 
-const TABLE: &str = "weft";
+pub(super) const TABLE: &str = "weft";
 const POSTROUTING: &str = "postrouting";
 
 /// An address family of the table.
@@ -49,7 +49,7 @@ impl Family {
     }
 
     /// The type that `nft` prints keys by (`TYPE_IPADDR` and `TYPE_IP6ADDR` of its `datatype.h`).
-    const fn key_type(self) -> u32 {
+    pub(super) const fn key_type(self) -> u32 {
         match self {
             Self::V4 => 7,
             Self::V6 => 8,
@@ -157,11 +157,11 @@ pub(super) fn delete_table() -> Request {
 }
 
 const NFTA_TABLE_NAME: u16 = 1;
-const NFTA_SET_ELEM_KEY: u16 = 1;
-const NFTA_SET_ELEM_USERDATA: u16 = 6;
-const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
-const NFTA_SET_ELEM_LIST_SET: u16 = 2;
-const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
+pub(super) const NFTA_SET_ELEM_USERDATA: u16 = 6;
+pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 fn masquerade_map(family: Family) -> Request {
     const NFTA_SET_TABLE: u16 = 1;
@@ -185,22 +185,27 @@ fn masquerade_map(family: Family) -> Request {
 }
 
 fn postrouting_chain() -> Request {
+    const NF_INET_POST_ROUTING: u32 = 4;
+    const NF_IP_PRI_NAT_SRC: i32 = 100;
+    base_chain(POSTROUTING, "nat", NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC)
+}
+
+/// A chain that the kernel sends packets through by itself, and that accepts what no rule decides.
+pub(super) fn base_chain(name: &str, kind: &str, hook: u32, priority: i32) -> Request {
     const NFTA_CHAIN_HOOK: u16 = 4;
     const NFTA_CHAIN_POLICY: u16 = 5;
     const NFTA_CHAIN_TYPE: u16 = 7;
     const NFTA_HOOK_HOOKNUM: u16 = 1;
     const NFTA_HOOK_PRIORITY: u16 = 2;
-    const NF_INET_POST_ROUTING: u32 = 4;
-    const NF_IP_PRI_NAT_SRC: u32 = 100;
     const NF_ACCEPT: u32 = 1;
     let hook = Attributes::default()
-        .number(NFTA_HOOK_HOOKNUM, NF_INET_POST_ROUTING)
-        .number(NFTA_HOOK_PRIORITY, NF_IP_PRI_NAT_SRC);
-    let chain = named_chain(POSTROUTING)
+        .number(NFTA_HOOK_HOOKNUM, hook)
+        .number(NFTA_HOOK_PRIORITY, priority.cast_unsigned());
+    let chain = named_chain(name)
         .nested(NFTA_CHAIN_HOOK, hook)
         .number(NFTA_CHAIN_POLICY, NF_ACCEPT)
-        .text(NFTA_CHAIN_TYPE, "nat");
-    message("create the chain postrouting", wire::NEWCHAIN, flag::CREATE, chain)
+        .text(NFTA_CHAIN_TYPE, kind);
+    message(format!("create the chain {name}"), wire::NEWCHAIN, flag::CREATE, chain)
 }
 
 fn masquerade_rule(family: Family) -> Request {
@@ -209,7 +214,7 @@ fn masquerade_rule(family: Family) -> Request {
     rule(POSTROUTING, expressions)
 }
 
-fn named_chain(name: &str) -> Attributes {
+pub(super) fn named_chain(name: &str) -> Attributes {
     const NFTA_CHAIN_TABLE: u16 = 1;
     const NFTA_CHAIN_NAME: u16 = 3;
     Attributes::default().text(NFTA_CHAIN_TABLE, TABLE).text(NFTA_CHAIN_NAME, name)
@@ -221,11 +226,11 @@ fn in_chain(chain: &str) -> Attributes {
     Attributes::default().text(NFTA_RULE_TABLE, TABLE).text(NFTA_RULE_CHAIN, chain)
 }
 
-fn flush_chain(chain: &str) -> Request {
+pub(super) fn flush_chain(chain: &str) -> Request {
     message(format!("empty the chain {chain}"), wire::DELRULE, 0, in_chain(chain))
 }
 
-fn rule(chain: &str, expressions: Expressions) -> Request {
+pub(super) fn rule(chain: &str, expressions: Expressions) -> Request {
     const NFTA_RULE_EXPRESSIONS: u16 = 4;
     const NLM_F_APPEND: u16 = 0x800;
     let rule = in_chain(chain).nested(NFTA_RULE_EXPRESSIONS, expressions.into_attributes());
@@ -256,7 +261,7 @@ fn chain_of(subnet: IpNetwork) -> String {
 
 /// A comment as `nft` keeps it in an element's user data: type 0, length, text with its final zero (`udata.h` of
 /// libnftnl). `nft` accepts 128 bytes of text.
-fn comment(owner: &str) -> Vec<u8> {
+pub(super) fn comment(owner: &str) -> Vec<u8> {
     let text = kept(owner);
     let mut data = vec![NFTNL_UDATA_SET_ELEM_COMMENT, (text.len() + 1) as u8];
     data.extend_from_slice(text.as_bytes());
@@ -265,7 +270,7 @@ fn comment(owner: &str) -> Vec<u8> {
 }
 
 /// The text of a comment that [`comment`] or `nft` has made.
-fn read_comment(data: &[u8]) -> Option<String> {
+pub(super) fn read_comment(data: &[u8]) -> Option<String> {
     let (header, text) = data.split_first_chunk::<2>()?;
     let [kind, length] = *header;
     let text = text.get(..usize::from(length))?;
@@ -282,7 +287,7 @@ pub(super) fn kept(owner: &str) -> &str {
     owner.get(..owner.floor_char_boundary(LONGEST)).unwrap_or_default()
 }
 
-fn address(bytes: &[u8], family: Family) -> Option<IpAddr> {
+pub(super) fn address(bytes: &[u8], family: Family) -> Option<IpAddr> {
     match family {
         Family::V4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
         Family::V6 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),

@@ -6,7 +6,7 @@ use crate::netlink::Request;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFPROTO_INET: u8 = 1;
 /// Length of `struct nfgenmsg`.
-pub(super) const NFGENMSG: usize = 4;
+pub(crate) const NFGENMSG: usize = 4;
 
 pub(super) const NEWTABLE: u16 = 0;
 pub(super) const GETTABLE: u16 = 1;
@@ -22,10 +22,10 @@ pub(super) const GETGEN: u16 = 16;
 
 /// A sequence of attributes, written in order. Numbers are big-endian in nf_tables.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Attributes(Vec<u8>);
+pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {
-    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         self.0.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
         self.0.extend_from_slice(value);
@@ -33,20 +33,37 @@ impl Attributes {
         self
     }
 
-    pub(super) fn number(self, kind: u16, value: u32) -> Self {
+    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(super) fn text(self, kind: u16, value: &str) -> Self {
+    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
-    pub(super) fn nested(self, kind: u16, inner: Self) -> Self {
-        const NLA_F_NESTED: u16 = 0x8000;
-        self.bytes(kind | NLA_F_NESTED, &inner.0)
+    pub(crate) fn nested(self, kind: u16, inner: Self) -> Self {
+        self.nested_bytes(kind, &inner.0)
     }
+
+    /// An attribute of attributes, as they came from the kernel.
+    pub(crate) fn nested_bytes(self, kind: u16, inner: &[u8]) -> Self {
+        const NLA_F_NESTED: u16 = 0x8000;
+        self.bytes(kind | NLA_F_NESTED, inner)
+    }
+}
+
+/// A message of another subsystem of nfnetlink.
+pub(crate) fn message_of(
+    subsystem: u16,
+    doing: String,
+    kind: u16,
+    family: u8,
+    attributes: Attributes,
+) -> Request {
+    let kind = (subsystem << 8) | kind;
+    Request { doing, kind, flags: 0, body: body(family, 0, attributes), forgiven: &[] }
 }
 
 /// A message of nf_tables for the family `inet`.

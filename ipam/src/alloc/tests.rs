@@ -43,6 +43,7 @@ impl World {
             netns: None,
             boot_id: None,
             since: SystemTime::UNIX_EPOCH + Duration::from_nanos(self.tick().0),
+            notes: serde_json::Map::new(),
         };
         self.state
             .apply(Change::Grant(Record::new(&lease).unwrap()))

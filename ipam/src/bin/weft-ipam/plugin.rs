@@ -28,10 +28,10 @@ impl Plugin for Ipam {
         let dns = name_service(config.resolv_conf.as_deref())?;
         let ipam = open(&request.conf, &config.data_dir)?;
         let wish = Request {
-            attachment: attachment(&request.conf, &request.id)?,
             requested: config::requested_addresses(&request.conf.document, &request.args).map_err(invalid)?,
             pod: Pod::from_args(&request.args),
             netns: NetnsIdentity::of(&request.netns).ok(),
+            ..Request::new(attachment(&request.conf, &request.id)?)
         };
         let lease = ipam.reserve(&config.pool, wish).map_err(failed)?.keep();
         Ok(AddResult { ips: addresses(&lease), routes: config.routes, dns, ..AddResult::default() })

@@ -1,0 +1,155 @@
+//! Host ports: what the verbs do with them beside deciding which there are.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use nix::errno::Errno;
+use serde_json::Value;
+use weft_datapath::{Nft, Published, Rtnl, conntrack, sysctl};
+use weft_ipam::Ipam;
+use weft_ipam::config::Mistakes;
+use weft_ipam::lease::{Lease, Notes};
+use weft_ipam::store::local::DEFAULT_DIR;
+
+use crate::Error;
+use crate::config::Config;
+use crate::config::ports::{PortMapping, parse};
+use crate::detach::evict;
+use crate::error::mistake;
+use crate::plan::{Extras, ports};
+
+/// Under which name a lease has the mappings.
+const NOTE: &str = "portMappings";
+
+/// What the lease has to say so that DEL finds the ports again, whatever the configuration says by then.
+pub(crate) fn note(mappings: &[PortMapping]) -> Notes {
+    let list: Vec<_> = mappings.iter().map(PortMapping::to_json).collect();
+    if list.is_empty() { Notes::new() } else { Notes::from_iter([(NOTE.to_owned(), Value::Array(list))]) }
+}
+
+/// Fails where a mapping leads nowhere or a port is somebody else's, before anything stands. A port whose pod is gone is
+/// taken from it first.
+pub(crate) fn refuse(config: &Config, extras: &Extras) -> Result<(), Error> {
+    refuse_unserved(config, extras)?;
+    if extras.published.is_empty() {
+        return Ok(());
+    }
+    let nft = Nft::open()?;
+    let Some(first) = taken(&nft, extras)? else { return Ok(()) };
+    if reclaim(&first.owner, data_dir(config)) {
+        return taken(&nft, extras)?.map_or(Ok(()), |found| Err(refusal(found)));
+    }
+    Err(refusal(first))
+}
+
+/// Of a configuration's own ranges the families are known before; other plugins show them by their addresses.
+fn refuse_unserved(config: &Config, extras: &Extras) -> Result<(), Error> {
+    let leads = |mapping: &PortMapping| {
+        let ports = mapping.host_ports();
+        extras.published.iter().any(|published| ports.contains(&published.at))
+    };
+    let nowhere = |mapping: &PortMapping| {
+        let what = format!("the pod has no address that {} could lead to", mapping.to_json());
+        mistake("runtimeConfig.portMappings", what)
+    };
+    let mistakes: Vec<_> = config.ports.iter().filter(|mapping| !leads(mapping)).map(nowhere).collect();
+    if mistakes.is_empty() { Ok(()) } else { Err(Error::Config(Mistakes(mistakes))) }
+}
+
+/// Where the leases of the node's pods are; without any of its own Weft looks where they are by default.
+fn data_dir(config: &Config) -> &Path {
+    config.addressing.leases().map_or_else(|| DEFAULT_DIR.as_ref(), |leases| leases.data_dir.as_path())
+}
+
+/// All elements at once, and what the kernel remembers from before.
+pub(crate) fn install(nft: &Nft, extras: &Extras) -> Result<(), Error> {
+    match nft.install(&extras.masquerade, &extras.published) {
+        // Somebody was faster since the look.
+        Err(error) if error.errno() == Errno::EEXIST => {
+            Err(taken(nft, extras)?.map_or_else(|| error.into(), refusal))
+        }
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(conntrack::forget_others(&extras.published)?),
+    }
+}
+
+/// What the node sends from 127.0.0.1 to one of its ports leaves through the interface that leads to the pod: the pair's
+/// end, or another plugin's bridge. This comes after the elements, for with them comes the rule that keeps pods from
+/// addressing the node's loopback.
+pub(crate) fn route_loopback(extras: &Extras) -> Result<(), Error> {
+    let Some(pod) = extras.published.iter().map(|port| port.to.ip()).find(IpAddr::is_ipv4) else {
+        return Ok(());
+    };
+    if let Some(link) = Rtnl::open()?.link_towards(pod)? {
+        sysctl::set(&["ipv4", "conf", &link.name, "route_localnet"], "1")?;
+    }
+    Ok(())
+}
+
+/// Removes the elements of `ports`, and then what the kernel remembers of them.
+pub(crate) fn unpublish(nft: &Nft, ports: &[Published]) -> Result<(), weft_datapath::Error> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    nft.unpublish(ports)?;
+    conntrack::forget(ports)
+}
+
+/// Removes the ports of `lease`; where it was lost, all that bear `mark`.
+pub(crate) fn withdraw(nft: &Nft, mark: &str, lease: Option<&Lease>) -> Result<(), weft_datapath::Error> {
+    match lease.and_then(|lease| Some(ports::published(&noted(lease)?, &lease.addresses, mark))) {
+        Some(ports) => unpublish(nft, &ports),
+        None => {
+            let mut all = nft.published()?;
+            all.retain(|port| port.is_of(mark));
+            unpublish(nft, &all)
+        }
+    }
+}
+
+/// What of `extras` should be published and is not.
+pub(crate) fn not_published(extras: &Extras) -> Result<Vec<String>, Error> {
+    if extras.published.is_empty() {
+        return Ok(Vec::new());
+    }
+    let nft = Nft::open()?;
+    let mut differences = Vec::new();
+    for port in &extras.published {
+        match nft.published_at(&port.at)? {
+            Some(found) if !found.is_of(&port.owner) => {
+                differences.push(format!("host port {} is {}'s", port.at, found.owner));
+            }
+            Some(found) if found.to == port.to => {}
+            Some(found) => differences
+                .push(format!("host port {} leads to {} instead of {}", port.at, found.to, port.to)),
+            None => differences.push(format!("host port {} is no longer published", port.at)),
+        }
+    }
+    Ok(differences)
+}
+
+/// `None` where they cannot be read: a later release may have written them.
+fn noted(lease: &Lease) -> Option<Vec<PortMapping>> {
+    parse(NOTE, lease.notes.get(NOTE), |_| true).ok()
+}
+
+/// The first of the ports that is somebody else's.
+fn taken(nft: &Nft, extras: &Extras) -> Result<Option<Published>, Error> {
+    for port in &extras.published {
+        if let Some(found) = nft.published_at(&port.at)?.filter(|found| !found.is_of(&port.owner)) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether leases of the owner's network have ended because their pods are gone.
+fn reclaim(owner: &str, data_dir: &Path) -> bool {
+    let network = owner.split('/').next().unwrap_or_default();
+    let ipam = Ipam::open(network, data_dir).map(|ipam| ipam.evicting_with(evict));
+    ipam.and_then(|ipam| ipam.reclaim()).is_ok_and(|ended| !ended.is_empty())
+}
+
+fn refusal(found: Published) -> Error {
+    Error::PortTaken { port: found.at, owner: found.owner }
+}

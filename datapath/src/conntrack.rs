@@ -1,0 +1,168 @@
+//! What the kernel remembers of UDP flows to host ports (ctnetlink).
+//!
+//! A connection keeps the destination that its first packet was given. TCP begins anew with a new pod, but a UDP client
+//! that goes on sending from its port would reach the old pod's address, or the node itself, for as long as it does not
+//! pause. So where a port begins or ceases to lead somewhere, the flows that know otherwise are forgotten.
+//!
+//! Looking for them walks through the kernel's table, so it is done for UDP only.
+
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::errno::Errno;
+
+use crate::netlink::{Reply, Request, Socket, attributes_of};
+use crate::nft::wire::{Attributes, NFGENMSG, message_of};
+use crate::{Error, HostPort, Protocol, Published, Rtnl};
+
+/// Forgets the flows to those of `ports` that are UDP and do not lead to where the port leads: an earlier pod's, and
+/// those of clients that asked before there was a pod. Call it after the ports have been published.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn forget_others(ports: &[Published]) -> Result<(), Error> {
+    // What only passes through to the same port of another machine is left alone.
+    let is_here = |flow: &Flow| Rtnl::open()?.is_local(flow.to.ip());
+    forget_where(ports, |flow, port| Ok(flow.answered_by != port.to && is_here(flow)?))
+}
+
+/// Forgets the flows to those of `ports` that are UDP and lead to where the port led. Call it after the ports have
+/// ceased to be published.
+///
+/// # Errors
+/// Where the kernel refuses.
+pub fn forget(ports: &[Published]) -> Result<(), Error> {
+    forget_where(ports, |flow, port| Ok(flow.answered_by == port.to))
+}
+
+fn forget_where(
+    ports: &[Published],
+    is_stale: impl Fn(&Flow, &Published) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let udp: Vec<_> = ports.iter().filter(|port| port.at.protocol == Protocol::Udp).collect();
+    if udp.is_empty() {
+        return Ok(());
+    }
+    let socket = Socket::open(NETLINK_NETFILTER)?;
+    for port in udp {
+        for flow in flows_to(&socket, &port.at)? {
+            if is_stale(&flow, port)? {
+                socket.carry_out(&[delete(flow)])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A flow as the kernel tracks it.
+#[derive(Debug)]
+struct Flow {
+    /// Where its first packet was sent to.
+    to: SocketAddr,
+    /// Who answers it: another than `to` where the destination was translated.
+    answered_by: SocketAddr,
+    /// What tells it from all others, as it came.
+    identity: Attributes,
+}
+
+/// Kernels before 5.8 do not know the filter and tell of everything, so the answers are looked at again.
+fn flows_to(socket: &Socket, port: &HostPort) -> Result<Vec<Flow>, Error> {
+    let mut flows: Vec<_> = socket.dump(&list(port))?.iter().filter_map(read).collect();
+    let is_meant = |flow: &Flow| {
+        flow.to.port() == port.port
+            && flow.to.is_ipv4() == port.address.is_ipv4()
+            && (port.address.is_unspecified() || flow.to.ip() == port.address)
+    };
+    flows.retain(is_meant);
+    Ok(flows)
+}
+
+const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_ZONE: u16 = 18;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+fn list(port: &HostPort) -> Request {
+    const IPCTNL_MSG_CT_GET: u16 = 1;
+    const CTA_FILTER: u16 = 25;
+    const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+    const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+    // `CTA_FILTER_F_CTA_PROTO_NUM` and `CTA_FILTER_F_CTA_PROTO_DST_PORT` of `net/netfilter/nf_internals.h`.
+    const PROTOCOL_AND_DESTINATION_PORT: u32 = (1 << 3) | (1 << 5);
+    let protocol = Attributes::default()
+        .bytes(CTA_PROTO_NUM, &[port.protocol.number()])
+        .bytes(CTA_PROTO_DST_PORT, &port.port.to_be_bytes());
+    let filter = Attributes::default()
+        .bytes(CTA_FILTER_ORIG_FLAGS, &PROTOCOL_AND_DESTINATION_PORT.to_ne_bytes())
+        .bytes(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
+    let attributes = Attributes::default()
+        .nested(CTA_TUPLE_ORIG, Attributes::default().nested(CTA_TUPLE_PROTO, protocol))
+        .nested(CTA_FILTER, filter);
+    let doing = format!("list the flows to host port {port}");
+    message_of(NFNL_SUBSYS_CTNETLINK, doing, IPCTNL_MSG_CT_GET, family_of(port.address), attributes)
+}
+
+fn delete(flow: Flow) -> Request {
+    const IPCTNL_MSG_CT_DELETE: u16 = 2;
+    let family = family_of(flow.to.ip());
+    let doing = format!("forget a flow to {}", flow.to);
+    let request = message_of(NFNL_SUBSYS_CTNETLINK, doing, IPCTNL_MSG_CT_DELETE, family, flow.identity);
+    Request { forgiven: &[Errno::ENOENT], ..request }
+}
+
+const fn family_of(address: IpAddr) -> u8 {
+    const AF_INET: u8 = 2;
+    const AF_INET6: u8 = 10;
+    if address.is_ipv4() { AF_INET } else { AF_INET6 }
+}
+
+/// The UDP flow in a message of the kernel.
+fn read(reply: &Reply) -> Option<Flow> {
+    let body = reply.body.get(NFGENMSG..)?;
+    let original = find(body, CTA_TUPLE_ORIG)?;
+    let answer = find(body, CTA_TUPLE_REPLY)?;
+    let identity = [CTA_ZONE, CTA_ID].into_iter().fold(
+        Attributes::default().nested_bytes(CTA_TUPLE_ORIG, original),
+        |identity, kind| match find(body, kind) {
+            Some(value) => identity.bytes(kind, value),
+            None => identity,
+        },
+    );
+    Some(Flow {
+        to: end(original, &[CTA_IP_V4_DST, CTA_IP_V6_DST], CTA_PROTO_DST_PORT)?,
+        answered_by: end(answer, &[CTA_IP_V4_SRC, CTA_IP_V6_SRC], CTA_PROTO_SRC_PORT)?,
+        identity,
+    })
+}
+
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+
+/// One end of a tuple, if the tuple is of UDP.
+fn end(tuple: &[u8], address: &[u16], port: u16) -> Option<SocketAddr> {
+    let protocol = find(tuple, CTA_TUPLE_PROTO)?;
+    if find(protocol, CTA_PROTO_NUM)? != [Protocol::Udp.number()] {
+        return None;
+    }
+    let addresses = find(tuple, CTA_TUPLE_IP)?;
+    let ip = address.iter().find_map(|kind| ip(find(addresses, *kind)?))?;
+    let port = find(protocol, port)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))?;
+    Some(SocketAddr::new(ip, port))
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes_of(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
+}

@@ -1,0 +1,247 @@
+//! Host ports: ports of the node that lead into pods.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::errno::Errno;
+
+use super::layout::{Family, kept};
+use super::{Nft, layout};
+use crate::Error;
+use crate::netlink::Request;
+
+mod elements;
+mod foundation;
+
+use elements::{Hairpin, Slot};
+
+pub(super) use foundation::foundation;
+
+/// A transport protocol that has ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// Its number in the IP header.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    const fn of_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// A port of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPort {
+    /// The node's address; `0.0.0.0` or `::` for all that the node has of the family.
+    pub address: IpAddr,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The number.
+    pub port: u16,
+}
+
+/// `8080/tcp`, or with its address where it is not on all of them.
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.address.is_unspecified() {
+            write!(f, "{}/{}", self.port, self.protocol)
+        } else {
+            write!(f, "{}/{}", SocketAddr::new(self.address, self.port), self.protocol)
+        }
+    }
+}
+
+/// A port of the node that leads into a pod. Each is one element of a map:
+///
+/// ```text
+/// map ports4_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
+/// map ports4 {
+///     type inet_proto . inet_service : ipv4_addr . inet_service
+///     elements = { tcp . 8080 comment "weft/c1/eth0" : 10.244.0.2 . 80 }
+/// }
+/// set hairpin4 {                              # pods that may reach themselves through a port of the node
+///     type ipv4_addr . ipv4_addr
+///     elements = { 10.244.0.2 . 10.244.0.2 comment "weft/c1/eth0" }
+/// }
+/// chain ports {                               # a port on one address comes before one on all
+///     dnat ip to ip daddr . meta l4proto . th dport map @ports4_at
+///     meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports4
+///     …
+/// }
+/// chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local jump ports; }
+/// chain output { type nat hook output priority -100; ip6 daddr ::1 return; fib daddr type local jump ports; }
+/// chain hairpin {
+///     type nat hook postrouting priority srcnat;
+///     ip saddr . ip daddr @hairpin4 masquerade
+///     oif != "lo" ip saddr 127.0.0.0/8 masquerade
+///     …
+/// }
+/// chain loopback {                            # `route_localnet` must not open the node's loopback to its pods
+///     type filter hook prerouting priority raw;
+///     iif != "lo" ip saddr 127.0.0.0/8 drop
+///     iif != "lo" ip daddr 127.0.0.0/8 drop
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Where it is reached.
+    pub at: HostPort,
+    /// The pod's address and port; of the same family.
+    pub to: SocketAddr,
+    /// Whose it is; `nft list` shows it beside the element. Up to 127 bytes are kept.
+    pub owner: String,
+}
+
+impl Published {
+    /// Whether it was published for `owner`. Of owners that share their first 127 bytes each has what the others have.
+    #[must_use]
+    pub fn is_of(&self, owner: &str) -> bool {
+        self.owner == kept(owner)
+    }
+}
+
+impl Nft {
+    /// Where `port` leads; `None` where it is not published.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn published_at(&self, port: &HostPort) -> Result<Option<Published>, Error> {
+        let reply = self.socket.get(&elements::get(&Slot::of(port)))?;
+        Ok(reply.and_then(|reply| elements::read_ports(&reply, Family::of(port.address)).pop()))
+    }
+
+    /// Every port that is published. Its cost grows with the node: not for the hot path.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn published(&self) -> Result<Vec<Published>, Error> {
+        let mut all = Vec::new();
+        for (map, family) in elements::MAPS {
+            let replies = self.socket.dump(&elements::list(map))?;
+            all.extend(replies.iter().flat_map(|reply| elements::read_ports(reply, family)));
+        }
+        Ok(all)
+    }
+
+    /// Ends what `ports` say, as far as it is their owners'. One that is not published is no error, and one that leads
+    /// somewhere else for somebody else stays.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn unpublish(&self, ports: &[Published]) -> Result<(), Error> {
+        let mut own = Vec::new();
+        for (slot, owner) in slots(ports) {
+            if self.owner_of(&slot)?.is_some_and(|found| found == kept(owner)) {
+                own.push(slot);
+            }
+        }
+        self.clear(&own)
+    }
+
+    /// Removes what may be replaced by `ports`: what the same owner has left at the same place, and what anybody has left
+    /// for the address of the pod, which is nobody else's any more.
+    pub(super) fn make_way(&self, ports: &[Published]) -> Result<(), Error> {
+        self.unpublish(ports)?;
+        self.clear(&hairpins(ports).map(|hairpin| hairpin.slot()).collect::<Vec<_>>())
+    }
+
+    /// In one batch, unless somebody is removing them at the same time: one that is missing would keep the others.
+    fn clear(&self, slots: &[Slot]) -> Result<(), Error> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let delete: Vec<_> = slots.iter().map(elements::delete).collect();
+        let absent = |e: &Error| e.errno() == Errno::ENOENT;
+        match self.batch(None, &delete) {
+            Err(e) if absent(&e) => delete.iter().try_for_each(|request| {
+                self.batch(None, std::slice::from_ref(request))
+                    .or_else(|e| if absent(&e) { Ok(()) } else { Err(e) })
+            }),
+            answer => answer,
+        }
+    }
+
+    fn owner_of(&self, slot: &Slot) -> Result<Option<String>, Error> {
+        let reply = self.socket.get(&elements::get(slot))?;
+        Ok(reply.and_then(|reply| elements::owners(&reply).pop()))
+    }
+}
+
+/// Adds everything that `ports` need.
+pub(super) fn add_elements(ports: &[Published]) -> Vec<Request> {
+    let leading = ports.iter().map(elements::add_port);
+    leading.chain(hairpins(ports).map(|hairpin| hairpin.add())).collect()
+}
+
+/// The places of everything that `ports` need, each with its owner.
+fn slots(ports: &[Published]) -> Vec<(Slot, &str)> {
+    let leading = ports.iter().map(|port| (Slot::of(&port.at), port.owner.as_str()));
+    leading.chain(hairpins(ports).map(|hairpin| (hairpin.slot(), hairpin.owner))).collect()
+}
+
+/// One for each address that something leads to.
+fn hairpins(ports: &[Published]) -> impl Iterator<Item = Hairpin<'_>> {
+    let is_first = |(index, port): &(usize, &Published)| {
+        !ports.iter().take(*index).any(|earlier| earlier.to.ip() == port.to.ip())
+    };
+    let first = ports.iter().enumerate().filter(is_first);
+    first.map(|(_, port)| Hairpin { pod: port.to.ip(), owner: &port.owner })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_written_as_people_write_it() {
+        let port =
+            |address: &str| HostPort { address: address.parse().unwrap(), protocol: Protocol::Udp, port: 53 };
+        assert_eq!(port("0.0.0.0").to_string(), "53/udp");
+        assert_eq!(port("::").to_string(), "53/udp");
+        assert_eq!(port("192.0.2.1").to_string(), "192.0.2.1:53/udp");
+        assert_eq!(port("2001:db8::1").to_string(), "[2001:db8::1]:53/udp");
+    }
+
+    #[test]
+    fn a_pod_with_many_ports_has_one_hairpin_of_each_family() {
+        let published = |port, to: &str| Published {
+            at: HostPort { address: [0; 4].into(), protocol: Protocol::Tcp, port },
+            to: to.parse().unwrap(),
+            owner: "o".to_owned(),
+        };
+        let ports = [published(1, "10.0.0.2:1"), published(2, "10.0.0.2:2"), published(3, "[fd00::2]:1")];
+        let pods: Vec<_> = hairpins(&ports).map(|hairpin| hairpin.pod.to_string()).collect();
+        assert_eq!(pods, ["10.0.0.2", "fd00::2"]);
+        assert_eq!(add_elements(&ports).len(), 5);
+    }
+}
