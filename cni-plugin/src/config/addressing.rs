@@ -15,7 +15,7 @@ const OURS: &str = "weft-ipam";
 
 /// The keys and capabilities that are honoured behind another plugin, or mean nothing there, beside those of bandwidth and
 /// tuning. All else is about an interface that Weft makes.
-const BEHIND_ANOTHER: [&str; 13] = [
+const BEHIND_ANOTHER: [&str; 14] = [
     "cniVersion",
     "name",
     "type",
@@ -29,6 +29,7 @@ const BEHIND_ANOTHER: [&str; 13] = [
     "ips",
     "ipRanges",
     "bandwidth",
+    "portMappings",
 ];
 
 /// Where the addresses of an attachment come from.
