@@ -53,6 +53,7 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     enable_forwarding(&plan)?;
     host.configure(&plan.veth.host)?;
     configure_pod(&netns, &plan)?;
+    host.settle(&plan.veth.host.name)?;
     let extras = extras::apply(&identity, &plan.extras)?;
 
     extras.keep();
@@ -141,5 +142,6 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<(), Error> {
         tuned::set(&plan.sysctls, ifname)?;
         Rtnl::open()
     })??;
-    Ok(inside.configure(&plan.veth.pod)?)
+    inside.configure(&plan.veth.pod)?;
+    Ok(inside.settle(ifname)?)
 }
