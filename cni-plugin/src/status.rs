@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use weft_cni_spec::StatusRequest;
 use weft_datapath::{Nft, Rtnl};
@@ -14,10 +14,10 @@ use crate::{Error, addresses};
 
 /// When STATUS answers at the latest. containerd asks at every status call of the kubelet and sets no limit of its own
 /// (go-cni `cni.go`), so whatever the leases' lock or another plugin does must not hold it up.
-const LIMIT: Duration = Duration::from_millis(900);
+const LIMIT: Duration = Duration::from_millis(800);
 
-/// What of it another plugin may take. It must have been killed before Weft is gone.
-const DELEGATE_LIMIT: Duration = Duration::from_millis(700);
+/// When another plugin must have answered. It has to be killed before Weft is gone.
+const DELEGATE_LIMIT: Duration = Duration::from_millis(600);
 
 /// Whether an ADD would succeed: the configuration is good, the kernel can be talked to, and there is an address left.
 /// It looks at nothing whose cost grows with the node.
@@ -25,13 +25,14 @@ pub(crate) fn status(request: &StatusRequest) -> Result<(), Error> {
     let (answer, answered) = mpsc::channel();
     let request = request.clone();
     // Where it is not heard any more, the process ends with it. Reclaiming can be cut off anywhere, as by a kill.
-    let ask = move || drop(answer.send(ready(&request)));
+    let deadline = Instant::now() + DELEGATE_LIMIT;
+    let ask = move || drop(answer.send(ready(&request, deadline)));
     thread::Builder::new().spawn(ask).map_err(|e| Error::NotReady(Box::new(Error::Thread(e))))?;
     let readiness = answered.recv_timeout(LIMIT).map_err(|_late| Error::Unanswered { limit: LIMIT })?;
     readiness.map_err(|error| Error::NotReady(Box::new(error)))
 }
 
-fn ready(request: &StatusRequest) -> Result<(), Error> {
+fn ready(request: &StatusRequest, deadline: Instant) -> Result<(), Error> {
     let config = Config::try_from(request)?;
     allow(&config.tuning.sysctls)?;
     Rtnl::open()?;
@@ -41,7 +42,8 @@ fn ready(request: &StatusRequest) -> Result<(), Error> {
     match &config.addressing {
         Addressing::Leases(leases) => Ok(addresses::open(&request.conf, leases)?.check_room(&leases.pool)?),
         Addressing::Delegate(name) => {
-            Ok(Delegate::find(name, &request.path, &request.conf)?.status(DELEGATE_LIMIT)?)
+            let delegate = Delegate::find(name, &request.path, &request.conf)?;
+            Ok(delegate.status(deadline.saturating_duration_since(Instant::now()))?)
         }
         Addressing::Chained => Ok(()),
     }
