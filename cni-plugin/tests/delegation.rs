@@ -390,6 +390,23 @@ fn del_finds_the_elements_of_a_pod_of_which_nothing_else_is_left() {
 }
 
 #[test]
+fn ports_of_a_pod_with_anothers_addresses_go_with_it() {
+    Node::run(|node| {
+        let conf = with(
+            &node.conf("1.0.0", node.host_local()),
+            "runtimeConfig",
+            json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}),
+        );
+        let pod = Pod::new("c");
+        node.add(&pod, &conf);
+        assert_ne!(Nft::open().unwrap().published().unwrap(), []);
+        drop(pod);
+        node.del("c", &with(&conf, "runtimeConfig", Value::Null));
+        assert_eq!(Nft::open().unwrap().published().unwrap(), []);
+    });
+}
+
+#[test]
 fn del_without_the_plugin_removes_what_is_wefts_and_says_what_is_not() {
     Node::run(|node| {
         node.obedient("ipam");
