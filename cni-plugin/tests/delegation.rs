@@ -374,6 +374,24 @@ fn every_verb_is_forwarded() {
 }
 
 #[test]
+fn what_the_plugin_refuses_is_refused_with_its_code_after_all_of_wefts_own_is_gone() {
+    Node::run(|node| {
+        node.obedient("ipam");
+        let conf = node.conf("1.1.0", json!({"type": "ipam"}));
+        let pod = Pod::new("c");
+        let result = node.add(&pod, &conf);
+        node.plugin("ipam", r#"echo '{"code": 111, "msg": "no '$CNI_COMMAND'"}'; exit 1"#);
+        let refused = |verb: &str, conf: &Value| node.exec(verb, "c", &pod.netns, conf).unwrap_err();
+        let refusal = |verb: &str| (111, format!("ipam: no {verb}: "));
+        assert_eq!(refused("CHECK", &with(&conf, "prevResult", result)), refusal("CHECK"));
+        assert_eq!(owners().len(), 1);
+        assert_eq!(refused("DEL", &conf), refusal("DEL"));
+        assert_eq!(node.remains(), Vec::<String>::new());
+        assert_eq!(refused("GC", &with(&conf, "cni.dev/valid-attachments", json!([]))), refusal("GC"));
+    });
+}
+
+#[test]
 fn del_finds_the_elements_of_a_pod_of_which_nothing_else_is_left() {
     Node::run(|node| {
         let conf = node.conf("1.0.0", node.host_local());
