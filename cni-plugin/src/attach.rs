@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
 use weft_cni_spec::{AddRequest, AddResult, Dns};
-use weft_datapath::{NetNs, Rtnl, Veth, sysctl};
+use weft_datapath::{NetNs, Nft, Rtnl, Veth, sysctl};
 use weft_ipam::lease::Assigned;
 use weft_ipam::resolv_conf;
 
@@ -13,7 +13,7 @@ use crate::addresses::Source;
 use crate::allow_list::allow;
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::plan::{Inputs, Plan};
+use crate::plan::{Inputs, Plan, Shared};
 use crate::undo::Undo;
 use crate::{Error, chained, extras, ports, tuned};
 
@@ -44,19 +44,30 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let dns = name_service(&config, &taken.dns)?;
     let mtu = config.mtu.map_or_else(|| detect_mtu(&host, &taken.addresses), Ok)?;
     let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &taken.addresses);
-    let plan = Plan::routed(Inputs { routes: &taken.routes, mtu, ..inputs });
+    let plan = Plan::new(&config.mode, Inputs { routes: &taken.routes, mtu, ..inputs });
     ports::refuse(&config, &plan.extras)?;
     let answer = plan.result(&request.netns.to_string_lossy(), dns);
 
+    // It is everybody's, so nobody undoes it.
+    let bridge = plan.shared.as_ref().map(|shared| host.ensure_bridge(&shared.bridge)).transpose()?;
+    let answer = bridge.iter().fold(answer, Shared::report);
     create_pair(&host, &plan.veth, &netns)?;
     let pair = Undo::by(|| remove_pair(&host, &plan.veth));
+    let held = Undo::by(|| unpin_source(&plan));
+    pin_source(&plan)?;
     enable_forwarding(&plan)?;
     host.configure(&plan.veth.host)?;
-    configure_pod(&netns, &plan)?;
+    let inside = configure_pod(&netns, &plan)?;
     host.settle(&plan.veth.host.name)?;
+    if plan.shared.is_some() {
+        // An address may have been another pod's a moment ago, and the neighbours remember that one's hardware address.
+        // The bridge lets the announcement through, for its port has settled.
+        inside.announce(&plan.veth.pod)?;
+    }
     let extras = extras::apply(&identity, &plan.extras)?;
 
     extras.keep();
+    held.keep();
     pair.keep();
     taken.keep();
     Ok(answer)
@@ -119,6 +130,9 @@ fn remove_pair(host: &Rtnl, veth: &Veth) -> Result<(), weft_datapath::Error> {
 
 /// Without forwarding the node drops what its pods send through it.
 fn enable_forwarding(plan: &Plan) -> Result<(), Error> {
+    if !plan.is_forwarded() {
+        return Ok(());
+    }
     if plan.has_family(true) {
         sysctl::set(&["ipv4", "ip_forward"], "1")?;
     }
@@ -129,8 +143,9 @@ fn enable_forwarding(plan: &Plan) -> Result<(), Error> {
 }
 
 /// The parameters must be set before the interface comes up, and are those of the namespace one is in.
-fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<(), Error> {
-    let needs_v6 = plan.has_family(false);
+fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
+    let (needs_v4, needs_v6) = (plan.has_family(true), plan.has_family(false));
+    let is_shared = plan.shared.is_some();
     let ifname = plan.veth.pod.name.as_str();
     let inside = netns.run(|| {
         if needs_v6 {
@@ -139,9 +154,29 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<(), Error> {
             // For the link-local address; those of the lease say so themselves.
             sysctl::set(&["ipv6", "conf", ifname, "accept_dad"], "0")?;
         }
+        if is_shared && needs_v4 {
+            sysctl::set(&["ipv4", "conf", ifname, "arp_notify"], "1")?;
+        }
+        if is_shared && needs_v6 {
+            sysctl::set(&["ipv6", "conf", ifname, "ndisc_notify"], "1")?;
+        }
+        // After Weft's own: what the configuration spells out has the last word.
         tuned::set(&plan.sysctls, ifname)?;
         Rtnl::open()
     })??;
     inside.configure(&plan.veth.pod)?;
-    Ok(inside.settle(ifname)?)
+    inside.settle(ifname)?;
+    Ok(inside)
+}
+
+/// Before the port is up: not one packet goes unchecked.
+fn pin_source(plan: &Plan) -> Result<(), Error> {
+    let source = plan.shared.as_ref().and_then(|shared| shared.source.as_ref());
+    source.map_or(Ok(()), |source| Ok(Nft::open()?.pin_source(source)?))
+}
+
+/// Also for an attempt that failed: where the answer was lost, the elements may stand.
+fn unpin_source(plan: &Plan) -> Result<(), weft_datapath::Error> {
+    let source = plan.shared.as_ref().and_then(|shared| shared.source.as_ref());
+    source.map_or(Ok(()), |source| Nft::open()?.unpin_source(&source.port))
 }

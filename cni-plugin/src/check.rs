@@ -1,5 +1,6 @@
 //! CHECK.
 
+mod bridge;
 mod tuning;
 
 use weft_cni_spec::CheckRequest;
@@ -19,7 +20,7 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     let (addresses, routes) = addresses::recall(request, &config, &identity)?;
     // The MTU is not compared: the path's may have changed since, and later plugins may set it.
     let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &addresses);
-    let plan = Plan::routed(Inputs { routes: &routes, ..inputs });
+    let plan = Plan::new(&config.mode, Inputs { routes: &routes, ..inputs });
 
     let mut differences = missing_from_result(&addresses, request);
     differences.extend(match config.addressing {
@@ -38,7 +39,10 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
 }
 
 fn missing_ends(request: &CheckRequest, plan: &Plan) -> Result<Vec<String>, Error> {
-    let mut differences = missing("on the host", &plan.veth.host, &Rtnl::open()?.observe()?);
+    let outside = Rtnl::open()?.observe()?;
+    let mut differences = missing("on the host", &plan.veth.host, &outside);
+    differences.extend(plan.shared.iter().flat_map(|shared| bridge::missing(&shared.bridge, &outside)));
+    differences.extend(bridge::unpinned(plan)?);
     let netns = NetNs::open(&request.netns).map_err(Error::UnusableNetns)?;
     let (inside, mistuned) = netns
         .run(|| (Rtnl::open(), tuning::parameters(&plan.sysctls, &plan.veth.pod.name)))
@@ -69,6 +73,9 @@ fn missing(side: &str, interface: &Interface, seen: &Observed) -> Vec<String> {
         differences.push(format!("{name} is down {side}"));
     }
     differences.extend(tuning::lost(side, interface, link, seen));
+    if let Some(port) = &interface.port {
+        differences.extend(bridge::not_a_port(port, link, seen));
+    }
     for address in
         interface.addresses.iter().filter(|address| !seen.addresses.contains(&(link.index, **address)))
     {

@@ -12,6 +12,7 @@ use crate::error::mistake;
 
 mod addressing;
 mod bandwidth;
+mod bridge;
 pub mod ports;
 mod tuning;
 
@@ -19,6 +20,7 @@ pub use addressing::Addressing;
 pub(crate) use addressing::Named;
 use addressing::Position;
 pub use bandwidth::{Bandwidth, Limit};
+pub use bridge::{Bridge, Mode};
 use ports::PortMapping;
 pub use tuning::{Sysctl, Tuning};
 
@@ -41,38 +43,25 @@ const KNOWN: [&str; 13] = [
 
 /// Keys of the reference plugins, and of Weft's own design, that mean something but are not honoured. A pod that lacks
 /// what its operator wrote down must not start, so they are refused by name.
-const NOT_HONOURED: [&str; 31] = [
+const NOT_HONOURED: [&str; 18] = [
     "backend",
     "bandwidth",
-    "bridge",
     "conditionsV4",
     "conditionsV6",
     "dataDir",
-    "disableContainerInterface",
-    "enabledad",
     "externalSetMarkChain",
-    "forceAddress",
-    "hairpinMode",
     "ipMasqBackend",
-    "isDefaultGateway",
-    "isGateway",
-    "macspoofchk",
     "markMasqBit",
     "masqAll",
     "master",
     "mesh",
-    "portIsolation",
     "portMappings",
-    "preserveDefaultVlan",
-    "promiscMode",
     "runtimeArgs",
     "shapedSubnets",
     "snat",
     "socketPath",
     "table",
     "unshapedSubnets",
-    "vlan",
-    "vlanTrunk",
 ];
 
 /// What runtimes pass for capabilities. Of the first group Weft makes something; of the second it needs nothing; all
@@ -92,6 +81,8 @@ const MTU_MAX: u32 = 65535;
 /// A configuration that has been found good, with what the runtime asks for this one attachment.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// How the pod is joined to the node.
+    pub mode: Mode,
     /// MTU of the pair in bytes; `None` to take that of the node's way to the outside.
     pub mtu: Option<u32>,
     /// Whether traffic to the outside gets the node's address.
@@ -168,7 +159,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn config(&mut self, position: Position, args: &Args) -> Option<Config> {
         self.keys();
-        self.mode();
+        let mode = self.mode(position);
         self.capabilities();
         let addressing = self.addressing(position);
         let requested = addressing::requested(self, addressing.as_ref(), args);
@@ -178,7 +169,7 @@ impl<'a> Reader<'a> {
         let (bandwidth, tuning) = (self.bandwidth(), Tuning::read(self.document, &mut self.mistakes));
         let ports = self.ports(ipam);
         let (addressing, requested, pod) = (addressing?, requested?, Pod::from_args(args));
-        Some(Config { mtu, masquerade, addressing, requested, mac, bandwidth, tuning, ports, dns, pod })
+        Some(Config { mode, mtu, masquerade, addressing, requested, mac, bandwidth, tuning, ports, dns, pod })
     }
 
     /// Mistakes come before what is merely unsupported; neither hides the others of its kind.
@@ -205,20 +196,6 @@ impl<'a> Reader<'a> {
                 let hint = nearest(key, known().chain(NOT_HONOURED));
                 let hint = hint.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
                 self.mistakes.push(mistake(key, format!("unknown key{hint}")));
-            }
-        }
-    }
-
-    fn mode(&mut self) {
-        match self.document.get("mode") {
-            None | Some(Value::Null) => {}
-            Some(Value::String(mode)) if mode == "routed" => {}
-            Some(Value::String(mode)) if mode == "bridge" => {
-                self.unsupported
-                    .push(mistake("mode", r#""bridge" is not supported; say "routed", or leave it out"#));
-            }
-            Some(other) => {
-                self.mistakes.push(mistake("mode", format!(r#"{other} is not a mode: say "routed""#)))
             }
         }
     }
@@ -377,7 +354,7 @@ impl<'a> Reader<'a> {
 
 /// All keys that are read.
 fn known() -> impl Iterator<Item = &'static str> {
-    KNOWN.into_iter().chain(bandwidth::KEYS).chain(tuning::KEYS)
+    KNOWN.into_iter().chain(bandwidth::KEYS).chain(bridge::KEYS).chain(tuning::KEYS)
 }
 
 /// Runtimes may pass a capability with nothing in it.

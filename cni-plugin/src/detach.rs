@@ -112,9 +112,12 @@ fn remove_elements(identity: &Identity, known: Known<'_>, has_pair: bool) -> Res
             all.iter().filter(|found| found.is_of(&mark)).map(|found| found.address).collect()
         }
     };
+    // Whatever the mode is now, and whatever comes of the rest.
+    let unpinned = nft.unpin_source(&identity.host_ifname);
     let stopped = nft.stop_masquerading(&mark, &addresses);
     ports::withdraw(&nft, &mark, known.lease())?;
     stopped?;
+    unpinned?;
     Ok(Some(nft))
 }
 

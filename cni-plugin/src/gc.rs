@@ -31,7 +31,7 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
         failures.extend(network.detach_stale(ipam, stale));
         failures.extend(network.detach_stale(ipam, network.pairs()?));
     }
-    failures.extend(network.stop_stale_masquerading().err().map(|error| chain(&error)));
+    failures.extend(network.remove_stale_elements().err().map(|error| chain(&error)));
     failures.extend(network.unpublish_stale().err().map(|error| chain(&error)));
     failures.extend(remove_table(ipam.as_ref()).err().map(|error| chain(&error)));
     let what = format!("what nobody owns in network {}", network.name);
@@ -90,11 +90,16 @@ impl Network {
     }
 
     /// Elements are told by whole marks, and not by what the marks say, for an element keeps less of a long one.
-    fn stop_stale_masquerading(&self) -> Result<(), Error> {
+    fn remove_stale_elements(&self) -> Result<(), Error> {
         let nft = Nft::open()?;
         for found in nft.masqueraded()? {
             if self.is_stale(&found.owner, |mark| found.is_of(mark)) {
                 nft.stop_masquerading(&found.owner, &[found.address])?;
+            }
+        }
+        for found in nft.pinned_sources()? {
+            if self.is_stale(&found.owner, |mark| found.is_of(mark)) {
+                nft.unpin_source(&found.port)?;
             }
         }
         Ok(())

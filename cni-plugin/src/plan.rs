@@ -8,14 +8,16 @@ use weft_datapath::{Interface, Mac, Neighbour, Route, Veth};
 use weft_ipam::lease::Assigned;
 
 use crate::config::ports::PortMapping;
-use crate::config::{Bandwidth, Config, Sysctl, Tuning};
+use crate::config::{Bandwidth, Config, Mode, Sysctl, Tuning};
 use crate::identity::Identity;
 
+mod bridged;
 mod extras;
 pub(crate) mod ports;
 mod shaping;
 mod tuned;
 
+pub use bridged::Shared;
 pub use extras::Extras;
 pub use tuned::Tuned;
 
@@ -34,6 +36,8 @@ pub struct Plan {
     pub sysctls: Vec<Sysctl>,
     /// The routes that the configuration asks for, as the result reports them.
     pub reported_routes: Vec<spec::Route>,
+    /// The bridge that the pair is joined to, if it is.
+    pub shared: Option<Shared>,
     mtu: u32,
     pod_mac: Mac,
     host_mac: Mac,
@@ -90,6 +94,15 @@ impl<'a> Inputs<'a> {
 }
 
 impl Plan {
+    /// Decides.
+    #[must_use]
+    pub fn new(mode: &Mode, inputs: Inputs<'_>) -> Self {
+        match mode {
+            Mode::Routed => Self::routed(inputs),
+            Mode::Bridge(bridge) => Self::bridged(inputs, bridge),
+        }
+    }
+
     /// Decides the routed mode: the host's end of the pair is the pod's gateway.
     ///
     /// The pod sends everything to the gateway, even what is for its own subnet, for the other pods are behind the
@@ -108,6 +121,7 @@ impl Plan {
             extras: Extras::of(&inputs),
             sysctls: inputs.tuning.sysctls.clone(),
             reported_routes,
+            shared: None,
             mtu: inputs.mtu,
             pod_mac,
             host_mac,

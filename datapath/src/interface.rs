@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use crate::{Mac, Shaping};
+use crate::{Mac, Port, Shaping};
 
 /// A pair of virtual Ethernet interfaces, one end on the host and one in a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Interface {
     pub tx_queue_len: Option<u32>,
     /// How what leaves by it is slowed down. It is before the first packet can leave.
     pub shaping: Option<Shaping>,
+    /// What it is on a bridge, where it is a port of one.
+    pub port: Option<Port>,
     /// Its addresses. None of them brings a route for its prefix, and none waits for duplicate address detection.
     pub addresses: Vec<IpNetwork>,
     /// Neighbours that are known for good.
@@ -57,6 +59,7 @@ impl Interface {
             allmulti: None,
             tx_queue_len: None,
             shaping: None,
+            port: None,
             addresses: Vec::new(),
             neighbours: Vec::new(),
             routes: Vec::new(),

@@ -28,6 +28,7 @@
 //! # }
 //! ```
 
+mod bridge;
 pub mod conntrack;
 mod error;
 mod interface;
@@ -40,11 +41,12 @@ mod rtnl;
 pub mod sysctl;
 mod tc;
 
+pub use bridge::{Bridge, Port};
 pub use error::{Error, Refusal};
 pub use interface::{Interface, Neighbour, Route, Veth};
 pub use mac::Mac;
 pub use netns::{NetNs, NetNsIdentity};
-pub use nft::{HostPort, Masquerade, Masqueraded, Nft, Protocol, Published};
+pub use nft::{HostPort, Masquerade, Masqueraded, Nft, PinnedSource, Protocol, Published};
 pub use observe::{Link, Observed};
 pub use rtnl::Rtnl;
 pub use tc::{Shaped, Shaping};

@@ -1,6 +1,7 @@
 //! Hardware addresses.
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::str::FromStr;
 
 /// An Ethernet address that one interface can own: not multicast, not zero.
@@ -16,6 +17,13 @@ impl Mac {
     pub fn local(seed: u64) -> Self {
         let [_, _, first, b, c, d, e, f] = seed.to_be_bytes();
         Self([(first & 0xfc) | 0x02, b, c, d, e, f])
+    }
+
+    /// A locally administered unicast address that nobody else has, as far as chance goes.
+    #[must_use]
+    pub(crate) fn random() -> Self {
+        // The standard library's seed is from the kernel's generator, and good enough for a name.
+        Self::local(RandomState::new().hash_one(std::process::id()))
     }
 
     /// The six bytes, in the order they are sent.

@@ -42,9 +42,11 @@ use crate::netlink::{Reply, Request, Socket, attributes_of, flag, frame};
 mod expr;
 mod layout;
 mod ports;
+mod source;
 pub(crate) mod wire;
 
 pub use ports::{HostPort, Protocol, Published};
+pub use source::PinnedSource;
 
 use layout::Family;
 use wire::{Attributes, message};
@@ -184,12 +186,13 @@ impl Nft {
         Ok(all)
     }
 
-    /// Removes the table if nothing uses it. A change by anybody between the look and the removal makes the kernel
+    /// Removes the tables if nothing uses them. A change by anybody between the look and the removal makes the kernel
     /// refuse the removal (the batch names the generation it was decided on), and the table stays.
     ///
     /// # Errors
     /// Where the kernel refuses for another reason.
     pub fn remove_unused_table(&self) -> Result<(), Error> {
+        self.remove_unused_bridge_table()?;
         let generation = self.generation()?;
         // A batch that fails takes a grace period of the kernel (`nf_tables_abort`), and runtimes repeat a DEL.
         if self.socket.get(&layout::get_table())?.is_none() || self.is_used()? {

@@ -15,7 +15,7 @@ use crate::rtnl::kind::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE};
 use crate::{Mac, Neighbour, Route, Shaped, tc};
 
 /// A link as it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its index; the kernel gives one to no other link while this one lives.
     pub index: u32,
@@ -37,6 +37,16 @@ pub struct Link {
     pub tx_queue_len: u32,
     /// Index of the other end of a pair, in whatever namespace that is; `None` for a link of another kind.
     pub peer: Option<u32>,
+    /// What kind of device it is, such as `veth`; `None` for hardware.
+    pub kind: Option<String>,
+    /// Whether it filters by VLAN, as only a bridge may.
+    pub vlan_filtering: bool,
+    /// The index of the bridge that it is a port of.
+    pub master: Option<u32>,
+    /// Whether its bridge sends back through it what came from it.
+    pub hairpin: bool,
+    /// Whether its bridge keeps it apart from other such ports.
+    pub isolated: bool,
 }
 
 /// Everything rtnetlink knows of a namespace. The index says which link a thing belongs to.
@@ -81,9 +91,6 @@ impl Observed {
 pub(crate) fn link(reply: &Reply) -> Option<Link> {
     const IFINFOMSG: usize = 16;
     const IFLA_LINK: u16 = 5;
-    const IFLA_LINKINFO: u16 = 18;
-    /// `IFLA_INFO_KIND`.
-    const VETH: (u16, &[u8]) = (1, b"veth\0");
     const IFF_UP: u32 = 1;
     const IFF_PROMISC: u32 = 0x100;
     const IFF_ALLMULTI: u32 = 0x200;
@@ -95,26 +102,20 @@ pub(crate) fn link(reply: &Reply) -> Option<Link> {
     let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
     let mut link = Link {
         index: u32::from_ne_bytes([i0, i1, i2, i3]),
-        name: String::new(),
-        mac: None,
-        mtu: 0,
-        alias: None,
         up: flags & IFF_UP != 0,
         promisc: flags & IFF_PROMISC != 0,
         allmulti: flags & IFF_ALLMULTI != 0,
-        tx_queue_len: 0,
-        peer: None,
+        ..Link::default()
     };
-    let (mut other, mut is_pair) = (None, false);
+    let mut other = None;
     for (kind, value) in attributes_of(reply.body.get(IFINFOMSG..)?) {
         match kind {
             IFLA_LINK => other = value.try_into().ok().map(u32::from_ne_bytes),
-            IFLA_LINKINFO => is_pair = attributes_of(value).any(|info| info == VETH),
             _ => read_link_attribute(&mut link, kind, value),
         }
     }
     // A macvlan says so too on which interface it is.
-    link.peer = other.filter(|_| is_pair);
+    link.peer = other.filter(|_| link.kind.as_deref() == Some("veth"));
     (!link.name.is_empty()).then_some(link)
 }
 
@@ -122,17 +123,49 @@ fn read_link_attribute(link: &mut Link, kind: u16, value: &[u8]) {
     const IFLA_ADDRESS: u16 = 1;
     const IFLA_IFNAME: u16 = 3;
     const IFLA_MTU: u16 = 4;
+    const IFLA_MASTER: u16 = 10;
     const IFLA_TXQLEN: u16 = 13;
+    const IFLA_LINKINFO: u16 = 18;
     const IFLA_IFALIAS: u16 = 20;
-    let text = || String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned();
     match kind {
         IFLA_ADDRESS => link.mac = Mac::from_bytes(value),
-        IFLA_IFNAME => link.name = text(),
+        IFLA_IFNAME => link.name = text(value),
         IFLA_MTU => link.mtu = value.try_into().map_or(0, u32::from_ne_bytes),
         IFLA_TXQLEN => link.tx_queue_len = value.try_into().map_or(0, u32::from_ne_bytes),
-        IFLA_IFALIAS => link.alias = Some(text()),
+        IFLA_MASTER => link.master = value.try_into().ok().map(u32::from_ne_bytes),
+        IFLA_LINKINFO => attributes_of(value).for_each(|(kind, value)| read_link_info(link, kind, value)),
+        IFLA_IFALIAS => link.alias = Some(text(value)),
         _ => {}
     }
+}
+
+fn read_link_info(link: &mut Link, kind: u16, value: &[u8]) {
+    const IFLA_INFO_KIND: u16 = 1;
+    const IFLA_INFO_DATA: u16 = 2;
+    const IFLA_INFO_SLAVE_DATA: u16 = 5;
+    const IFLA_BR_VLAN_FILTERING: u16 = 7;
+    const IFLA_BRPORT_MODE: u16 = 4;
+    const IFLA_BRPORT_ISOLATED: u16 = 33;
+    let flag = |wanted| {
+        attributes_of(value)
+            .any(|(kind, value)| kind == wanted && value.first().is_some_and(|flag| *flag != 0))
+    };
+    match kind {
+        IFLA_INFO_KIND => link.kind = Some(text(value)),
+        // The kind stands before its data (`rtnl_link_info_fill`), and numbers mean other things to other kinds.
+        IFLA_INFO_DATA if link.kind.as_deref() == Some("bridge") => {
+            link.vlan_filtering = flag(IFLA_BR_VLAN_FILTERING);
+        }
+        IFLA_INFO_SLAVE_DATA => {
+            link.hairpin = flag(IFLA_BRPORT_MODE);
+            link.isolated = flag(IFLA_BRPORT_ISOLATED);
+        }
+        _ => {}
+    }
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned()
 }
 
 /// MTU and outgoing interface of the route that `reply` describes.
@@ -152,6 +185,12 @@ pub(crate) fn is_local(reply: &Reply) -> bool {
     const TYPE: usize = 7;
     const RTN_LOCAL: u8 = 2;
     reply.kind == RTM_NEWROUTE && reply.body.get(TYPE) == Some(&RTN_LOCAL)
+}
+
+/// Destination and outgoing interface of the route that `reply` describes.
+pub(crate) fn matched(reply: &Reply) -> Option<(u32, IpNetwork)> {
+    let message: RouteMessage = decode(reply).filter(|_| reply.kind == RTM_NEWROUTE)?;
+    read_route(&message).map(|(index, route)| (index, route.dst))
 }
 
 fn decode<T: for<'a> Parseable<[u8]>>(reply: &Reply) -> Option<T> {

@@ -20,6 +20,7 @@ use netlink_packet_route::route::{
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
+use crate::bridge;
 use crate::netlink::{Reply, Request, Socket, flag};
 use crate::observe::{self, Link};
 use crate::rtnl::kind::{
@@ -38,6 +39,7 @@ pub(crate) mod kind {
     pub(crate) const RTM_GETLINK: u16 = 18;
     pub(crate) const RTM_SETLINK: u16 = 19;
     pub(crate) const RTM_NEWADDR: u16 = 20;
+    pub(crate) const RTM_DELADDR: u16 = 21;
     pub(crate) const RTM_GETADDR: u16 = 22;
     pub(crate) const RTM_NEWROUTE: u16 = 24;
     pub(crate) const RTM_GETROUTE: u16 = 26;
@@ -48,7 +50,7 @@ pub(crate) mod kind {
 /// An rtnetlink socket. It works in the namespace it was opened in, wherever it is used from.
 #[derive(Debug)]
 pub struct Rtnl {
-    socket: Socket,
+    pub(crate) socket: Socket,
 }
 
 impl Rtnl {
@@ -69,6 +71,9 @@ impl Rtnl {
         let mut peer = end(&veth.pod);
         peer.attributes.push(LinkAttribute::NetNsFd(pod.as_fd().as_raw_fd()));
         let mut host = end(&veth.host);
+        // A port from its first moment: there is no time in which the end is up and of no bridge.
+        let bridge = veth.host.port.as_ref().map(|port| self.bridge_of(port)).transpose()?;
+        host.attributes.extend(bridge.map(|link| LinkAttribute::Controller(link.index)));
         host.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -217,6 +222,7 @@ fn configuration(interface: &Interface, link: &Link) -> Vec<Request> {
         requests.push(without_link_local(name, index));
     }
     requests.extend(interface.shaping.map(|shaping| tc::shape(link, shaping)));
+    requests.extend(interface.port.iter().flat_map(|port| bridge::port(name, index, port)));
     requests.push(up(interface, index));
     requests.extend(interface.addresses.iter().map(|address| add_address(name, index, *address)));
     requests.extend(interface.neighbours.iter().map(|neighbour| add_neighbour(name, index, neighbour)));
@@ -257,6 +263,13 @@ fn up(interface: &Interface, index: u32) -> Request {
 }
 
 fn add_address(name: &str, index: u32, address: IpNetwork) -> Request {
+    // IPAM has settled who owns the address, so nobody waits to detect a duplicate; IPv4 ignores the flag.
+    let flags = AddressFlags::Noprefixroute | AddressFlags::Nodad | AddressFlags::Permanent;
+    let doing = format!("add address {address} to {name}");
+    request(doing, RTM_NEWADDR, &address_message(index, address, flags), flag::CREATE | flag::EXCL)
+}
+
+pub(crate) fn address_message(index: u32, address: IpNetwork, flags: AddressFlags) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = family(address.is_ipv4());
     message.header.prefix_len = address.prefix();
@@ -264,11 +277,8 @@ fn add_address(name: &str, index: u32, address: IpNetwork) -> Request {
     message.header.index = index;
     message.attributes.push(AddressAttribute::Local(address.ip()));
     message.attributes.push(AddressAttribute::Address(address.ip()));
-    // IPAM has settled who owns the address, so nobody waits to detect a duplicate; IPv4 ignores the flag.
-    let flags = AddressFlags::Noprefixroute | AddressFlags::Nodad | AddressFlags::Permanent;
     message.attributes.push(AddressAttribute::Flags(flags));
-    let doing = format!("add address {address} to {name}");
-    request(doing, RTM_NEWADDR, &message, flag::CREATE | flag::EXCL)
+    message
 }
 
 fn add_neighbour(name: &str, index: u32, neighbour: &Neighbour) -> Request {
@@ -313,24 +323,24 @@ fn add_route(name: &str, index: u32, route: &Route) -> Request {
     request(doing, RTM_NEWROUTE, &message, flag::CREATE | flag::EXCL)
 }
 
-fn route_message(is_v4: bool) -> RouteMessage {
+pub(crate) fn route_message(is_v4: bool) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(is_v4);
     message
 }
 
-fn family(is_v4: bool) -> AddressFamily {
+pub(crate) fn family(is_v4: bool) -> AddressFamily {
     if is_v4 { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-const fn full(address: IpAddr) -> u8 {
+pub(crate) const fn full(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => Ipv4Addr::BITS as u8,
         IpAddr::V6(_) => Ipv6Addr::BITS as u8,
     }
 }
 
-fn request(doing: String, kind: u16, message: &impl Emitable, flags: u16) -> Request {
+pub(crate) fn request(doing: String, kind: u16, message: &impl Emitable, flags: u16) -> Request {
     let mut body = vec![0; message.buffer_len()];
     message.emit(&mut body);
     Request { doing, kind, flags, body, forgiven: &[] }

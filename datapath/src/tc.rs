@@ -146,18 +146,7 @@ mod tests {
 
     /// What the kernel would answer if it answered with the request.
     fn echoed(shaping: Shaping) -> Reply {
-        let link = Link {
-            index: 7,
-            name: "eth0".to_owned(),
-            mac: None,
-            mtu: 1500,
-            alias: None,
-            up: false,
-            promisc: false,
-            allmulti: false,
-            tx_queue_len: 1000,
-            peer: None,
-        };
+        let link = Link { index: 7, name: "eth0".to_owned(), mtu: 1500, ..Link::default() };
         let Request { kind, body, .. } = shape(&link, shaping);
         Reply { kind, body }
     }

@@ -159,6 +159,27 @@ impl Network {
         }))
     }
 
+    /// `weft-cni` in bridge mode, configured as [`Network::reference`] is: the mode follows from the keys.
+    pub fn bridged(n: u8) -> Self {
+        Self::new(json!({
+            "cniVersion": "1.0.0", "name": "weft",
+            "plugins": [{
+                "type": "weft-cni", "bridge": "cni0", "isGateway": true, "ipMasq": true,
+                "ipam": { "type": "weft-ipam", "ranges": ranges(n), "routes": routes() },
+            }],
+        }))
+    }
+
+    /// The same network, whose first plugin has these keys as well.
+    #[must_use]
+    pub fn with(mut self, keys: Value) -> Self {
+        let plugin = self.list.pointer_mut("/plugins/0").and_then(Value::as_object_mut);
+        if let (Some(plugin), Value::Object(keys)) = (plugin, keys) {
+            plugin.extend(keys);
+        }
+        self
+    }
+
     /// The reference with the same features: a bridge that is the gateway, `host-local`, masqueraded.
     pub fn reference(n: u8) -> Self {
         Self::new(json!({

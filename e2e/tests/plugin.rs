@@ -16,6 +16,7 @@ use weft_e2e::{Attachment, Error, Network, Node, Pod, Reply, Upstream, binaries,
 macro_rules! held_by_weft_cni_and_the_reference {
     ($($property:ident,)*) => {
         mod weft_cni { $(#[test] fn $property() { super::$property(&super::Network::routed(0)); })* }
+        mod weft_cni_bridge { $(#[test] fn $property() { super::$property(&super::Network::bridged(0)); })* }
         mod reference { $(#[test] fn $property() { super::$property(&super::Network::reference(0)); })* }
     };
 }

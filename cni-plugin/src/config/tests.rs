@@ -32,14 +32,14 @@ fn the_least_configuration_is_a_range() {
 #[test]
 fn all_mistakes_are_named_at_once() {
     let (code, msg) =
-        refusal(json!({"mtu": -1, "ipMasq": "yes", "mode": "tunnel", "ipmasq": true, "bridge": "cni0"}));
+        refusal(json!({"mtu": -1, "ipMasq": "yes", "mode": "tunnel", "ipmasq": true, "table": 7}));
     assert_eq!(code, 7);
     assert_eq!(
         msg,
         "invalid network configuration: ipmasq: unknown key; did you mean \"ipMasq\"?; \
-         mode: \"tunnel\" is not a mode: say \"routed\"; \
+         mode: \"tunnel\" is not a mode: say \"routed\" or \"bridge\"; \
          mtu: -1 is not 0 (detect it) or a number of bytes from 68 to 65535; \
-         ipMasq: \"yes\" is neither true nor false; bridge: \"cni0\" is not supported"
+         ipMasq: \"yes\" is neither true nor false; table: 7 is not supported"
     );
 }
 
@@ -49,7 +49,6 @@ fn what_the_reference_knows_and_weft_does_not_honour_is_refused_by_name_and_valu
         let (code, msg) = refusal(json!({ key: 7 }));
         assert_eq!((code, msg), (2, format!("unsupported field: {key}: 7 is not supported")));
     }
-    assert_eq!(refusal(json!({"mode": "bridge"})).0, 2);
 }
 
 #[test]
@@ -227,6 +226,7 @@ fn behind_another_plugin_there_is_no_interface_to_shape_and_no_address_to_give()
         ("mode", json!("routed")),
         ("mtu", json!(1400)),
         ("mac", json!("02:00:00:00:00:01")),
+        ("isGateway", json!(true)),
         ("runtimeConfig", json!({"mac": "02:00:00:00:00:01"})),
     ] {
         let (code, msg) = with(key, value);
@@ -277,4 +277,68 @@ fn conventional_arguments_that_nobody_knows_are_ignored() {
         refusal(json!({"args": {"cni": 7}})).1,
         "invalid network configuration: args.cni: expected an object, found 7"
     );
+}
+
+fn bridge(extra: Value) -> Bridge {
+    match read(extra).unwrap().mode {
+        Mode::Bridge(bridge) => bridge,
+        Mode::Routed => panic!("routed"),
+    }
+}
+
+#[test]
+fn the_mode_follows_from_the_keys_of_the_reference_bridge() {
+    assert_eq!(read(json!({})).unwrap().mode, Mode::Routed);
+    for key in ["isGateway", "hairpinMode", "macspoofchk", "enabledad", "preserveDefaultVlan"] {
+        let value = key == "preserveDefaultVlan";
+        assert_eq!(bridge(json!({ key: value })), bridge(json!({"mode": "bridge"})), "{key}");
+    }
+    assert_eq!(bridge(json!({"bridge": "br7"})).name, "br7");
+    assert_eq!(
+        refusal(json!({"mode": "routed", "isGateway": true, "bridge": "cni0"})),
+        (
+            7,
+            "invalid network configuration: bridge: only \"mode\": \"bridge\" has this key; \
+             isGateway: only \"mode\": \"bridge\" has this key"
+                .to_owned()
+        )
+    );
+}
+
+#[test]
+fn a_default_gateway_is_a_gateway() {
+    let bridge = bridge(json!({"isDefaultGateway": true, "portIsolation": true, "forceAddress": true}));
+    assert!(bridge.is_gateway && bridge.is_default_gateway && bridge.isolated && bridge.force_address);
+    assert!(!bridge.hairpin && !bridge.promiscuous && !bridge.pin_source && bridge.default_vlan);
+    assert_eq!(bridge.name, "cni0");
+}
+
+#[test]
+fn a_trunk_is_made_of_ids_and_ranges() {
+    let trunk = json!([{"id": 7}, {"minID": 10, "maxID": 20, "id": 30}]);
+    let bridge = bridge(json!({"vlan": 100, "vlanTrunk": trunk, "preserveDefaultVlan": false}));
+    assert_eq!(
+        (bridge.vlan, bridge.trunk, bridge.default_vlan),
+        (Some(100), vec![7..=7, 30..=30, 10..=20], false)
+    );
+}
+
+#[test]
+fn what_contradicts_itself_on_a_bridge_is_named() {
+    for (extra, code, place) in [
+        (json!({"hairpinMode": true, "promiscMode": true}), 7, "hairpinMode: "),
+        (json!({"preserveDefaultVlan": false}), 7, "preserveDefaultVlan: "),
+        (json!({"vlan": 4095}), 7, "vlan: 4095 is not a VLAN"),
+        (json!({"vlanTrunk": [{"minID": 5}]}), 7, "vlanTrunk[0]: "),
+        (json!({"vlanTrunk": [{"minID": 9, "maxID": 5}]}), 7, "vlanTrunk[0]: "),
+        (json!({"vlanTrunk": 7}), 7, "vlanTrunk: expected a list"),
+        (json!({"bridge": "a/b"}), 7, "bridge: "),
+        (json!({"vlan": 5, "isGateway": true}), 2, "vlan: is not supported together with isGateway"),
+        (json!({"enabledad": true}), 2, "enabledad: true is not supported"),
+        (json!({"disableContainerInterface": true}), 2, "disableContainerInterface: true is not supported"),
+    ] {
+        let (found, msg) = refusal(extra);
+        assert_eq!(found, code, "{msg}");
+        assert!(msg.contains(place), "{msg}");
+    }
 }

@@ -254,7 +254,7 @@ impl Expressions {
         self.push("cmp", cmp)
     }
 
-    fn push(self, name: &str, data: Attributes) -> Self {
+    pub(super) fn push(self, name: &str, data: Attributes) -> Self {
         const NFTA_LIST_ELEM: u16 = 1;
         const NFTA_EXPR_NAME: u16 = 1;
         const NFTA_EXPR_DATA: u16 = 2;

@@ -5,6 +5,7 @@ use crate::netlink::Request;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFPROTO_INET: u8 = 1;
+pub(super) const NFPROTO_BRIDGE: u8 = 7;
 /// Length of `struct nfgenmsg`.
 pub(crate) const NFGENMSG: usize = 4;
 
@@ -68,8 +69,19 @@ pub(crate) fn message_of(
 
 /// A message of nf_tables for the family `inet`.
 pub(super) fn message(doing: impl Into<String>, kind: u16, flags: u16, attributes: Attributes) -> Request {
+    message_in(NFPROTO_INET, doing, kind, flags, attributes)
+}
+
+/// A message of nf_tables for `family`.
+pub(super) fn message_in(
+    family: u8,
+    doing: impl Into<String>,
+    kind: u16,
+    flags: u16,
+    attributes: Attributes,
+) -> Request {
     let kind = (NFNL_SUBSYS_NFTABLES << 8) | kind;
-    Request { doing: doing.into(), kind, flags, body: body(NFPROTO_INET, 0, attributes), forgiven: &[] }
+    Request { doing: doing.into(), kind, flags, body: body(family, 0, attributes), forgiven: &[] }
 }
 
 /// Opens a batch. With a `generation` the kernel refuses the batch with `ERESTART` where the ruleset has another.
