@@ -205,6 +205,41 @@ fn a_pod_reaches_itself_and_its_neighbour_reaches_it_through_a_port_of_the_node(
 }
 
 #[test]
+fn pods_on_one_bridge_reach_each_other_and_themselves_through_a_port_of_the_node() {
+    on_a_node(|node| {
+        shell("ip link add cni0 type bridge");
+        // With `br_netfilter` the answers pass the firewall on the bridge, and nothing has to be done for them.
+        let filtered = ["bridge", "bridge-nf-call-iptables"];
+        if sysctl::get(&filtered).unwrap().is_some() {
+            sysctl::set(&filtered, "0").unwrap();
+        }
+        shell("ip link set cni0 address 02:00:00:00:00:99 up");
+        for (index, pod) in node.pods.iter().enumerate() {
+            let host_end = format!("weft{index}");
+            shell(&format!("ip addr flush dev {host_end}"));
+            shell(&format!("ip route flush dev {host_end}"));
+            shell(&format!("ip link set {host_end} master cni0"));
+            pod.run(|| shell("ip neigh flush dev eth0 nud permanent")).unwrap();
+            pod.run(|| shell("ip route add 10.9.0.0/24 dev eth0")).unwrap();
+        }
+        shell("ip addr add 10.9.0.1/24 dev cni0");
+        let port = published(at("0.0.0.0", Protocol::Tcp, 8080), "10.9.0.2:80");
+        Nft::open().unwrap().install(&[], &[port]).unwrap();
+        let [pod, neighbour] = &node.pods;
+        serve(pod, "10.9.0.2:80");
+        for asking in [pod, neighbour] {
+            assert_eq!(asking.run(|| ask("192.0.2.1:8080")).unwrap().unwrap(), "10.9.0.1");
+        }
+        assert_eq!(
+            neighbour.run(|| ask("10.9.0.2:80")).unwrap().unwrap(),
+            "10.9.0.3",
+            "not what goes there directly"
+        );
+        assert_eq!(node.outside.run(|| ask("192.0.2.1:8080")).unwrap().unwrap(), "192.0.2.9");
+    });
+}
+
+#[test]
 fn what_goes_through_the_node_to_the_same_port_elsewhere_is_left_alone() {
     on_a_node(|node| {
         Nft::open().unwrap().install(&[], &tcp_on_both_families()).unwrap();
@@ -378,6 +413,7 @@ fn ports_are_shown_by_nft_with_their_owners_and_go_with_them() {
             "fib daddr type local jump ports",
             "ip6 daddr ::1 return",
             "ip6 saddr . ip6 daddr @hairpin6 masquerade",
+            r#"meta iifkind "bridge" meta oifkind "bridge" ct status dnat ip daddr . ip daddr @hairpin4 masquerade"#,
             r#"oif != "lo" ip saddr 127.0.0.0/8 masquerade"#,
             r#"iif != "lo" ip daddr 127.0.0.0/8 drop"#,
         ] {

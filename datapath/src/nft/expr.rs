@@ -63,6 +63,25 @@ impl Expressions {
         self.meta(key, VALUE).differs(&LOOPBACK.to_ne_bytes())
     }
 
+    /// Matches packets that come from a bridge and go to one.
+    pub(super) fn between_bridges(self) -> Self {
+        const NFT_META_IIFKIND: u32 = 26;
+        const NFT_META_OIFKIND: u32 = 27;
+        // As wide as an interface's name, in which the kernel keeps it.
+        const BRIDGE: &[u8; 16] = b"bridge\0\0\0\0\0\0\0\0\0\0";
+        self.meta(NFT_META_IIFKIND, VALUE).equals(BRIDGE).meta(NFT_META_OIFKIND, VALUE).equals(BRIDGE)
+    }
+
+    /// Matches packets whose destination was translated.
+    pub(super) fn translated(self) -> Self {
+        const NFTA_CT_DREG: u16 = 1;
+        const NFTA_CT_KEY: u16 = 2;
+        const NFT_CT_STATUS: u32 = 2;
+        const IPS_DST_NAT: u32 = 1 << 5;
+        let load = Attributes::default().number(NFTA_CT_KEY, NFT_CT_STATUS).number(NFTA_CT_DREG, VALUE);
+        self.push("ct", load).mask(&IPS_DST_NAT.to_ne_bytes()).differs(&[0; 4])
+    }
+
     /// Matches packets to an address that this node has.
     pub(super) fn addressed_here(self) -> Self {
         const NFTA_FIB_DREG: u16 = 1;
@@ -78,14 +97,15 @@ impl Expressions {
         self.push("fib", fib).equals(&RTN_LOCAL.to_ne_bytes())
     }
 
-    /// Matches packets whose two addresses are in `set`, the source first.
-    pub(super) fn addresses_in(self, family: Family, set: &str) -> Self {
+    /// Matches packets with these two of their addresses in `set`.
+    pub(super) fn addresses_in(self, sides: [Side; 2], family: Family, set: &str) -> Self {
         const NFTA_LOOKUP_SET: u16 = 1;
         const NFTA_LOOKUP_SREG: u16 = 2;
         let lookup = Attributes::default().text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, VALUE);
+        let [first, second] = sides;
         self.family(family)
-            .load(Side::Source, family)
-            .load_into(WORDS + family.key_length() / 4, Side::Destination, family)
+            .load(first, family)
+            .load_into(WORDS + family.key_length() / 4, second, family)
             .push("lookup", lookup)
     }
 

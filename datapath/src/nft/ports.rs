@@ -103,6 +103,7 @@ impl fmt::Display for HostPort {
 /// chain hairpin {
 ///     type nat hook postrouting priority srcnat;
 ///     ip saddr . ip daddr @hairpin4 masquerade
+///     meta iifkind "bridge" meta oifkind "bridge" ct status dnat ip daddr . ip daddr @hairpin4 masquerade
 ///     oif != "lo" ip saddr 127.0.0.0/8 masquerade
 ///     …
 /// }

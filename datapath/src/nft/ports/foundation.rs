@@ -113,13 +113,24 @@ fn rules() -> Vec<Request> {
         new().family(Family::V6).within(Side::Destination, loopback_v6()).return_to_caller(),
     ));
     rules.push(rule(OUTPUT, to_ports()));
-    rules.extend(
-        FAMILIES.map(|family| rule(HAIRPIN, new().addresses_in(family, hairpin_set(family)).masquerade())),
-    );
+    rules.extend(FAMILIES.into_iter().flat_map(hairpins));
     rules.push(rule(HAIRPIN, from_loopback(Through::Outgoing).masquerade()));
     rules.push(rule(LOOPBACK, from_loopback(Through::Incoming).drop_packet()));
     rules.push(rule(LOOPBACK, to_loopback.drop_packet()));
     rules
+}
+
+/// A pod that reaches itself, and one that reaches its neighbour on the same bridge: both would be answered without the
+/// node, from an address that they did not ask. That somebody's way to itself is open says that it has ports.
+fn hairpins(family: Family) -> [Request; 2] {
+    let set = hairpin_set(family);
+    let itself = Expressions::default().addresses_in([Side::Source, Side::Destination], family, set);
+    let neighbour = Expressions::default().between_bridges().translated().addresses_in(
+        [Side::Destination; 2],
+        family,
+        set,
+    );
+    [rule(HAIRPIN, itself.masquerade()), rule(HAIRPIN, neighbour.masquerade())]
 }
 
 fn loopback() -> IpNetwork {
