@@ -235,6 +235,25 @@ fn add_and_del_exec_nothing_and_never_sleep_and_add_dumps_nothing() {
     }
 }
 
+/// A bridge's addresses can only be listed, and are: once, when the first pod comes.
+#[test]
+fn only_the_first_add_to_a_bridge_dumps_something() {
+    let node = Node::start().unwrap();
+    let mut stdin = Network::bridged(0).list()["plugins"][0].clone();
+    stdin["cniVersion"] = "1.0.0".into();
+    stdin["name"] = "weft".into();
+    stdin["macspoofchk"] = true.into();
+    for (name, dumps) in [("first", true), ("second", false)] {
+        let pod = Pod::create(&node, name).unwrap();
+        let netns = pod.netns().to_str().unwrap();
+        let env = [("CNI_COMMAND", "ADD"), ("CNI_CONTAINERID", name), ("CNI_NETNS", netns), IFNAME, PATH];
+        let trace = traced(&node, &env, &stdin.to_string());
+        assert_eq!(trace.contains("NLM_F_DUMP"), dumps, "{name}: {trace}");
+        assert!(!trace.contains("nanosleep("), "{name}: {trace}");
+        assert_eq!(trace.matches("execve(").count(), 1, "{name}: {trace}");
+    }
+}
+
 #[test]
 fn nothing_is_left_after_the_last_pod() {
     let node = Node::start().unwrap();
