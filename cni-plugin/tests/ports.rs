@@ -108,8 +108,17 @@ fn web() -> Value {
 
 /// What the plugin answers: its document, null where there is none, or the error's code and message.
 fn exec(verb: &str, container: &str, netns: &str, conf: &Value) -> Result<Value, (u64, String)> {
-    let mut plugin = Command::new(PLUGIN)
-        .env_clear()
+    run(Command::new(PLUGIN).env_clear(), verb, container, netns, conf)
+}
+
+fn run(
+    command: &mut Command,
+    verb: &str,
+    container: &str,
+    netns: &str,
+    conf: &Value,
+) -> Result<Value, (u64, String)> {
+    let mut plugin = command
         .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")])
         .env("CNI_NETNS", netns)
         .stdin(Stdio::piped())
@@ -315,5 +324,45 @@ fn a_mapping_that_could_lead_nowhere_is_refused_by_what_it_says() {
         assert_eq!(code, 7);
         assert!(msg.contains("runtimeConfig.portMappings: the pod has no address that"), "{msg}");
         exec("DEL", "c", "", &first).unwrap();
+    });
+}
+
+#[test]
+fn an_add_whose_answers_from_the_kernel_are_lost_leaves_no_port_behind() {
+    Node::run(|node| {
+        let ports = json!([{"hostPort": 8080, "containerPort": 80}, {"hostPort": 53, "containerPort": 53, "protocol": "udp"}]);
+        let (pod, conf) = (Pod::new("c"), node.conf("weft", ports));
+        let mut failures = 0;
+        for nth in 1.. {
+            let fault = format!("inject=recvfrom:error=EIO:when={nth}");
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-o", "/dev/null", "-e", &fault, PLUGIN]).stderr(Stdio::null());
+            if run(&mut strace, "ADD", pod.name, &pod.netns, &conf).is_ok() {
+                break;
+            }
+            failures += 1;
+            assert_eq!(published(), Vec::<String>::new(), "{nth}");
+        }
+        assert!(failures > 12, "only {failures} answers were lost");
+        assert_eq!(published().len(), 4);
+        exec("DEL", "c", "", &conf).unwrap();
+    });
+}
+
+#[test]
+fn a_pod_on_a_bridge_is_reached_through_a_port_of_the_node() {
+    Node::run(|node| {
+        let (pod, mut conf) = (Pod::new("c"), node.conf("weft", web()));
+        conf["mode"] = json!("bridge");
+        conf["bridge"] = json!("cni0");
+        conf["isGateway"] = json!(true);
+        for address in addresses(&add(&pod, &conf)) {
+            pod.serve(address, 80);
+        }
+        for to in ["127.0.0.1:8080", "10.1.0.1:8080", "[fd01::1]:8080"] {
+            assert_eq!(ask(to).unwrap(), "c", "{to}");
+        }
+        exec("DEL", "c", "", &conf).unwrap();
+        assert!(Command::new("ip").args(["link", "del", "cni0"]).status().unwrap().success());
     });
 }
