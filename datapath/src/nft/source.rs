@@ -172,11 +172,16 @@ fn sources() -> Attributes {
     const NFTA_SET_FLAGS: u16 = 3;
     const NFTA_SET_DATA_TYPE: u16 = 6;
     const NFTA_SET_DATA_LEN: u16 = 7;
+    const NFTA_SET_USERDATA: u16 = 13;
     const NFT_SET_MAP: u32 = 0x8;
+    // `NFTNL_UDATA_SET_KEYBYTEORDER` and its length, then the host's order: else `nft` prints names backwards.
+    let mut order = vec![0, 4];
+    order.extend_from_slice(&1u32.to_ne_bytes());
     set(SOURCES, TYPE_IFNAME, IFNAME_LENGTH, 1)
         .number(NFTA_SET_FLAGS, NFT_SET_MAP)
         .number(NFTA_SET_DATA_TYPE, TYPE_ETHERADDR)
         .number(NFTA_SET_DATA_LEN, MAC_LENGTH)
+        .bytes(NFTA_SET_USERDATA, &order)
 }
 
 fn pinned() -> Attributes {
