@@ -186,6 +186,8 @@ impl Subscription {
         }
         if !self.is_live() {
             self.in_flight.clear();
+            // Envoy drops a response of a type it wants nothing of, and never answers it.
+            self.owes_answer = false;
         }
     }
 

@@ -47,6 +47,19 @@ fn a_first_subscription_is_answered_even_with_nothing() {
     server.is_silent();
 }
 
+// 1.40: a response for a type that nothing is subscribed of is dropped without an answer. Sent all the same, it would
+// hold the next subscription of the type back for the whole answer timeout.
+#[test]
+fn a_type_that_was_given_up_before_its_first_answer_is_not_answered() {
+    let (client, server) = peers();
+    client.subscribes_to_all(EDS);
+    client.unsubscribes(EDS, &["a"]);
+    server.has(1, &[(EDS, &["a@1"])]);
+    server.is_silent();
+    client.subscribes(EDS, &["a"]);
+    server.answers(EDS, &["a@1"]);
+}
+
 // Proto, "Unknown types": a client that waits for a type nobody has must not wait for ever.
 #[test]
 fn an_unknown_type_is_answered_with_nothing() {
