@@ -4,25 +4,28 @@
 PLUGINS := weft-cni weft-ipam
 DAEMONS := weft-sidecar weft-node
 CARGO_STATIC = cargo build --config .cargo/static.toml --target $(TARGET) --locked
-TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 OUT := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench fmt lint clean setup envoy
+.PHONY: help rust build demo test bench fmt lint clean setup envoy
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-build: ## the static binaries, in target/release
-	$(CARGO_STATIC) --profile plugin $(addprefix -p ,$(PLUGINS))
+rust:
+	@[ -n "$(TARGET)" ] || { echo "make: Rust 1.95 or newer is needed: https://rustup.rs" >&2; exit 1; }
+
+build: rust ## the static binaries, in target/release
+	$(CARGO_STATIC) --config .cargo/plugin.toml --profile plugin $(addprefix -p ,$(PLUGINS))
 	$(CARGO_STATIC) --release $(addprefix -p ,$(DAEMONS))
 	@mkdir -p $(OUT)/release
 	@cd $(OUT) && ln -f $(addprefix $(TARGET)/plugin/,$(PLUGINS)) $(addprefix $(TARGET)/release/,$(DAEMONS)) release/
 
-demo: setup envoy build ## three pods, an Envoy, and a route that is edited while it serves
+demo: rust setup envoy build ## three pods, an Envoy, and a route that is edited while it serves
 	@scripts/demo
 
-test: setup envoy build ## every test, those on containerd and Envoy included
+test: rust setup envoy build ## every test, those on containerd and Envoy included
 	cargo test --workspace --locked
 
 bench: setup build ## ADD and DEL against the reference plugins, side by side

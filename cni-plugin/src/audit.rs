@@ -125,12 +125,21 @@ fn compare(seen: &Seen, now: SystemTime) -> Vec<Finding> {
         .iter()
         .filter(|(mark, _)| !marks.contains(mark))
         .map(|(mark, link)| Finding { mark: mark.clone(), problem: Problem::NoLease { link: link.clone() } });
-    let is_stray = |element: &&Masqueraded| !is_held(element.address, seen, |mark| element.is_of(mark));
+    // What belongs to a pair is judged with it.
+    let has_pair =
+        |is_of: &dyn Fn(&str) -> bool| pairs.iter().any(|mark| !marks.contains(*mark) && is_of(mark));
+    let is_stray = |element: &&Masqueraded| {
+        let is_of = |mark: &str| element.is_of(mark);
+        !is_held(element.address, seen, is_of) && !has_pair(&is_of)
+    };
     let of_elements = seen.elements.iter().filter(is_stray).map(|element| Finding {
         mark: element.owner.clone(),
         problem: Problem::Element { element: element.clone() },
     });
-    let leads_astray = |port: &&Published| !is_held(port.to.ip(), seen, |mark| port.is_of(mark));
+    let leads_astray = |port: &&Published| {
+        let is_of = |mark: &str| port.is_of(mark);
+        !is_held(port.to.ip(), seen, is_of) && !has_pair(&is_of)
+    };
     let of_ports = seen
         .ports
         .iter()
@@ -148,9 +157,10 @@ fn is_held(address: IpAddr, seen: &Seen, is_of: impl Fn(&str) -> bool) -> bool {
 
 fn mend(ipam: &Ipam, finding: &Finding) -> Fate {
     let mended = match &finding.problem {
-        // There is a pod behind it, and only its runtime can give it a new interface.
-        Problem::NoPair { .. } => return Fate::Stands,
-        Problem::Abandoned { .. } | Problem::NoLease { .. } => detach_marked(ipam, &finding.mark),
+        // There is a pod behind both, for a pair goes with its namespace. Only its runtime can give it a new interface;
+        // and an interface without a lease may have its addresses from another IPAM plugin.
+        Problem::NoPair { .. } | Problem::NoLease { .. } => return Fate::Stands,
+        Problem::Abandoned { .. } => detach_marked(ipam, &finding.mark),
         Problem::Element { element } => stop_masquerading(element),
         Problem::Port { port } => unpublish(port),
     };
@@ -207,6 +217,7 @@ impl Problem {
     const fn remedy(&self) -> &'static str {
         match self {
             Self::NoPair { .. } => "delete the pod",
+            Self::NoLease { .. } => "delete the pod, unless another IPAM plugin gave it its addresses",
             _ => "weft-cni audit --repair",
         }
     }

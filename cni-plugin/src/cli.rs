@@ -1,7 +1,7 @@
 //! What people run. The arguments are few, and read by hand: a parser would be a fifth of the plugin.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use weft_ipam::chain;
@@ -22,7 +22,8 @@ Arguments:
   [NETWORK]...      Only these networks; without any, all that have leases
 
 Options:
-  --repair          Remove what belongs to no pod, and end leases whose pod is gone
+  --repair          End leases whose pod is gone, and remove firewall elements that nobody owns; pods
+                    that live are never touched
   --json            Print one JSON document
   --data-dir DIR    Where the leases are: dataDir of the network configuration [default: /run/weft/ipam]
   -h, --help        Print this
@@ -72,14 +73,17 @@ pub fn run(arguments: &[String]) -> ExitCode {
     }
 }
 
+/// Only networks that have leases here can be judged by them. What stands for one with another IPAM plugin, or behind
+/// another plugin, would all look as if nobody owned it.
 fn report(audit: &Audit) -> Result<Report, Error> {
-    let networks =
-        if audit.networks.is_empty() { all_networks(&audit.data_dir)? } else { audit.networks.clone() };
-    audit::audit(&networks, &audit.data_dir, audit.repair)
-}
-
-fn all_networks(dir: &Path) -> Result<Vec<String>, Error> {
-    networks_in(dir).map_err(|source| Error::DataDir { path: dir.to_owned(), source })
+    let unlisted = |source| Error::DataDir { path: audit.data_dir.clone(), source };
+    let known = networks_in(&audit.data_dir).map_err(unlisted)?;
+    let unknown: Vec<_> = audit.networks.iter().filter(|name| !known.contains(name)).cloned().collect();
+    if !unknown.is_empty() {
+        return Err(Error::NoLeases { networks: unknown, path: audit.data_dir.clone() });
+    }
+    let networks = if audit.networks.is_empty() { &known } else { &audit.networks };
+    audit::audit(networks, &audit.data_dir, audit.repair)
 }
 
 fn parse(arguments: &[String]) -> Result<Command, String> {

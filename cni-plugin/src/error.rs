@@ -53,6 +53,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// An audit was asked of networks that have no leases.
+    #[error("no leases of {} are kept in {path}: an audit compares with leases", networks.join(", "), path = path.display())]
+    NoLeases {
+        /// Their names.
+        networks: Vec<String>,
+        /// `dataDir`.
+        path: PathBuf,
+    },
     /// The name service could not be read.
     #[error("cannot read ipam.resolvConf {path}", path = path.display())]
     ResolvConf {
@@ -172,9 +180,11 @@ impl Error {
             Self::Ipam(error) => error.code(),
             Self::Delegate(error) => error.code(),
             Self::UnusableNetns(_) | Self::Netns { .. } => Code::INVALID_NETNS,
-            Self::ResolvConf { .. } | Self::AllowList { .. } | Self::DataDir { .. } | Self::Thread(_) => {
-                Code::IO
-            }
+            Self::ResolvConf { .. }
+            | Self::AllowList { .. }
+            | Self::DataDir { .. }
+            | Self::NoLeases { .. }
+            | Self::Thread(_) => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_) | Self::NoPair { .. } => code::KERNEL,
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,

@@ -375,14 +375,27 @@ fn an_audit_finds_what_missed_dels_and_lost_leases_left_and_repairs_it() {
         let (code, report) = audit(node, &[]);
         let problems: Vec<_> =
             report["findings"].as_array().unwrap().iter().map(|finding| &finding["problem"]).collect();
-        assert_eq!(
-            problems,
-            ["abandoned lease", "interface without lease", "firewall element without lease"]
-        );
+        assert_eq!(problems, ["abandoned lease", "interface without lease"]);
         assert_eq!(code, Some(1));
+        // A pod that lives is not cut off, whoever gave it its addresses.
         let (code, report) = audit(node, &["--repair"]);
-        assert_eq!(code, Some(0), "{report}");
+        assert_eq!(code, Some(1), "{report}");
+        let (_, report) = audit(node, &[]);
+        assert_eq!(report["findings"].as_array().unwrap().len(), 1, "{report}");
+        assert_eq!(owners(), ["weft/lost/eth0"]);
+        node.del("lost", &conf);
         let (code, report) = audit(node, &[]);
         assert_eq!((code, &report["findings"]), (Some(0), &json!([])));
+    });
+}
+
+#[test]
+fn an_audit_of_a_network_without_leases_is_refused() {
+    Node::run(|node| {
+        let mut audit = Command::new(PLUGIN);
+        audit.env_clear().args(["audit", "--repair", "nowhere", "--data-dir"]).arg(node.dir.path());
+        let output = audit.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("no leases of nowhere are kept in"));
     });
 }

@@ -75,6 +75,14 @@ fn an_add_that_is_just_happening_is_no_difference() {
 }
 
 #[test]
+fn what_belongs_to_a_pod_with_addresses_of_another_plugin_is_judged_with_its_interface() {
+    let seen =
+        Seen { pairs: vec![pair("other")], elements: vec![element("other", "10.9.0.2")], ..Seen::default() };
+    let expected = ("pods/other/eth0".to_owned(), "interface without lease", "weftother".to_owned());
+    assert_eq!(found(&seen), [expected]);
+}
+
+#[test]
 fn the_table_says_what_to_do() {
     let seen = Seen { pairs: vec![pair("stray")], ..Seen::default() };
     let findings = compare(&seen, SystemTime::now()).into_iter().map(|finding| (finding, Fate::Stands));
@@ -84,7 +92,7 @@ fn the_table_says_what_to_do() {
         report.render(false),
         "0 leases in 1 networks: 1 differences\n\n\
          NETWORK  CONTAINER  INTERFACE  PROBLEM                  WHAT       REMEDY\n\
-         pods     stray      eth0       interface without lease  weftstray  weft-cni audit --repair\n"
+         pods     stray      eth0       interface without lease  weftstray  delete the pod, unless another IPAM plugin gave it its addresses\n"
     );
     let document: Value = serde_json::from_str(&report.render(true)).unwrap();
     assert_eq!(document["findings"][0]["repaired"], false);
