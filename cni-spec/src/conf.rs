@@ -28,6 +28,7 @@ impl Conf {
         let document = object(stdin)?;
         let name = network(&document)?;
         let version = version(&document)?;
+        refuse_list(&document)?;
         Ok(Self { version, name, document })
     }
 
@@ -75,6 +76,15 @@ fn network(document: &Map<String, Value>) -> Result<NetworkName, Error> {
     }
 }
 
+/// What stands in the runtime's directory is a list; a person who runs a plugin by hand gives it that.
+fn refuse_list(document: &Map<String, Value>) -> Result<(), Error> {
+    if !document.get("plugins").is_some_and(Value::is_array) || document.contains_key("type") {
+        return Ok(());
+    }
+    let msg = "this is a configuration list: a plugin is given one entry of its plugins, with the list's name and cniVersion";
+    Err(Error::new(Code::INVALID_CONFIG, msg))
+}
+
 fn version(document: &Map<String, Value>) -> Result<Version, Error> {
     match document.get("cniVersion") {
         None | Some(Value::Null) => Ok(Version::V0_1_0),
@@ -116,6 +126,7 @@ mod tests {
             (r#"{"name":"n","cniVersion":"1.0.0.0"}"#, 6),
             (r#"{"name":"n","cniVersion":1}"#, 6),
             (r#"{"name":"n","cniVersion":"9.9.9"}"#, 1),
+            (r#"{"name":"n","cniVersion":"1.0.0","plugins":[{"type":"t"}]}"#, 7),
         ] {
             assert_eq!(code(stdin), expected, "{stdin}");
         }

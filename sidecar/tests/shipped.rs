@@ -117,3 +117,18 @@ fn it_goes_on_when_nobody_reads_its_log_any_more() {
     assert!(serving && status.success(), "{status}");
     assert!(!socket.exists(), "it ended in good order");
 }
+
+#[test]
+fn an_empty_directory_is_told_to_lack_a_sidecar() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
+    command.args(["run", "--config"]).arg(dir.path());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let log = BufReader::new(child.stderr.take().expect("piped"));
+    let waiting = "waiting for a configuration";
+    let until: Vec<_> =
+        log.lines().map_while(Result::ok).take_while(|line| !line.contains(waiting)).collect();
+    kill(Pid::from_raw(child.id().try_into().expect("a pid")), Signal::SIGTERM).expect("signal");
+    assert!(child.wait().expect("it ends").success());
+    assert!(until.iter().any(|line| line.contains("there is no Sidecar")), "{until:?}");
+}

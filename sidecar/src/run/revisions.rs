@@ -33,6 +33,7 @@ pub(super) struct Revisions {
     configuration: Configuration,
     watcher: Watcher,
     reported: Vec<Diagnostic>,
+    looked: bool,
     current: Option<Publication>,
     at_start: Option<AtStart>,
     unanswered: VecDeque<(Revision, SystemTime)>,
@@ -55,6 +56,7 @@ impl Revisions {
             configuration: Configuration::new(roots),
             watcher,
             reported: Vec::new(),
+            looked: false,
             current: None,
             at_start: None,
             unanswered: VecDeque::new(),
@@ -75,7 +77,9 @@ impl Revisions {
     /// Looks at the files now. What is wrong is logged, once.
     pub(super) fn look(&mut self) -> Option<Publication> {
         let (changed, saved) = self.read();
-        if changed { self.revise(saved) } else { None }
+        // An empty directory is no change, but the first look has to say what is missing in it.
+        let first = !std::mem::replace(&mut self.looked, true);
+        if changed || first { self.revise(saved) } else { None }
     }
 
     /// Remembers what Envoy is given.
@@ -118,9 +122,13 @@ impl Revisions {
         let of_files: Vec<Diagnostic> = self.configuration.diagnostics().cloned().collect();
         let flawless = of_files.is_empty();
         let unresolved = resolution.mesh.is_none();
-        self.report(of_files.into_iter().chain(resolution.diagnostics).collect());
-        if unresolved && self.current.is_some() {
-            tracing::warn!("the last good configuration stays in force");
+        let news = self.report(of_files.into_iter().chain(resolution.diagnostics).collect());
+        if news && self.current.is_some() {
+            match (unresolved, flawless) {
+                (true, _) => tracing::warn!("the last good configuration stays in force"),
+                (false, false) => tracing::warn!("what was last good in these files stays in force"),
+                (false, true) => {}
+            }
         }
         let mesh = resolution.mesh.filter(|_| flawless || self.current.is_some())?;
         let pending = self.at_start.as_mut().map(|settings| settings.changed(&mesh.sidecar));
@@ -145,13 +153,16 @@ impl Revisions {
         !current.snapshot.iter().eq(snapshot.iter())
     }
 
-    /// Logs each mistake when it appears, not again with every look.
-    fn report(&mut self, diagnostics: Vec<Diagnostic>) {
-        diagnostics.iter().filter(|diagnostic| !self.reported.contains(diagnostic)).for_each(log::diagnostic);
+    /// Logs each mistake when it appears, not again with every look. Returns whether there was a new one.
+    fn report(&mut self, diagnostics: Vec<Diagnostic>) -> bool {
+        let new: Vec<_> = diagnostics.iter().filter(|one| !self.reported.contains(one)).collect();
+        let news = !new.is_empty();
+        new.into_iter().for_each(log::diagnostic);
         if diagnostics.is_empty() && !self.reported.is_empty() {
             tracing::info!("all mistakes are corrected");
         }
         self.reported = diagnostics;
+        news
     }
 
     /// When the files of this revision were saved, the first time it is asked. Revisions before it were overtaken.

@@ -88,7 +88,7 @@ fn tags_arrive(screen: &Screen, client: &mut Client) -> Result<()> {
         expect(echo.headers.get(header).map(String::as_str) == Some(value), || {
             format!("no {header} in {echo:?}")
         })?;
-        screen.holds(format!("web-v1 was sent {header}: {value}"));
+        screen.holds(format!("web-v1 sees the caller's {header}: {value}"));
     }
     expect(!echo.headers.contains_key(UNSEEN_TAG_HEADER), || format!("{UNSEEN_TAG_HEADER} in {echo:?}"))
 }
