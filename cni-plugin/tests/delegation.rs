@@ -9,14 +9,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_datapath::{NetNs, Nft, Rtnl};
+
+#[path = "shared/pod.rs"]
+mod pod;
+
+use pod::Pod;
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 
@@ -30,38 +34,12 @@ struct Node {
     network: String,
 }
 
-/// A pod: a namespace that is there as long as this is.
-struct Pod {
-    name: &'static str,
-    netns: String,
-    end: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
 impl Pod {
-    fn new(name: &'static str) -> Self {
-        let (ready, path) = mpsc::channel();
-        let (end, ended) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            ready.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())).unwrap();
-            ended.recv().unwrap_err();
-        });
-        Self { name, netns: path.recv().unwrap(), end: Some(end), thread: Some(thread) }
-    }
-
     fn addresses(&self) -> Vec<String> {
         let inside = NetNs::open(Path::new(&self.netns)).unwrap().rtnl().unwrap().observe().unwrap();
         let of_eth0 = inside.link("eth0").map(|link| link.index);
         let addresses = inside.addresses.iter().filter(|(index, _)| Some(*index) == of_eth0);
         addresses.map(|(_, address)| address.to_string()).filter(|a| !a.starts_with("fe80")).collect()
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        self.thread.take().unwrap().join().unwrap();
     }
 }
 

@@ -7,50 +7,25 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_datapath::{Nft, Rtnl};
 use weft_ipam::lease::Attachment;
 use weft_ipam::{Ipam, Request};
 
+#[path = "shared/pod.rs"]
+mod pod;
+
+use pod::Pod;
+
 const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 
 /// A node: the calling thread's namespace, and a data directory.
 struct Node {
     dir: TempDir,
-}
-
-/// A pod: a namespace that is there as long as this is.
-struct Pod {
-    name: &'static str,
-    netns: String,
-    end: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Pod {
-    fn new(name: &'static str) -> Self {
-        let (ready, path) = mpsc::channel();
-        let (end, ended) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            ready.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())).unwrap();
-            ended.recv().unwrap_err();
-        });
-        Self { name, netns: path.recv().unwrap(), end: Some(end), thread: Some(thread) }
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        self.thread.take().unwrap().join().unwrap();
-    }
 }
 
 impl Node {

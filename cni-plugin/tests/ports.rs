@@ -6,39 +6,23 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_datapath::{NetNs, Nft, Rtnl};
 
+#[path = "shared/pod.rs"]
+mod pod;
+
+use pod::Pod;
+
 const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A pod: a namespace that is there as long as this is.
-struct Pod {
-    name: &'static str,
-    netns: String,
-    end: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
 impl Pod {
-    fn new(name: &'static str) -> Self {
-        let (ready, path) = mpsc::channel();
-        let (end, ended) = mpsc::channel();
-        let thread = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            ready.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())).unwrap();
-            ended.recv().unwrap_err();
-        });
-        Self { name, netns: path.recv().unwrap(), end: Some(end), thread: Some(thread) }
-    }
-
     /// Answers every connection to `address` with the pod's name.
     fn serve(&self, address: IpAddr, port: u16) {
         let name = self.name;
@@ -49,13 +33,6 @@ impl Pod {
                 let _gone = stream.write_all(name.as_bytes());
             }
         });
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        self.thread.take().unwrap().join().unwrap();
     }
 }
 

@@ -4,16 +4,19 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::{fs, path::Path};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_datapath::{Interface, NetNs, Rtnl, Shaped, Shaping, sysctl};
+
+#[path = "shared/pod.rs"]
+mod pod;
+
+use pod::Pod;
 
 const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 const ALLOW_LIST: &str = "/etc/cni/tuning/allowlist.conf";
@@ -22,8 +25,7 @@ const ALLOW_LIST: &str = "/etc/cni/tuning/allowlist.conf";
 struct Node {
     dir: TempDir,
     netns: NetNs,
-    end: Option<mpsc::Sender<()>>,
-    pod: Option<JoinHandle<()>>,
+    pod: Pod,
 }
 
 impl Node {
@@ -42,15 +44,9 @@ impl Node {
     }
 
     fn new() -> Self {
-        let (ready, path) = mpsc::channel();
-        let (end, ended) = mpsc::channel();
-        let pod = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            ready.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())).unwrap();
-            ended.recv().unwrap_err();
-        });
-        let netns = NetNs::open(path.recv().unwrap().as_ref()).unwrap();
-        Self { dir: tempfile::tempdir().unwrap(), netns, end: Some(end), pod: Some(pod) }
+        let pod = Pod::new("c");
+        let netns = NetNs::open(pod.netns.as_ref()).unwrap();
+        Self { dir: tempfile::tempdir().unwrap(), netns, pod }
     }
 
     fn allow(list: &str) {
@@ -72,7 +68,7 @@ impl Node {
     fn exec(&self, verb: &str, conf: &Value) -> Result<Value, (u64, String)> {
         let mut plugin = Command::new(PLUGIN)
             .env_clear()
-            .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0")])
+            .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", self.pod.name), ("CNI_IFNAME", "eth0")])
             .env("CNI_NETNS", self.netns.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -100,13 +96,6 @@ impl Node {
         let (code, msg) = self.exec("CHECK", conf).unwrap_err();
         assert_eq!(code, 101, "{msg}");
         msg.split_once(": ").unwrap().1.to_owned()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        self.pod.take().unwrap().join().unwrap();
     }
 }
 
