@@ -164,24 +164,35 @@ pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 fn masquerade_map(family: Family) -> Request {
+    const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
+    let length = family.key_length();
+    // A verdict has the length that the kernel gives it, whatever it is told.
+    set(family.masquerade_map(), length, (family.key_type(), length), Some((NFT_DATA_VERDICT, 0)))
+}
+
+/// A set, or a map where there is `data`. `id` is its number within the batch. Types come with their lengths in bytes.
+pub(super) fn set(name: &str, id: u32, key: (u32, u32), data: Option<(u32, u32)>) -> Request {
     const NFTA_SET_TABLE: u16 = 1;
     const NFTA_SET_NAME: u16 = 2;
     const NFTA_SET_FLAGS: u16 = 3;
     const NFTA_SET_KEY_TYPE: u16 = 4;
     const NFTA_SET_KEY_LEN: u16 = 5;
     const NFTA_SET_DATA_TYPE: u16 = 6;
+    const NFTA_SET_DATA_LEN: u16 = 7;
     const NFTA_SET_ID: u16 = 10;
     const NFT_SET_MAP: u32 = 0x8;
-    const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
-    let map = Attributes::default()
+    let set = Attributes::default()
         .text(NFTA_SET_TABLE, TABLE)
-        .text(NFTA_SET_NAME, family.masquerade_map())
-        .number(NFTA_SET_FLAGS, NFT_SET_MAP)
-        .number(NFTA_SET_KEY_TYPE, family.key_type())
-        .number(NFTA_SET_KEY_LEN, family.key_length())
-        .number(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT)
-        .number(NFTA_SET_ID, family.key_length());
-    message(format!("create the map {}", family.masquerade_map()), wire::NEWSET, flag::CREATE, map)
+        .text(NFTA_SET_NAME, name)
+        .number(NFTA_SET_FLAGS, if data.is_some() { NFT_SET_MAP } else { 0 })
+        .number(NFTA_SET_KEY_TYPE, key.0)
+        .number(NFTA_SET_KEY_LEN, key.1)
+        .number(NFTA_SET_ID, id);
+    let set = match data {
+        Some((kind, length)) => set.number(NFTA_SET_DATA_TYPE, kind).number(NFTA_SET_DATA_LEN, length),
+        None => set,
+    };
+    message(format!("create the set {name}"), wire::NEWSET, flag::CREATE, set)
 }
 
 fn postrouting_chain() -> Request {

@@ -5,10 +5,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnetwork::IpNetwork;
 
 use super::elements::{hairpin_set, map};
-use super::layout::{Family, TABLE, base_chain, flush_chain, named_chain, rule};
+use super::layout::{Family, base_chain, flush_chain, named_chain, rule, set};
 use crate::netlink::{Request, flag};
 use crate::nft::expr::{Expressions, Side, Through};
-use crate::nft::wire::{self, Attributes, message};
+use crate::nft::wire::{self, message};
 
 const PORTS: &str = "ports";
 const PREROUTING: &str = "prerouting";
@@ -45,31 +45,6 @@ fn sets(family: Family) -> [Request; 3] {
         ),
         set(hairpin_set(family), id + 2, (concat(&[address, address]), 2 * length), None),
     ]
-}
-
-/// A set, or a map where there is `data`. Types come with their lengths in bytes.
-fn set(name: &str, id: u32, key: (u32, u32), data: Option<(u32, u32)>) -> Request {
-    const NFTA_SET_TABLE: u16 = 1;
-    const NFTA_SET_NAME: u16 = 2;
-    const NFTA_SET_FLAGS: u16 = 3;
-    const NFTA_SET_KEY_TYPE: u16 = 4;
-    const NFTA_SET_KEY_LEN: u16 = 5;
-    const NFTA_SET_DATA_TYPE: u16 = 6;
-    const NFTA_SET_DATA_LEN: u16 = 7;
-    const NFTA_SET_ID: u16 = 10;
-    const NFT_SET_MAP: u32 = 0x8;
-    let set = Attributes::default()
-        .text(NFTA_SET_TABLE, TABLE)
-        .text(NFTA_SET_NAME, name)
-        .number(NFTA_SET_FLAGS, if data.is_some() { NFT_SET_MAP } else { 0 })
-        .number(NFTA_SET_KEY_TYPE, key.0)
-        .number(NFTA_SET_KEY_LEN, key.1)
-        .number(NFTA_SET_ID, id);
-    let set = match data {
-        Some((kind, length)) => set.number(NFTA_SET_DATA_TYPE, kind).number(NFTA_SET_DATA_LEN, length),
-        None => set,
-    };
-    message(format!("create the set {name}"), wire::NEWSET, flag::CREATE, set)
 }
 
 /// The number of a type that is made of several (`concat_subtype_add` of nftables' `datatype.h`).
