@@ -1,11 +1,12 @@
-//! The allocator: a state, a pool and wishes make a choice. It is pure, so a store may run it as often as it must.
+//! The allocator: what is held and free, a pool and wishes make a choice. It only looks, so a store may run it as often as
+//! it must.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::lease::{Assigned, Record};
 use crate::range::{Pool, Range, RangeSet};
-use crate::state::State;
+use crate::store::{self, View};
 
 /// Why there is no choice.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,9 +78,9 @@ impl fmt::Display for Holders {
 ///
 /// A requested address is given where it may be. Otherwise addresses never used come first, in ascending order, then
 /// the one that has been free for the longest time.
-pub fn choose(state: &State, pool: &Pool, requested: &[IpAddr]) -> Result<Vec<Assigned>, Error> {
+pub fn choose(view: &dyn View, pool: &Pool, requested: &[IpAddr]) -> Result<Vec<Assigned>, crate::Error> {
     check_requests(pool, requested)?;
-    pool.sets().iter().map(|set| choose_from(state, set, requested)).collect()
+    pool.sets().iter().map(|set| choose_from(view, set, requested)).collect()
 }
 
 fn check_requests(pool: &Pool, requested: &[IpAddr]) -> Result<(), Error> {
@@ -95,31 +96,37 @@ fn check_requests(pool: &Pool, requested: &[IpAddr]) -> Result<(), Error> {
     Ok(())
 }
 
-fn choose_from(state: &State, set: &RangeSet, requested: &[IpAddr]) -> Result<Assigned, Error> {
+fn choose_from(view: &dyn View, set: &RangeSet, requested: &[IpAddr]) -> Result<Assigned, crate::Error> {
     let wish = requested.iter().find_map(|address| Some((*address, set.range_of(*address)?)));
     let choice = match wish {
-        Some((address, range)) => Some(grant_wish(state, range, address)?),
-        None => never_used(state, set).or_else(|| state.longest_free_in(set)),
+        Some((address, range)) => Some(grant_wish(view, range, address)?),
+        None => match never_used(view, set)? {
+            None => view.longest_free_in(set)?,
+            fresh => fresh,
+        },
     };
-    let assigned = choice.and_then(|(address, range)| {
-        Some(Assigned { address: range.with_prefix(address)?, gateway: range.gateway() })
-    });
-    assigned.ok_or_else(|| exhausted(state, set))
+    match choice.and_then(|address| set.assign(address)) {
+        Some(assigned) => Ok(assigned),
+        None => Err(exhausted(view, set)?.into()),
+    }
 }
 
-fn never_used<'a>(state: &State, set: &'a RangeSet) -> Option<(IpAddr, &'a Range)> {
-    set.ranges().iter().find_map(|range| Some((state.never_used_in(range)?, range)))
+fn never_used(view: &dyn View, set: &RangeSet) -> Result<Option<IpAddr>, store::Error> {
+    set.ranges().iter().find_map(|range| view.never_used_in(range).transpose()).transpose()
 }
 
-fn grant_wish<'a>(state: &State, range: &'a Range, address: IpAddr) -> Result<(IpAddr, &'a Range), Error> {
+fn grant_wish(view: &dyn View, range: &Range, address: IpAddr) -> Result<IpAddr, crate::Error> {
     if !range.hands_out(address) {
-        return Err(Error::Reserved { address, range: range.to_string(), why: why_reserved(range, address) });
+        let why = why_reserved(range, address);
+        return Err(Error::Reserved { address, range: range.to_string(), why }.into());
     }
-    if state.is_held(address) {
-        let holder = state.holder_of(address).map_or_else(|| "an unknown holder".into(), describe_holder);
-        return Err(Error::Taken { address, holder });
+    if view.is_held(address)? {
+        // That it is held is certain, whatever became of the lease's text.
+        let holder = view.holder_of(address).ok().flatten();
+        let holder = holder.as_ref().map_or_else(|| "an unknown holder".into(), describe_holder);
+        return Err(Error::Taken { address, holder }.into());
     }
-    Ok((address, range))
+    Ok(address)
 }
 
 fn why_reserved(range: &Range, address: IpAddr) -> &'static str {
@@ -134,18 +141,12 @@ fn why_reserved(range: &Range, address: IpAddr) -> &'static str {
     }
 }
 
-fn exhausted(state: &State, set: &RangeSet) -> Error {
-    let in_set = |assigned: &Assigned| {
-        let address = assigned.address.ip();
-        set.range_of(address).is_some_and(|range| range.hands_out(address))
-    };
-    let mut holding: Vec<&Record> =
-        state.records().filter(|record| record.addresses.iter().any(in_set)).collect();
-    holding.sort_by_key(|record| record.since);
-    let held =
-        holding.iter().flat_map(|record| &record.addresses).filter(|assigned| in_set(assigned)).count();
-    let holders = Holders(holding.into_iter().take(3).map(describe_holder).collect());
-    Error::Exhausted { set: set.to_string(), held: held as u128, size: set.size(), holders }
+fn exhausted(view: &dyn View, set: &RangeSet) -> Result<Error, store::Error> {
+    let held = set.ranges().iter().map(|range| view.held_in(range)).sum::<Result<u128, _>>()?;
+    // Who they are is a help, and not what was asked.
+    let holders = view.longest_held_in(set, 3).unwrap_or_default();
+    let holders = Holders(holders.iter().map(describe_holder).collect());
+    Ok(Error::Exhausted { set: set.to_string(), held, size: set.size(), holders })
 }
 
 /// `default/web-1 (eth0 of 3f2a…)`, or without the pod where it is not known.

@@ -12,9 +12,9 @@ use crate::alloc;
 use crate::config;
 use crate::lease::{Attachment, Holder, Lease, NetnsIdentity, Notes, Pod, Record, Timestamp};
 use crate::range::{Pool, Range};
-use crate::state::{Change, State};
+use crate::state::Change;
 use crate::store::local::{self, LocalStore};
-use crate::store::{self, Store};
+use crate::store::{self, Store, View};
 
 /// What an attachment asks for, and what is known of it.
 #[derive(Clone, Debug)]
@@ -195,13 +195,14 @@ impl Ipam {
     fn try_reserve(&self, pool: &Pool, request: &Request) -> Result<Reservation, Error> {
         let mut lease = self.lease_without_addresses(request);
         let ranges = pool.to_json().to_string();
-        let record = transact(&*self.store, |state| {
-            refuse_second_lease(state, &request.attachment)?;
-            lease.addresses = alloc::choose(state, pool, &request.requested)?;
+        let record = transact(&*self.store, |view| {
+            refuse_second_lease(view, &request.attachment)?;
+            lease.addresses = alloc::choose(view, pool, &request.requested)?;
             let record = Record::new(&lease)
                 .map_err(|source| Error::Encode { attachment: request.attachment.clone(), source })?;
             let mut changes = vec![Change::Grant(record.clone())];
-            if state.ranges() != Some(&ranges) {
+            // What cannot be read any more is written again.
+            if view.ranges().ok().flatten().as_ref() != Some(&ranges) {
                 changes.push(Change::Ranges { json: ranges.as_str().into(), at: record.since });
             }
             Ok((record, changes))
@@ -218,11 +219,15 @@ impl Ipam {
         let mut abandoned = self.leases()?;
         abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()) && self.is_evicted(lease));
         let at = Timestamp::from((self.clock)());
-        let ended = transact(&*self.store, |state| {
-            let ended: Vec<Lease> = abandoned.iter().filter(|lease| stands(state, lease)).cloned().collect();
-            let changes =
-                ended.iter().map(|lease| Change::Release { holder: (&lease.attachment).into(), at });
-            let changes = changes.collect();
+        let ended = transact(&*self.store, |view| {
+            let mut ended = Vec::new();
+            for lease in &abandoned {
+                if stands(view, lease)? {
+                    ended.push(lease.clone());
+                }
+            }
+            let end = |lease: &Lease| Change::Release { holder: (&lease.attachment).into(), at };
+            let changes = ended.iter().map(end).collect();
             Ok((ended, changes))
         })?;
         for Lease { attachment, .. } in &ended {
@@ -261,8 +266,8 @@ impl Ipam {
     pub fn end(&self, lease: &Lease) -> Result<(), Error> {
         self.check_network(&lease.attachment)?;
         let (holder, at) = (Holder::from(&lease.attachment), Timestamp::from((self.clock)()));
-        transact(&*self.store, |state| {
-            let end = stands(state, lease).then(|| Change::Release { holder: holder.clone(), at });
+        transact(&*self.store, |view| {
+            let end = stands(view, lease)?.then(|| Change::Release { holder: holder.clone(), at });
             Ok(((), end.into_iter().collect()))
         })
     }
@@ -272,10 +277,9 @@ impl Ipam {
         valid.iter().try_for_each(|attachment| self.check_network(attachment))?;
         let valid: HashSet<Holder> = valid.iter().map(Holder::from).collect();
         let at = Timestamp::from((self.clock)());
-        let ended = transact(&*self.store, |state| {
-            let stale = state.records().filter(|record| !valid.contains(&record.holder));
-            let mut stale: Vec<Record> = stale.cloned().collect();
-            stale.sort_by_key(|record| record.since);
+        let ended = transact(&*self.store, |view| {
+            let mut stale = view.records()?;
+            stale.retain(|record| !valid.contains(&record.holder));
             let end = |record: &Record| Change::Release { holder: record.holder.clone(), at };
             let changes = stale.iter().map(end).collect();
             Ok((stale, changes))
@@ -292,42 +296,39 @@ impl Ipam {
     }
 
     fn has_room(&self, pool: &Pool) -> Result<(), Error> {
-        let choice = self.view(|state| Some(alloc::choose(state, pool, &[])))?;
-        choice.transpose()?;
-        Ok(())
+        self.view(|view| Ok(alloc::choose(view, pool, &[]).map(drop)))?
     }
 
     /// The lease of `attachment`.
     pub fn lookup(&self, attachment: &Attachment) -> Result<Option<Lease>, Error> {
         self.check_network(attachment)?;
         let holder = Holder::from(attachment);
-        let record = self.view(|state| state.get(&holder).cloned())?;
+        let record = self.view(|view| view.get(&holder))?;
         record.map(|record| self.decode(&record)).transpose()
     }
 
     /// Whether nobody in the network holds anything. What is written beside the addresses is not looked at, so this is
     /// cheaper than [`Ipam::leases`].
     pub fn is_empty(&self) -> Result<bool, Error> {
-        self.view(State::is_empty)
+        self.view(|view| view.is_empty())
     }
 
     /// All leases, longest held first.
     pub fn leases(&self) -> Result<Vec<Lease>, Error> {
-        let mut records: Vec<Record> = self.view(|state| state.records().cloned().collect())?;
-        records.sort_by_key(|record| record.since);
+        let records = self.view(|view| view.records())?;
         records.iter().map(|record| self.decode(record)).collect()
     }
 
     /// The pool of the last reservation, for those who have no configuration at hand. `None` where there was none yet.
     pub fn last_pool(&self) -> Result<Option<Pool>, Error> {
-        let Some(text) = self.view(|state| state.ranges().map(str::to_owned))? else { return Ok(None) };
+        let Some(text) = self.view(|view| view.ranges())? else { return Ok(None) };
         let pool = serde_json::from_str(&text).ok().and_then(|json| config::parse_ranges(&json).ok());
         pool.map(Some).ok_or(Error::Ranges { text })
     }
 
     /// How much of each range of `pool` is in use.
     pub fn utilisation(&self, pool: &Pool) -> Result<Vec<Utilisation>, Error> {
-        self.view(|state| pool.ranges().map(|range| Utilisation::of(range, state)).collect())
+        self.view(|view| pool.ranges().map(|range| Utilisation::of(range, view)).collect())
     }
 
     fn lease_without_addresses(&self, request: &Request) -> Lease {
@@ -349,13 +350,13 @@ impl Ipam {
         Err(Error::OtherNetwork { attachment: attachment.clone(), network: self.network.clone() })
     }
 
-    fn view<T>(&self, look: impl Fn(&State) -> T) -> Result<T, Error>
-    where
-        T: Default,
-    {
-        let mut seen = T::default();
-        self.store.read(&mut |state| seen = look(state))?;
-        Ok(seen)
+    fn view<T>(&self, look: impl Fn(&dyn View) -> Result<T, store::Error>) -> Result<T, Error> {
+        let mut seen = None;
+        self.store.read(&mut |view| {
+            seen = Some(look(view)?);
+            Ok(())
+        })?;
+        Ok(seen.expect("a store that succeeds has let it look"))
     }
 
     fn decode(&self, record: &Record) -> Result<Lease, Error> {
@@ -379,8 +380,8 @@ impl Reservation {
     /// Only this very lease: if somebody released it meanwhile, its successor is not ours to end.
     fn release(&self) -> Result<(), Error> {
         let (holder, at) = (&self.record.holder, Timestamp::from((self.clock)()));
-        transact(&*self.store, |state| {
-            let is_ours = state.get(holder) == Some(&self.record);
+        transact(&*self.store, |view| {
+            let is_ours = view.get(holder)?.as_ref() == Some(&self.record);
             let end = is_ours.then(|| Change::Release { holder: holder.clone(), at });
             Ok(((), end.into_iter().collect()))
         })
@@ -399,21 +400,19 @@ impl Drop for Reservation {
 }
 
 impl Utilisation {
-    fn of(range: &Range, state: &State) -> Self {
-        let addresses = state.records().flat_map(|record| &record.addresses);
-        let held = addresses.filter(|assigned| range.hands_out(assigned.address.ip())).count();
-        Self { range: range.clone(), held: held as u128, size: range.size() }
+    fn of(range: &Range, view: &dyn View) -> Result<Self, store::Error> {
+        Ok(Self { range: range.clone(), held: view.held_in(range)?, size: range.size() })
     }
 }
 
 /// Whether `lease` is still the one of its attachment.
-fn stands(state: &State, lease: &Lease) -> bool {
-    let record = state.get(&Holder::from(&lease.attachment));
-    record.is_some_and(|record| record.since == Timestamp::from(lease.since))
+fn stands(view: &dyn View, lease: &Lease) -> Result<bool, store::Error> {
+    let record = view.get(&Holder::from(&lease.attachment))?;
+    Ok(record.is_some_and(|record| record.since == Timestamp::from(lease.since)))
 }
 
-fn refuse_second_lease(state: &State, attachment: &Attachment) -> Result<(), Error> {
-    let Some(held) = state.get(&Holder::from(attachment)) else { return Ok(()) };
+fn refuse_second_lease(view: &dyn View, attachment: &Attachment) -> Result<(), Error> {
+    let Some(held) = view.get(&Holder::from(attachment))? else { return Ok(()) };
     let addresses = held.addresses.iter().map(|assigned| assigned.address.ip()).collect();
     Err(Error::AlreadyHeld { attachment: attachment.clone(), addresses })
 }
@@ -421,17 +420,18 @@ fn refuse_second_lease(state: &State, attachment: &Attachment) -> Result<(), Err
 /// A transaction whose decision has a result, or is a refusal that changes nothing.
 fn transact<T>(
     store: &dyn Store,
-    mut decide: impl FnMut(&State) -> Result<(T, Vec<Change>), Error>,
+    mut decide: impl FnMut(&dyn View) -> Result<(T, Vec<Change>), Error>,
 ) -> Result<T, Error> {
     let mut outcome = None;
-    store.update(&mut |state| match decide(state) {
+    store.update(&mut |view| match decide(view) {
         Ok((result, changes)) => {
             outcome = Some(Ok(result));
-            changes
+            Ok(changes)
         }
+        Err(Error::Store(error)) => Err(error),
         Err(refusal) => {
             outcome = Some(Err(refusal));
-            Vec::new()
+            Ok(Vec::new())
         }
     })?;
     for notice in store.take_notices() {

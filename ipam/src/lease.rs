@@ -13,8 +13,6 @@ use nix::sys::statfs::{FsType, statfs};
 use serde::{Deserialize, Serialize};
 use weft_cni_spec::Args;
 
-use crate::text::Text;
-
 /// One interface of one container in one network: what the CNI specification identifies an attachment by.
 ///
 /// The three names are checked when it is made, with the specification's rules, so that none of them can become
@@ -190,13 +188,13 @@ pub struct Record {
     pub(crate) holder: Holder,
     pub(crate) addresses: Vec<Assigned>,
     pub(crate) since: Timestamp,
-    pub(crate) detail: Text,
+    pub(crate) detail: String,
 }
 
 /// An attachment within its network: the container and the interface, with a space between them, as a log has them.
 /// Neither has a space of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Holder(pub(crate) Text);
+pub struct Holder(pub(crate) String);
 
 /// Nanoseconds since 1970. They fit until the year 2554.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -228,7 +226,7 @@ impl Record {
             holder: Holder::from(&lease.attachment),
             addresses: lease.addresses.clone(),
             since: Timestamp::from(lease.since),
-            detail: serde_json::to_string(&detail)?.into(),
+            detail: serde_json::to_string(&detail)?,
         })
     }
 
@@ -260,7 +258,7 @@ impl Holder {
 
 impl From<&Attachment> for Holder {
     fn from(attachment: &Attachment) -> Self {
-        Self(format!("{} {}", attachment.container, attachment.ifname).into())
+        Self(format!("{} {}", attachment.container, attachment.ifname))
     }
 }
 

@@ -47,6 +47,5 @@ pub mod resolv_conf;
 mod spans;
 pub mod state;
 pub mod store;
-mod text;
 
 pub use ipam::{Error, Evict, Ipam, Request, Reservation, Utilisation, chain};

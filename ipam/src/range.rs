@@ -16,6 +16,7 @@ use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 
 use crate::address::{Family, number};
+use crate::lease::Assigned;
 use crate::spans::Spans;
 
 /// What a range is built from, as an operator writes it.
@@ -202,7 +203,7 @@ impl Range {
     }
 
     /// `address` with the subnet's prefix length, as a pod's interface gets it.
-    pub(crate) fn with_prefix(&self, address: IpAddr) -> Option<IpNetwork> {
+    fn with_prefix(&self, address: IpAddr) -> Option<IpNetwork> {
         IpNetwork::new(address, self.subnet.prefix()).ok()
     }
 
@@ -269,6 +270,17 @@ impl RangeSet {
     /// How many addresses the set can hand out.
     pub fn size(&self) -> u128 {
         self.0.iter().fold(0, |sum: u128, range| sum.saturating_add(range.size()))
+    }
+
+    /// Whether `address` may be given to an attachment.
+    pub fn hands_out(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|range| range.hands_out(address))
+    }
+
+    /// `address` as a pod's interface gets it, if it lies in one of the ranges.
+    pub(crate) fn assign(&self, address: IpAddr) -> Option<Assigned> {
+        let range = self.range_of(address)?;
+        Some(Assigned { address: range.with_prefix(address)?, gateway: range.gateway() })
     }
 
     /// The range in which `address` lies.

@@ -9,6 +9,7 @@ use crate::address::{Family, number};
 use crate::lease::{Holder, Record, Timestamp};
 use crate::range::{Range, RangeSet};
 use crate::spans::Spans;
+use crate::store::{Error, View};
 
 /// How many freed addresses are remembered, with the order in which they were freed.
 ///
@@ -103,9 +104,11 @@ impl State {
         self.records.get(holder).map(|ByHolder(record)| record)
     }
 
-    /// All leases, in no order.
-    pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.iter().map(|ByHolder(record)| record)
+    /// All leases, longest held first.
+    pub fn records(&self) -> Vec<&Record> {
+        let mut records: Vec<&Record> = self.records.iter().map(|ByHolder(record)| record).collect();
+        records.sort_by(|a, b| (a.since, &a.holder.0).cmp(&(b.since, &b.holder.0)));
+        records
     }
 
     /// How many leases there are.
@@ -136,25 +139,13 @@ impl State {
     /// The lease that holds `address`. This looks at all leases: it is for messages, not for allocation.
     pub fn holder_of(&self, address: IpAddr) -> Option<&Record> {
         let holds = |record: &&Record| record.addresses.iter().any(|held| held.address.ip() == address);
-        self.is_held(address).then(|| self.records().find(holds)).flatten()
+        self.is_held(address).then(|| self.records().into_iter().find(holds)).flatten()
     }
 
     /// The freed addresses with the times they were freed at, longest free first, IPv4 before IPv6.
     pub fn freed(&self) -> impl Iterator<Item = (IpAddr, Timestamp)> {
         let v4 = self.v4.order.values().map(|freed| (Family::V4.address(freed.address), freed.at));
         v4.chain(self.v6.order.values().map(|freed| (Family::V6.address(freed.address), freed.at)))
-    }
-
-    /// The address of `range` to hand out first among those never used.
-    pub(crate) fn never_used_in(&self, range: &Range) -> Option<IpAddr> {
-        range.first_outside(&self.of(range.family()).used)
-    }
-
-    /// The address of `set` that has been free for the longest time, and its range.
-    pub(crate) fn longest_free_in<'a>(&self, set: &'a RangeSet) -> Option<(IpAddr, &'a Range)> {
-        let addresses = self.of(set.family()).order.values().map(|freed| set.family().address(freed.address));
-        let in_set = |address| Some((address, set.range_of(address)?));
-        addresses.filter_map(in_set).find(|(address, range)| range.hands_out(*address))
     }
 
     /// Makes room for so many more leases.
@@ -225,6 +216,45 @@ impl State {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
         }
+    }
+}
+
+impl View for State {
+    fn get(&self, holder: &Holder) -> Result<Option<Record>, Error> {
+        Ok(self.get(holder).cloned())
+    }
+
+    fn is_held(&self, address: IpAddr) -> Result<bool, Error> {
+        Ok(self.is_held(address))
+    }
+
+    fn holder_of(&self, address: IpAddr) -> Result<Option<Record>, Error> {
+        Ok(self.holder_of(address).cloned())
+    }
+
+    fn is_empty(&self) -> Result<bool, Error> {
+        Ok(self.is_empty())
+    }
+
+    fn never_used_in(&self, range: &Range) -> Result<Option<IpAddr>, Error> {
+        Ok(range.first_outside(&self.of(range.family()).used))
+    }
+
+    fn longest_free_in(&self, set: &RangeSet) -> Result<Option<IpAddr>, Error> {
+        let freed = self.of(set.family()).order.values();
+        Ok(freed.map(|freed| set.family().address(freed.address)).find(|address| set.hands_out(*address)))
+    }
+
+    fn ranges(&self) -> Result<Option<String>, Error> {
+        Ok(self.ranges().map(str::to_owned))
+    }
+
+    fn records(&self) -> Result<Vec<Record>, Error> {
+        Ok(self.records().into_iter().cloned().collect())
+    }
+
+    fn freed(&self) -> Result<Vec<(IpAddr, Timestamp)>, Error> {
+        Ok(self.freed().collect())
     }
 }
 

@@ -1,27 +1,87 @@
 //! Where leases are kept, behind one trait.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 
-use crate::state::{Change, Conflict, State};
+use crate::lease::{Holder, Record, Timestamp};
+use crate::range::{Range, RangeSet};
+use crate::state::{Change, Conflict};
 
 pub mod local;
 pub mod memory;
 
 /// The leases of one network, with one transaction at a time.
 pub trait Store: Debug + Send + Sync {
-    /// Runs `decide` on the current state and makes the changes it returns: all of them, or none.
+    /// Lets `decide` look at the leases and makes the changes it returns: all of them, or none. An error of `decide` is
+    /// returned, and changes nothing.
     ///
     /// When this returns `Ok`, every later reader in every process sees the changes. When it returns an error, none does.
-    /// No other transaction comes between the state that `decide` saw and its changes; a store that finds out only
+    /// No other transaction comes between what `decide` saw and its changes; a store that finds out only
     /// afterwards runs `decide` again, so it must do nothing but decide.
-    fn update(&self, decide: &mut dyn FnMut(&State) -> Vec<Change>) -> Result<(), Error>;
+    fn update(&self, decide: Decide<'_>) -> Result<(), Error>;
 
-    /// Runs `look` on a state that some transaction has left behind, never on a part of one.
-    fn read(&self, look: &mut dyn FnMut(&State)) -> Result<(), Error>;
+    /// Runs `look` on what some transaction has left behind, never on a part of one. As `decide`, it may be run again.
+    fn read(&self, look: Look<'_>) -> Result<(), Error>;
 
     /// What was put right, or could not be, since the last call, without a transaction failing for it: for the log.
     fn take_notices(&self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+/// What makes a transaction of what it sees.
+pub type Decide<'a> = &'a mut dyn FnMut(&dyn View) -> Result<Vec<Change>, Error>;
+
+/// What only looks.
+pub type Look<'a> = &'a mut dyn FnMut(&dyn View) -> Result<(), Error>;
+
+/// The leases of one network as one transaction sees them. Only what is asked for is read, and all answers are of the same
+/// moment.
+///
+/// An address is *held* by a lease, *freed* when one has ended and it waits for its reuse, and otherwise *never used*. A
+/// store remembers [`REMEMBERED`](crate::state::REMEMBERED) freed addresses of each family; what it forgets counts as never
+/// used.
+pub trait View {
+    /// The lease of `holder`.
+    fn get(&self, holder: &Holder) -> Result<Option<Record>, Error>;
+
+    /// Whether a lease holds `address`.
+    fn is_held(&self, address: IpAddr) -> Result<bool, Error>;
+
+    /// The lease that holds `address`.
+    fn holder_of(&self, address: IpAddr) -> Result<Option<Record>, Error>;
+
+    /// Whether nobody holds anything. Freed addresses may still be remembered.
+    fn is_empty(&self) -> Result<bool, Error>;
+
+    /// The lowest address that `range` hands out and that was never used.
+    fn never_used_in(&self, range: &Range) -> Result<Option<IpAddr>, Error>;
+
+    /// The address that was freed first among those that `set` hands out.
+    fn longest_free_in(&self, set: &RangeSet) -> Result<Option<IpAddr>, Error>;
+
+    /// The ranges of the last allocation, as `ipam.ranges` spells them, for those who have no configuration at hand.
+    fn ranges(&self) -> Result<Option<String>, Error>;
+
+    /// All leases, longest held first. This may read everything there is.
+    fn records(&self) -> Result<Vec<Record>, Error>;
+
+    /// The freed addresses with the times they were freed at, longest free first, IPv4 before IPv6.
+    fn freed(&self) -> Result<Vec<(IpAddr, Timestamp)>, Error>;
+
+    /// How many addresses are held of those that `range` hands out. It may cost as much as there are.
+    fn held_in(&self, range: &Range) -> Result<u128, Error> {
+        let records = self.records()?;
+        let addresses = records.iter().flat_map(|record| &record.addresses);
+        Ok(addresses.filter(|assigned| range.hands_out(assigned.address.ip())).count() as u128)
+    }
+
+    /// Of the leases that hold an address of `set`, the `count` that are held the longest. It may cost as much as there
+    /// are.
+    fn longest_held_in(&self, set: &RangeSet, count: usize) -> Result<Vec<Record>, Error> {
+        let holds =
+            |record: &Record| record.addresses.iter().any(|assigned| set.hands_out(assigned.address.ip()));
+        Ok(self.records()?.into_iter().filter(holds).take(count).collect())
     }
 }
 

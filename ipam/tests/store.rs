@@ -60,7 +60,10 @@ fn everything(dir: &Path) -> Result<Everything, Error> {
     let leases = open(dir).leases()?;
     let store = LocalStore::new(dir, "net").unwrap();
     let mut freed = Vec::new();
-    store.read(&mut |state| freed = state.freed().map(|(address, _)| address).collect())?;
+    store.read(&mut |view| {
+        freed = view.freed()?.into_iter().map(|(address, _)| address).collect();
+        Ok(())
+    })?;
     Ok((leases, freed))
 }
 
@@ -198,7 +201,7 @@ fn an_unfinished_transaction_is_cut_off_by_the_next_and_reported() {
         fs::write(log(dir.path()), [&whole, tail.as_bytes()].concat()).unwrap();
         assert_eq!(everything(dir.path()).unwrap(), before, "a reader passes over {tail:?}");
         let store = LocalStore::new(dir.path(), "net").unwrap();
-        store.update(&mut |_| Vec::new()).unwrap();
+        store.update(&mut |_| Ok(Vec::new())).unwrap();
         let notices = store.take_notices();
         let expected = format!("cut {} bytes from byte {} of", tail.len(), whole.len());
         assert!(notices.len() == 1 && notices[0].starts_with(&expected), "{notices:?}");

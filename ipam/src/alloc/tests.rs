@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::Error;
 use crate::config::parse_ranges;
 use crate::lease::{Attachment, Holder, Lease, Pod, Timestamp};
-use crate::state::{Change, REMEMBERED};
+use crate::state::{Change, REMEMBERED, State};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

@@ -32,14 +32,14 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use nix::sys::statfs::{self, FsType};
 
 use crate::lease::{self, NameError};
 use crate::state::{Change, Conflict, State};
-use crate::store::{self, Store};
+use crate::store::{self, Decide, Look, Store};
 
 pub mod lock;
 pub mod log;
@@ -200,7 +200,7 @@ impl LocalStore {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn try_update(&self, decide: &mut dyn FnMut(&State) -> Vec<Change>) -> Result<(), store::Error> {
+    fn try_update(&self, decide: Decide<'_>) -> Result<(), store::Error> {
         let mut inner = self.inner();
         self.files.create_dir()?;
         let _lock = lock::exclusive(&self.files.lock, self.timeout)?;
@@ -209,7 +209,7 @@ impl LocalStore {
             None => self.files.write_new(State::default())?,
         };
         inner.notices.extend(log.cut_unfinished(&self.files.log)?);
-        let changes = decide(&log.state);
+        let changes = decide(&log.state)?;
         log.commit(&self.files.log, changes)?;
         inner.log = Some(self.compact_if_due(log, &mut inner.notices));
         Ok(())
@@ -230,21 +230,19 @@ impl LocalStore {
 }
 
 impl Store for LocalStore {
-    fn update(&self, decide: &mut dyn FnMut(&State) -> Vec<Change>) -> Result<(), store::Error> {
+    fn update(&self, decide: Decide<'_>) -> Result<(), store::Error> {
         self.try_update(decide)
     }
 
-    fn read(&self, look: &mut dyn FnMut(&State)) -> Result<(), store::Error> {
+    fn read(&self, look: Look<'_>) -> Result<(), store::Error> {
         let mut inner = self.inner();
         let Some(_lock) = lock::shared(&self.files.lock, self.timeout)? else {
-            look(&State::default());
-            return Ok(());
+            return look(&State::default());
         };
         match self.files.catch_up(inner.log.take())? {
             Some(log) => look(&inner.log.insert(log).state),
             None => look(&State::default()),
         }
-        Ok(())
     }
 
     fn take_notices(&self) -> Vec<String> {
@@ -345,7 +343,6 @@ impl OpenLog {
         self.file.seek(SeekFrom::Start(self.read)).map_err(io_error("read", path))?;
         self.file.read_to_end(&mut text).map_err(io_error("read", path))?;
         self.state.expect_leases(text.len() / log::USUAL_LINE);
-        let text = Arc::new(text);
         let mut lines = log::Lines::new(&text, self.read, self.lines);
         lines.check_header(path)?;
         while let Some(transaction) = lines.next_transaction(path)? {

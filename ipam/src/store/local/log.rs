@@ -31,14 +31,12 @@
 use std::iter;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
 use crate::lease::{Assigned, Holder, Record, Timestamp};
 use crate::state::{Change, Conflict, State};
 use crate::store::local::Error;
-use crate::text::Text;
 
 /// What every log begins with, whatever its format.
 pub const MAGIC: &str = "weft-ipam leases ";
@@ -69,7 +67,6 @@ struct Position {
 
 /// Goes through a log, or the rest of one, transaction by transaction.
 pub(super) struct Lines<'a> {
-    buffer: &'a Arc<Vec<u8>>,
     rest: &'a [u8],
     offset: u64,
     number: u64,
@@ -77,7 +74,6 @@ pub(super) struct Lines<'a> {
 
 /// A whole line, with the checksum that was written.
 pub(super) struct Transaction<'a> {
-    buffer: &'a Arc<Vec<u8>>,
     payload: &'a str,
     position: Position,
 }
@@ -85,8 +81,7 @@ pub(super) struct Transaction<'a> {
 /// A log of nothing but `state`.
 pub(super) fn snapshot(state: &State) -> String {
     let mut text = format!("{MAGIC}{FORMAT}\n");
-    let mut records: Vec<_> = state.records().collect();
-    records.sort_by_key(|record| record.since);
+    let records = state.records();
     let latest = records.last().map_or(Timestamp(0), |record| record.since);
     if let Some(json) = state.ranges() {
         text.push_str(&transaction(&[Change::Ranges { json: json.into(), at: latest }]));
@@ -151,8 +146,8 @@ impl Position {
 
 impl<'a> Lines<'a> {
     /// The part of a log that begins at `offset`, after `number` lines.
-    pub(super) fn new(buffer: &'a Arc<Vec<u8>>, offset: u64, number: u64) -> Self {
-        Self { buffer, rest: buffer, offset, number }
+    pub(super) fn new(rest: &'a [u8], offset: u64, number: u64) -> Self {
+        Self { rest, offset, number }
     }
 
     /// Where the next line begins: everything before it is whole.
@@ -188,7 +183,7 @@ impl<'a> Lines<'a> {
         match checked(line) {
             Some(payload) => {
                 self.advance(line.len() + 1);
-                Ok(Some(Transaction { buffer: self.buffer, payload, position }))
+                Ok(Some(Transaction { payload, position }))
             }
             None if line.len() + 1 == self.rest.len() && line.contains(&0) => Ok(None),
             None => Err(position.damaged(path, Flaw::Checksum)),
@@ -212,7 +207,7 @@ impl Transaction<'_> {
     pub(super) fn apply(&self, state: &mut State, path: &Path) -> Result<(), Error> {
         for text in parts(self.payload, b'\t') {
             let unreadable = || self.position.damaged(path, Flaw::Unreadable(text.to_owned()));
-            let change = parse(self.buffer, text).ok_or_else(unreadable)?;
+            let change = parse(text).ok_or_else(unreadable)?;
             state.apply(change).map_err(|source| self.position.contradiction(path, source))?;
         }
         Ok(())
@@ -231,32 +226,32 @@ fn matches_checksum(checksum: &str, payload: &str) -> bool {
     is_canonical && u32::from_str_radix(checksum, 16) == Ok(crc32fast::hash(payload.as_bytes()))
 }
 
-fn parse(buffer: &Arc<Vec<u8>>, change: &str) -> Option<Change> {
+fn parse(change: &str) -> Option<Change> {
     let (kind, rest) = split(change, b' ')?;
     let (time, rest) = split(rest, b' ')?;
     let at = Timestamp(time.parse().ok()?);
     match kind {
-        "+" => parse_grant(buffer, at, rest),
-        "-" => Some(Change::Release { holder: parse_holder(buffer, rest)?, at }),
+        "+" => parse_grant(at, rest),
+        "-" => Some(Change::Release { holder: parse_holder(rest)?, at }),
         "~" => Some(Change::Retire { address: rest.parse().ok()?, at }),
         "=" => Some(Change::Ranges { json: rest.into(), at }),
         _ => None,
     }
 }
 
-fn parse_grant(buffer: &Arc<Vec<u8>>, since: Timestamp, rest: &str) -> Option<Change> {
+fn parse_grant(since: Timestamp, rest: &str) -> Option<Change> {
     let (addresses, rest) = split(rest, b' ')?;
     let (container, after) = split(rest, b' ')?;
     let (ifname, detail) = split(after, b' ')?;
-    let holder = parse_holder(buffer, rest.get(..container.len() + 1 + ifname.len())?)?;
+    let holder = parse_holder(rest.get(..container.len() + 1 + ifname.len())?)?;
     let addresses = parts(addresses, b',').map(parse_assigned).collect::<Option<_>>()?;
-    Some(Change::Grant(Record { holder, addresses, since, detail: Text::within(buffer, detail) }))
+    Some(Change::Grant(Record { holder, addresses, since, detail: detail.into() }))
 }
 
-fn parse_holder(buffer: &Arc<Vec<u8>>, text: &str) -> Option<Holder> {
+fn parse_holder(text: &str) -> Option<Holder> {
     let (container, ifname) = split(text, b' ')?;
     let is_whole = !container.is_empty() && !ifname.is_empty() && !ifname.contains(' ');
-    is_whole.then(|| Holder(Text::within(buffer, text)))
+    is_whole.then(|| Holder(text.into()))
 }
 
 fn parse_assigned(text: &str) -> Option<Assigned> {
