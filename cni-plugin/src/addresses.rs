@@ -22,7 +22,7 @@ use crate::delegate::{self, Delegate, Delegated, PluginName};
 use crate::detach::evict;
 use crate::error::mistake;
 use crate::identity::Identity;
-use crate::{Error, ports};
+use crate::{Error, asked};
 
 /// Who gives a new attachment its addresses.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ fn wish(request: &AddRequest, config: &Config, identity: &Identity) -> Result<Re
         requested: config.requested.clone(),
         pod: config.pod.clone(),
         netns: Some(NetnsIdentity::of(&request.netns).map_err(unidentified)?),
-        notes: ports::note(&config.ports),
+        notes: asked::note(&request.conf.document, config),
         ..Request::new(identity.attachment.clone())
     })
 }

@@ -130,16 +130,7 @@ fn remove_pair(host: &Rtnl, veth: &Veth) -> Result<(), weft_datapath::Error> {
 
 /// Without forwarding the node drops what its pods send through it.
 fn enable_forwarding(plan: &Plan) -> Result<(), Error> {
-    if !plan.is_forwarded() {
-        return Ok(());
-    }
-    if plan.has_family(true) {
-        sysctl::set(&["ipv4", "ip_forward"], "1")?;
-    }
-    if plan.has_family(false) {
-        sysctl::set(&["ipv6", "conf", "all", "forwarding"], "1")?;
-    }
-    Ok(())
+    plan.forwarding().into_iter().try_for_each(|parameter| Ok(sysctl::set(parameter, "1")?))
 }
 
 /// The parameters must be set before the interface comes up, and are those of the namespace one is in.

@@ -1,7 +1,8 @@
 //! `weft-cni audit`: do the kernel and the leases agree?
 //!
-//! Every lease should have a namespace and a pair, and every pair and every element of the firewall a lease. What is found
-//! otherwise is what a missed DEL, a killed plugin or a hand at `ip` left.
+//! Every lease should have a namespace and a pair, and every pair and every element of the firewall a lease; and the
+//! elements should have the rules that give them their meaning. What is found otherwise is what a missed DEL, a killed plugin
+//! or a hand at `ip` or `nft` left.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -9,14 +10,15 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use weft_datapath::{Masqueraded, Nft, Published, Rtnl};
+use weft_datapath::{Chain, Masquerade, Masqueraded, Nft, PinnedSource, Published, Rtnl};
 use weft_ipam::lease::{Attachment, Lease};
+use weft_ipam::table::columns;
 use weft_ipam::{Ipam, chain};
 
 use crate::Error;
 use crate::detach::{detach, remove_unused_table};
 use crate::identity::Identity;
-use crate::ports;
+use crate::{asked, ports};
 
 /// A lease is made before its pair. A younger one may belong to an ADD that is just happening.
 const AN_ADD_TAKES_AT_MOST: Duration = Duration::from_secs(60);
@@ -49,6 +51,12 @@ enum Problem {
     Element { element: Masqueraded },
     /// A port of the node leads to somebody who does not hold the address.
     Port { port: Published },
+    /// A port of a bridge is held to an address for somebody who is not there.
+    Source { source: PinnedSource },
+    /// What goes to the pod is not slowed down, though its runtime asked for that.
+    Unshaped { link: String },
+    /// The network's elements stand, and rules that look them up do not.
+    Chain { chain: Chain },
 }
 
 #[derive(Debug)]
@@ -67,6 +75,10 @@ struct Seen {
     pairs: Vec<(String, String)>,
     elements: Vec<Masqueraded>,
     ports: Vec<Published>,
+    sources: Vec<PinnedSource>,
+    /// Names of links whose sending is slowed down.
+    shaped: Vec<String>,
+    chains: Vec<Chain>,
 }
 
 /// Looks at `networks`, and with `repair` removes what nobody owns.
@@ -76,8 +88,8 @@ pub(crate) fn audit(networks: &[String], dir: &Path, repair: bool) -> Result<Rep
         let ipam = Ipam::open(network, dir)?;
         let seen = Seen::of(network, &ipam)?;
         report.leases += seen.leases.len();
-        for finding in compare(&seen, SystemTime::now()) {
-            let fate = if repair { mend(&ipam, &finding) } else { Fate::Stands };
+        for finding in compare(network, &seen, SystemTime::now()) {
+            let fate = if repair { mend(&ipam, &seen, &finding) } else { Fate::Stands };
             report.findings.push((finding, fate));
         }
         if repair {
@@ -90,24 +102,52 @@ pub(crate) fn audit(networks: &[String], dir: &Path, repair: bool) -> Result<Rep
 impl Seen {
     /// The kernel first: ADD writes the lease before it touches the kernel, and DEL ends it after, so whatever was seen
     /// there has a lease now.
+    ///
+    /// The rules last: they go after the last element.
     fn of(network: &str, ipam: &Ipam) -> Result<Self, Error> {
-        let links = Rtnl::open()?.observe()?.links;
-        let nft = Nft::open()?;
-        let (elements, ports) = (nft.masqueraded()?, nft.published()?);
         let of_network = |mark: &str| mark.strip_prefix(network).is_some_and(|rest| rest.starts_with('/'));
-        let pairs = links.into_iter().filter_map(|link| Some((link.alias?, link.name)));
+        let observed = Rtnl::open()?.observe()?;
+        let is_shaped = |index: u32| observed.shaped.iter().any(|(shaped, _)| *shaped == index);
+        let shaped = observed.links.iter().filter(|link| is_shaped(link.index));
+        let shaped = shaped.map(|link| link.name.clone()).collect();
+        let nft = Nft::open()?;
+        let (mut elements, mut ports, mut sources) =
+            (nft.masqueraded()?, nft.published()?, nft.pinned_sources()?);
+        elements.retain(|element| of_network(&element.owner));
+        ports.retain(|port| of_network(&port.owner));
+        sources.retain(|source| of_network(&source.owner));
+        let pairs = observed.links.into_iter().filter_map(|link| Some((link.alias?, link.name)));
+        let pairs = pairs.filter(|(mark, _)| of_network(mark)).collect();
         let leases = ipam.leases()?.into_iter();
-        Ok(Self {
-            leases: leases.map(|lease| (lease.clone(), ipam.is_abandoned(&lease))).collect(),
-            pairs: pairs.filter(|(mark, _)| of_network(mark)).collect(),
-            elements: elements.into_iter().filter(|element| of_network(&element.owner)).collect(),
-            ports: ports.into_iter().filter(|port| of_network(&port.owner)).collect(),
-        })
+        let leases = leases.map(|lease| (lease.clone(), ipam.is_abandoned(&lease))).collect();
+        let seen = Self { leases, pairs, elements, ports, sources, shaped, chains: Vec::new() };
+        let mut chains = nft.chains(&seen.masquerade(), &seen.ports)?;
+        if !seen.sources.is_empty() {
+            chains.extend(nft.bridge_chains()?);
+        }
+        chains.retain(|chain| !chain.is_whole());
+        // Whoever has removed the last element in the meantime has removed the rules too.
+        if !chains.is_empty() && nft.is_unused()? {
+            chains.clear();
+        }
+        Ok(Self { chains, ..seen })
+    }
+
+    /// The elements as ADD made them: leases have the prefixes of the subnets.
+    fn masquerade(&self) -> Vec<Masquerade> {
+        let addresses = self.leases.iter().flat_map(|(lease, _)| &lease.addresses);
+        let stands = |ip| self.elements.iter().find(|element| element.address == ip);
+        addresses
+            .filter_map(|assigned| {
+                let owner = stands(assigned.address.ip())?.owner.clone();
+                Some(Masquerade { address: assigned.address, owner })
+            })
+            .collect()
     }
 }
 
 /// Every difference, leases first.
-fn compare(seen: &Seen, now: SystemTime) -> Vec<Finding> {
+fn compare(network: &str, seen: &Seen, now: SystemTime) -> Vec<Finding> {
     let marks: HashSet<String> = seen.leases.iter().map(|(lease, _)| mark(&lease.attachment)).collect();
     let pairs: HashSet<&str> = seen.pairs.iter().map(|(mark, _)| mark.as_str()).collect();
     let of_leases = seen.leases.iter().filter_map(|(lease, abandoned)| {
@@ -145,7 +185,38 @@ fn compare(seen: &Seen, now: SystemTime) -> Vec<Finding> {
         .iter()
         .filter(leads_astray)
         .map(|port| Finding { mark: port.owner.clone(), problem: Problem::Port { port: port.clone() } });
-    of_leases.chain(of_pairs).chain(of_elements).chain(of_ports).collect()
+    let is_held = |source: &PinnedSource| {
+        let is_of = |mark: &str| source.is_of(mark);
+        marks.iter().any(|mark| is_of(mark)) || has_pair(&is_of)
+    };
+    let of_sources = seen.sources.iter().filter(|source| !is_held(source)).map(|source| Finding {
+        mark: source.owner.clone(),
+        problem: Problem::Source { source: source.clone() },
+    });
+    let of_network = |chain: &Chain| Finding {
+        mark: format!("{network}/-/-"),
+        problem: Problem::Chain { chain: chain.clone() },
+    };
+    of_leases
+        .chain(of_pairs)
+        .chain(unshaped(seen))
+        .chain(of_elements)
+        .chain(of_ports)
+        .chain(of_sources)
+        .chain(seen.chains.iter().map(of_network))
+        .collect()
+}
+
+/// Pairs that do not slow down what goes to their pods, though the runtime asked for it. What the configuration asks for is
+/// not known here.
+fn unshaped(seen: &Seen) -> impl Iterator<Item = Finding> {
+    let limited = seen.leases.iter().filter(|(lease, _)| asked::bandwidth(&lease.notes).ingress.is_some());
+    limited.filter_map(|(lease, _)| {
+        let mark = mark(&lease.attachment);
+        let (_, link) = seen.pairs.iter().find(|(owner, _)| *owner == mark)?;
+        let link = link.clone();
+        (!seen.shaped.contains(&link)).then_some(Finding { mark, problem: Problem::Unshaped { link } })
+    })
 }
 
 fn is_held(address: IpAddr, seen: &Seen, is_of: impl Fn(&str) -> bool) -> bool {
@@ -155,14 +226,16 @@ fn is_held(address: IpAddr, seen: &Seen, is_of: impl Fn(&str) -> bool) -> bool {
     })
 }
 
-fn mend(ipam: &Ipam, finding: &Finding) -> Fate {
+fn mend(ipam: &Ipam, seen: &Seen, finding: &Finding) -> Fate {
     let mended = match &finding.problem {
         // There is a pod behind both, for a pair goes with its namespace. Only its runtime can give it a new interface;
         // and an interface without a lease may have its addresses from another IPAM plugin.
-        Problem::NoPair { .. } | Problem::NoLease { .. } => return Fate::Stands,
+        Problem::NoPair { .. } | Problem::NoLease { .. } | Problem::Unshaped { .. } => return Fate::Stands,
         Problem::Abandoned { .. } => detach_marked(ipam, &finding.mark),
         Problem::Element { element } => stop_masquerading(element),
         Problem::Port { port } => unpublish(port),
+        Problem::Source { source } => unpin(source),
+        Problem::Chain { chain } => restore(chain, seen),
     };
     mended.map_or_else(|error| Fate::Failed(chain(&error)), |()| Fate::Repaired)
 }
@@ -178,6 +251,19 @@ fn stop_masquerading(element: &Masqueraded) -> Result<(), Error> {
 
 fn unpublish(port: &Published) -> Result<(), Error> {
     Ok(ports::unpublish(&Nft::open()?, std::slice::from_ref(port))?)
+}
+
+fn unpin(source: &PinnedSource) -> Result<(), Error> {
+    Ok(Nft::open()?.unpin_source(&source.port)?)
+}
+
+fn restore(chain: &Chain, seen: &Seen) -> Result<(), Error> {
+    let nft = Nft::open()?;
+    let restored = match chain.family {
+        "bridge" => nft.restore_bridge_chains(),
+        _ => nft.restore_chains(&seen.masquerade(), &seen.ports),
+    };
+    Ok(restored?)
 }
 
 fn mark(attachment: &Attachment) -> String {
@@ -202,21 +288,28 @@ impl Problem {
             Self::NoLease { .. } => "interface without lease",
             Self::Element { .. } => "firewall element without lease",
             Self::Port { .. } => "host port without lease",
+            Self::Source { .. } => "pinned port without lease",
+            Self::Unshaped { .. } => "bandwidth not limited",
+            Self::Chain { .. } => "firewall rules missing",
         }
     }
 
     fn detail(&self) -> String {
         match self {
             Self::Abandoned { addresses } | Self::NoPair { addresses } => addresses.clone(),
-            Self::NoLease { link } => link.clone(),
+            Self::NoLease { link } | Self::Unshaped { link } => link.clone(),
             Self::Element { element } => element.address.to_string(),
             Self::Port { port } => port.at.to_string(),
+            Self::Source { source } => source.port.clone(),
+            Self::Chain { chain } => {
+                format!("{} {}, {} of {} rules", chain.family, chain.name, chain.standing, chain.rules)
+            }
         }
     }
 
     const fn remedy(&self) -> &'static str {
         match self {
-            Self::NoPair { .. } => "delete the pod",
+            Self::NoPair { .. } | Self::Unshaped { .. } => "delete the pod",
             Self::NoLease { .. } => "delete the pod, unless another IPAM plugin gave it its addresses",
             _ => "weft-cni audit --repair",
         }
@@ -253,10 +346,10 @@ impl Report {
         let rows = self.findings.iter().map(|(finding, fate)| {
             let [network, container, ifname] = names(&finding.mark).map(str::to_owned);
             let problem = &finding.problem;
-            [network, container, ifname, problem.name().to_owned(), problem.detail(), fate.says(problem)]
+            vec![network, container, ifname, problem.name().to_owned(), problem.detail(), fate.says(problem)]
         });
-        let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
-        format!("{checked}: {} differences\n\n{}", self.findings.len(), columns(&rows))
+        let rows: Vec<_> = std::iter::once(head.to_vec()).chain(rows).collect();
+        format!("{checked}: {} differences\n\n{}", self.findings.len(), columns("", &rows))
     }
 
     fn json(&self) -> Value {
@@ -274,20 +367,6 @@ impl Report {
         });
         json!({ "leases": self.leases, "networks": self.networks, "findings": findings.collect::<Vec<_>>() })
     }
-}
-
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]

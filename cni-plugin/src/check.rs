@@ -1,14 +1,18 @@
 //! CHECK.
 
 mod bridge;
+mod interface;
 mod tuning;
 
+use std::path::Path;
+
 use weft_cni_spec::CheckRequest;
-use weft_datapath::{Interface, NetNs, Observed, Route, Rtnl};
+use weft_datapath::{NetNs, Rtnl, sysctl};
 use weft_ipam::lease::Assigned;
 
 use crate::config::{Addressing, Config};
 use crate::delegate::Delegate;
+use crate::finding::{Finding, Findings, differences};
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan, Tuned};
 use crate::{Error, addresses, extras};
@@ -20,17 +24,13 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     let (addresses, routes) = addresses::recall(request, &config, &identity)?;
     // The MTU is not compared: the path's may have changed since, and later plugins may set it.
     let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &addresses);
-    let plan = Plan::new(&config.mode, Inputs { routes: &routes, ..inputs });
+    let inputs = Inputs { routes: &routes, ..inputs };
 
-    let mut differences = missing_from_result(&addresses, request);
-    differences.extend(match config.addressing {
-        Addressing::Chained => tuning::missing(request, &Tuned::of(&inputs))?,
-        Addressing::Leases(_) | Addressing::Delegate(_) => missing_ends(request, &plan)?,
-    });
-    differences.extend(extras::missing(&plan.extras)?);
-    let attachment = identity.attachment.to_string();
+    let mut findings = in_result(&addresses, request);
+    findings.extend(compare(&config, &inputs, Some(&request.netns))?);
+    let differences = differences(&findings);
     if !differences.is_empty() {
-        return Err(Error::Drift { attachment, differences });
+        return Err(Error::Drift { attachment: identity.attachment.to_string(), differences });
     }
     match &config.addressing {
         Addressing::Delegate(name) => Ok(Delegate::find(name, &request.path, &request.conf)?.check()?),
@@ -38,72 +38,55 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     }
 }
 
-fn missing_ends(request: &CheckRequest, plan: &Plan) -> Result<Vec<String>, Error> {
+/// Decides what ADD decides for `inputs`, and looks at all of it: on the node, and in the namespace if it is still there.
+pub(crate) fn compare(
+    config: &Config,
+    inputs: &Inputs<'_>,
+    netns: Option<&Path>,
+) -> Result<Vec<Finding>, Error> {
+    let netns = netns.map(NetNs::open).transpose().map_err(Error::UnusableNetns)?;
+    let plan = Plan::new(&config.mode, *inputs);
+    let mut findings = match config.addressing {
+        Addressing::Chained => {
+            netns.map_or_else(|| Ok(Vec::new()), |netns| tuning::compare(&netns, &Tuned::of(inputs)))?
+        }
+        Addressing::Leases(_) | Addressing::Delegate(_) => ends(&plan, netns.as_ref())?,
+    };
+    findings.extend(extras::compare(&plan.extras)?);
+    Ok(findings)
+}
+
+fn ends(plan: &Plan, netns: Option<&NetNs>) -> Result<Vec<Finding>, Error> {
     let outside = Rtnl::open()?.observe()?;
-    let mut differences = missing("on the host", &plan.veth.host, &outside);
-    differences.extend(plan.shared.iter().flat_map(|shared| bridge::missing(&shared.bridge, &outside)));
-    differences.extend(bridge::unpinned(plan)?);
-    let netns = NetNs::open(&request.netns).map_err(Error::UnusableNetns)?;
-    let (inside, mistuned) = netns
+    let mut findings = interface::compare("node", &plan.veth.host, &outside);
+    findings.extend(plan.shared.iter().flat_map(|shared| bridge::compare(&shared.bridge, &outside)));
+    findings.extend(bridge::source(plan)?);
+    findings.extend(forwarding(plan)?);
+    let Some(netns) = netns else { return Ok(findings) };
+    let (inside, parameters) = netns
         .run(|| (Rtnl::open(), tuning::parameters(&plan.sysctls, &plan.veth.pod.name)))
         .map_err(Error::UnusableNetns)?;
-    differences.extend(missing("in the container", &plan.veth.pod, &inside?.observe()?));
-    differences.extend(mistuned?);
-    Ok(differences)
+    findings.extend(interface::compare("pod", &plan.veth.pod, &inside?.observe()?));
+    findings.extend(parameters?);
+    Ok(findings)
 }
 
-fn missing_from_result(addresses: &[Assigned], request: &CheckRequest) -> Vec<String> {
-    let listed = |ip| request.prev_result.ips.iter().any(|listed| listed.address.ip() == ip);
-    let ours = addresses.iter().map(|assigned| assigned.address.ip());
-    ours.filter(|ip| !listed(*ip))
-        .map(|ip| format!("the lease holds {ip}, which prevResult does not list"))
-        .collect()
+/// Whether the node passes on what its pods send.
+fn forwarding(plan: &Plan) -> Result<Vec<Finding>, Error> {
+    let mut findings = Findings::at("node");
+    for parameter in plan.forwarding() {
+        let name = format!("net.{}", parameter.join("."));
+        let found = sysctl::get(parameter)?.map(|value| format!("{name} = {value}"));
+        findings.note("sysctl", format!("{name} = 1"), found);
+    }
+    Ok(findings.into_list())
 }
 
-/// What `interface` should hold and `seen` does not have. What stands beside it is none of ours: later plugins of the
-/// list may have put it there.
-fn missing(side: &str, interface: &Interface, seen: &Observed) -> Vec<String> {
-    let name = &interface.name;
-    let Some(link) = seen.link(name) else { return vec![format!("{name} is missing {side}")] };
-    let mut differences = Vec::new();
-    if interface.alias.is_some() && link.alias != interface.alias {
-        differences.push(format!("{name} has lost its mark as alias {side}"));
+fn in_result(addresses: &[Assigned], request: &CheckRequest) -> Vec<Finding> {
+    let mut findings = Findings::at("prevResult");
+    for ip in addresses.iter().map(|assigned| assigned.address.ip()) {
+        let is_listed = request.prev_result.ips.iter().any(|listed| listed.address.ip() == ip);
+        findings.note_presence("address", ip.to_string(), is_listed);
     }
-    if !link.up {
-        differences.push(format!("{name} is down {side}"));
-    }
-    differences.extend(tuning::lost(side, interface, link, seen));
-    if let Some(port) = &interface.port {
-        differences.extend(bridge::not_a_port(port, link, seen));
-    }
-    for address in
-        interface.addresses.iter().filter(|address| !seen.addresses.contains(&(link.index, **address)))
-    {
-        differences.push(format!("{name} has lost the address {address} {side}"));
-    }
-    let is_known =
-        |neighbour: &&_| !seen.neighbours.iter().any(|(index, n)| *index == link.index && n == *neighbour);
-    for neighbour in interface.neighbours.iter().filter(is_known) {
-        differences.push(format!("{name} has lost the neighbour {} {side}", neighbour.ip));
-    }
-    let stands =
-        |route: &Route| seen.routes.iter().any(|(index, r)| *index == link.index && is_same(route, r));
-    for route in interface.routes.iter().filter(|route| !stands(route)) {
-        differences.push(format!("{name} has lost the route {} {side}", route.dst));
-    }
-    differences
+    findings.into_list()
 }
-
-/// Whether `seen` is what came of `planned`: what the plan leaves open the kernel has filled in.
-fn is_same(planned: &Route, seen: &Route) -> bool {
-    let agrees = |planned: Option<u32>, seen: Option<u32>| planned.is_none() || planned == seen;
-    planned.dst == seen.dst
-        && planned.gateway == seen.gateway
-        && agrees(planned.table.or(Some(MAIN_TABLE)), seen.table)
-        && agrees(planned.priority, seen.priority)
-        && agrees(planned.mtu, seen.mtu)
-        && agrees(planned.advmss, seen.advmss)
-}
-
-/// `RT_TABLE_MAIN`.
-const MAIN_TABLE: u32 = 254;

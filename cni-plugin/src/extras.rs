@@ -1,8 +1,9 @@
 //! Applying what goes with addresses, taking it back, and comparing it: the same behind another plugin as for a pod of
 //! Weft's own.
 
-use weft_datapath::Nft;
+use weft_datapath::{Chain, Nft};
 
+use crate::finding::{Finding, Findings};
 use crate::identity::Identity;
 use crate::plan::Extras;
 use crate::undo::Undo;
@@ -21,11 +22,38 @@ pub(crate) fn apply<'a>(
     Ok(elements)
 }
 
-/// What of `extras` does not stand.
-pub(crate) fn missing(extras: &Extras) -> Result<Vec<String>, Error> {
-    let mut missing = not_masqueraded(extras)?;
-    missing.extend(ports::not_published(extras)?);
-    Ok(missing)
+/// What `extras` ask for, what of it stands, and what it stands on.
+pub(crate) fn compare(extras: &Extras) -> Result<Vec<Finding>, Error> {
+    if extras.is_empty() {
+        return Ok(Vec::new());
+    }
+    let nft = Nft::open()?;
+    let mut findings = Findings::at(TABLE);
+    for element in &extras.masquerade {
+        let ip = element.address.ip().to_string();
+        let found = nft.find(element.address.ip())?;
+        let found = found.map(|found| whose(ip.clone(), found.is_of(&element.owner), &found.owner));
+        findings.note("masquerade", ip, found);
+    }
+    ports::compare(&mut findings, &nft, extras)?;
+    note_chains(&mut findings, nft.chains(&extras.masquerade, &extras.published)?);
+    Ok(findings.into_list())
+}
+
+/// Where all of it is.
+pub(crate) const TABLE: &str = "nft inet weft";
+
+/// `text`, with the name of another owner.
+pub(crate) fn whose(text: String, is_own: bool, owner: &str) -> String {
+    if is_own { text } else { format!("{text} of {owner}") }
+}
+
+/// Notes how many of their rules `chains` have.
+pub(crate) fn note_chains(findings: &mut Findings, chains: Vec<Chain>) {
+    for chain in chains {
+        let counted = |rules| format!("{}, {rules} rules", chain.name);
+        findings.note("chain", counted(chain.rules), Some(counted(chain.standing)));
+    }
 }
 
 /// Also for an attempt that failed: where the answer was lost, the elements may stand. Nobody else's are touched.
@@ -37,21 +65,4 @@ fn take_back(identity: &Identity, extras: &Extras) -> Result<(), weft_datapath::
     let nft = Nft::open()?;
     let unpublished = ports::unpublish(&nft, &extras.published);
     nft.stop_masquerading(&identity.mark(), &addresses).and(unpublished)
-}
-
-fn not_masqueraded(extras: &Extras) -> Result<Vec<String>, Error> {
-    if extras.masquerade.is_empty() {
-        return Ok(Vec::new());
-    }
-    let nft = Nft::open()?;
-    let mut differences = Vec::new();
-    for element in &extras.masquerade {
-        let ip = element.address.ip();
-        match nft.find(ip)? {
-            Some(found) if found.is_of(&element.owner) => {}
-            Some(found) => differences.push(format!("{ip} is masqueraded for {:?}", found.owner)),
-            None => differences.push(format!("{ip} is no longer masqueraded")),
-        }
-    }
-    Ok(differences)
 }

@@ -14,6 +14,7 @@
 
 mod addresses;
 mod allow_list;
+mod asked;
 mod attach;
 mod audit;
 mod chained;
@@ -24,6 +25,7 @@ pub mod delegate;
 mod detach;
 mod error;
 mod extras;
+mod finding;
 mod gc;
 pub mod identity;
 pub mod plan;

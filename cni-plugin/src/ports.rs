@@ -16,6 +16,8 @@ use crate::config::Config;
 use crate::config::ports::{PortMapping, parse};
 use crate::detach::evict;
 use crate::error::mistake;
+use crate::extras::whose;
+use crate::finding::Findings;
 use crate::plan::{Extras, ports};
 
 /// Under which name a lease has the mappings.
@@ -107,25 +109,19 @@ pub(crate) fn withdraw(nft: &Nft, mark: &str, lease: Option<&Lease>) -> Result<(
     }
 }
 
-/// What of `extras` should be published and is not.
-pub(crate) fn not_published(extras: &Extras) -> Result<Vec<String>, Error> {
-    if extras.published.is_empty() {
-        return Ok(Vec::new());
-    }
-    let nft = Nft::open()?;
-    let mut differences = Vec::new();
+/// What `extras` publish, and what of it stands.
+pub(crate) fn compare(findings: &mut Findings, nft: &Nft, extras: &Extras) -> Result<(), Error> {
     for port in &extras.published {
-        match nft.published_at(&port.at)? {
-            Some(found) if !found.is_of(&port.owner) => {
-                differences.push(format!("host port {} is {}'s", port.at, found.owner));
-            }
-            Some(found) if found.to == port.to => {}
-            Some(found) => differences
-                .push(format!("host port {} leads to {} instead of {}", port.at, found.to, port.to)),
-            None => differences.push(format!("host port {} is no longer published", port.at)),
-        }
+        let found = nft.published_at(&port.at)?;
+        let found = found.map(|found| whose(shown(&found), found.is_of(&port.owner), &found.owner));
+        findings.note("host port", shown(port), found);
     }
-    Ok(differences)
+    Ok(())
+}
+
+/// `8080/tcp to 10.244.0.2:80`.
+pub(crate) fn shown(port: &Published) -> String {
+    format!("{} to {}", port.at, port.to)
 }
 
 /// `None` where they cannot be read: a later release may have written them.

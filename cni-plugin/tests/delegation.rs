@@ -572,7 +572,7 @@ fn behind_another_plugin_only_what_the_keys_ask_for_is_added_and_the_result_is_p
         Nft::open().unwrap().stop_masquerading(&owners()[0], &["10.8.0.2".parse().unwrap()]).unwrap();
         let (code, msg) = node.exec("CHECK", "c", &pod.netns, &conf).unwrap_err();
         assert_eq!(code, 101);
-        assert!(msg.contains("10.8.0.2 is no longer masqueraded"), "{msg}");
+        assert!(msg.contains("nft inet weft: masquerade 10.8.0.2 is missing"), "{msg}");
         node.exec("DEL", "c", &pod.netns, &conf).unwrap();
         assert_eq!(owners(), Vec::<String>::new());
         assert_eq!(pod.addresses().len(), 2, "the interface is ptp's to remove");

@@ -283,7 +283,7 @@ fn check_tells_that_a_mark_was_lost() {
         assert!(Command::new("ip").args(arguments).status().unwrap().success());
         let (code, msg) = answer(&exec("CHECK", "c", &pod.netns, &check, Stdio::null())).unwrap_err();
         assert_eq!(code, 101);
-        assert!(msg.ends_with(&format!("{host} has lost its mark as alias on the host")), "{msg}");
+        assert!(msg.ends_with(&format!("node {host}: alias weft/c/eth0 is missing")), "{msg}");
         node.del("c", &conf);
     });
 }
@@ -361,6 +361,30 @@ fn an_audit_finds_what_missed_dels_and_lost_leases_left_and_repairs_it() {
         node.del("lost", &conf);
         let (code, report) = audit(node, &[]);
         assert_eq!((code, &report["findings"]), (Some(0), &json!([])));
+    });
+}
+
+#[test]
+fn rules_that_somebody_flushed_are_missed_by_check_and_put_back_by_a_repair() {
+    Node::run(|node| {
+        let (pod, conf) = (Pod::new("c"), node.conf("weft"));
+        let mut check = conf.clone();
+        check["prevResult"] = node.add(&pod, &conf);
+        let drift = || answer(&exec("CHECK", "c", &pod.netns, &check, Stdio::null()));
+        let flush = ["flush", "chain", "inet", "weft", "postrouting"];
+        assert!(Command::new("nft").args(flush).status().unwrap().success());
+        let (code, msg) = drift().unwrap_err();
+        assert_eq!(code, 101);
+        assert!(msg.ends_with("chain is postrouting, 0 rules instead of postrouting, 2 rules"), "{msg}");
+        let (status, report) = audit(node, &[]);
+        assert_eq!(
+            (status, report["findings"][0]["problem"].as_str()),
+            (Some(1), Some("firewall rules missing"))
+        );
+        assert_eq!(audit(node, &["--repair"]).0, Some(0));
+        assert_eq!(audit(node, &[]).0, Some(0));
+        drift().unwrap();
+        node.del("c", &conf);
     });
 }
 

@@ -258,7 +258,7 @@ fn check_tells_which_port_is_no_longer_published() {
         nft.unpublish(&ports[..1]).unwrap();
         let (code, msg) = exec("CHECK", "c", &pod.netns, &check).unwrap_err();
         assert_eq!(code, 101);
-        assert!(msg.ends_with("host port 8080/tcp is no longer published"), "{msg}");
+        assert!(msg.ends_with("host port 8080/tcp to 10.1.0.2:80 is missing"), "{msg}");
         exec("DEL", "c", "", &conf).unwrap();
     });
 }

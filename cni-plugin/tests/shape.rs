@@ -129,10 +129,13 @@ fn check_tells_that_a_limit_was_changed_or_lifted() {
         let faster = Some(Shaping { rate: 2_000_000, burst: 20_000 });
         let inside = node.netns.rtnl().unwrap();
         inside.configure(&Interface { shaping: faster, ..Interface::named("eth0") }).unwrap();
-        assert_eq!(node.drift(&conf), "eth0 no longer shapes what leaves by it in the container");
+        assert_eq!(
+            node.drift(&conf),
+            "pod eth0: shaping is 16 Mbit/s, queue 120000 B instead of 8 Mbit/s, queue 70000 B"
+        );
         let lift = || Command::new("tc").args(["qdisc", "del", "dev", "eth0", "root"]).status().unwrap();
         assert!(node.netns.run(lift).unwrap().success());
-        assert_eq!(node.drift(&conf), "eth0 no longer shapes what leaves by it in the container");
+        assert_eq!(node.drift(&conf), "pod eth0: shaping 8 Mbit/s, queue 70000 B is missing");
         node.exec("DEL", &conf).unwrap();
     });
 }
@@ -153,7 +156,10 @@ fn parameters_are_set_in_the_pods_namespace_alone_and_checked() {
         assert_ne!(read().0, "500");
         node.exec("CHECK", &conf).unwrap();
         node.netns.run(|| sysctl::set(&somaxconn, "501").unwrap()).unwrap();
-        assert_eq!(node.drift(&conf), "net.core.somaxconn is \"501\" in the container");
+        assert_eq!(
+            node.drift(&conf),
+            "pod: sysctl is net.core.somaxconn = 501 instead of net.core.somaxconn = 500"
+        );
         node.exec("DEL", &conf).unwrap();
     });
 }
@@ -206,8 +212,8 @@ fn attributes_are_set_reported_and_checked() {
         inside.configure(&off).unwrap();
         assert_eq!(
             node.drift(&conf),
-            "eth0 has promisc off in the container; eth0 has allmulti off in the container; \
-             eth0 has a transmit queue of 1 in the container"
+            "pod eth0: promisc is off instead of on; pod eth0: allmulti is off instead of on; \
+             pod eth0: txqlen is 1 instead of 500"
         );
         node.exec("DEL", &conf).unwrap();
     });
@@ -233,7 +239,7 @@ fn behind_another_plugin_its_pair_is_shaped_tuned_and_checked() {
         let name = host.observe().unwrap().links.into_iter().find(|link| link.peer.is_some()).unwrap().name;
         let lift = Command::new("tc").args(["qdisc", "del", "dev", &name, "root"]).status().unwrap();
         assert!(lift.success());
-        assert_eq!(node.drift(&conf), format!("{name} no longer shapes what leaves by it on the host"));
+        assert_eq!(node.drift(&conf), format!("node {name}: shaping 100 Mbit/s, queue 750000 B is missing"));
         node.exec("DEL", &conf).unwrap();
         node.exec("DEL", &made).unwrap();
     });

@@ -39,12 +39,14 @@ use nix::errno::Errno;
 use crate::Error;
 use crate::netlink::{Reply, Request, Socket, attributes_of, flag, frame};
 
+mod chains;
 mod expr;
 mod layout;
 mod ports;
 mod source;
 pub(crate) mod wire;
 
+pub use chains::Chain;
 pub use ports::{HostPort, Protocol, Published};
 pub use source::PinnedSource;
 
@@ -202,6 +204,14 @@ impl Nft {
             Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ERESTART) => Ok(()),
             answer => answer,
         }
+    }
+
+    /// Whether there is no element in any of Weft's maps.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn is_unused(&self) -> Result<bool, Error> {
+        Ok(!self.is_used()? && self.pinned_sources()?.is_empty())
     }
 
     fn is_used(&self) -> Result<bool, Error> {

@@ -317,3 +317,24 @@ fn a_settled_pair_loses_not_even_its_first_packet() {
         });
     }
 }
+
+#[test]
+fn a_chain_that_somebody_flushed_is_named_and_can_be_restored() {
+    in_fresh_namespace(|| {
+        let nft = Nft::open().unwrap();
+        let elements = [masquerade("10.9.0.2/24", "weft/c1/eth0"), masquerade("fd09::2/64", "weft/c1/eth0")];
+        let broken = || -> Vec<String> {
+            let chains = nft.chains(&elements, &[]).unwrap();
+            assert_eq!(chains.len(), 3);
+            chains.into_iter().filter(|chain| !chain.is_whole()).map(|chain| chain.name).collect()
+        };
+        nft.masquerade(&elements).unwrap();
+        assert_eq!(broken(), [""; 0]);
+        let flush = Command::new("nft").args(["flush", "chain", "inet", "weft", "postrouting"]).status();
+        assert!(flush.unwrap().success());
+        assert_eq!(broken(), ["postrouting"]);
+        nft.restore_chains(&elements, &[]).unwrap();
+        assert_eq!(broken(), [""; 0]);
+        assert_eq!(nft.masqueraded().unwrap().len(), 2, "the elements stood all the time");
+    });
+}

@@ -47,5 +47,6 @@ pub mod resolv_conf;
 mod spans;
 pub mod state;
 pub mod store;
+pub mod table;
 
 pub use ipam::{Error, Evict, Ipam, Request, Reservation, Utilisation, chain};

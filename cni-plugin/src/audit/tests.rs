@@ -28,10 +28,15 @@ fn port(container: &str, to: &str) -> Published {
     Published { at, to: to.parse().unwrap(), owner: format!("pods/{container}/eth0") }
 }
 
+fn source(container: &str) -> PinnedSource {
+    let owner = format!("pods/{container}/eth0");
+    PinnedSource { port: format!("weft{container}"), mac: weft_datapath::Mac::local(1), owner }
+}
+
 fn found(seen: &Seen) -> Vec<(String, &'static str, String)> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
     let short = |finding: Finding| (finding.mark, finding.problem.name(), finding.problem.detail());
-    compare(seen, now).into_iter().map(short).collect()
+    compare("pods", seen, now).into_iter().map(short).collect()
 }
 
 #[test]
@@ -41,6 +46,8 @@ fn a_lease_with_its_pair_and_its_elements_is_no_difference() {
         pairs: vec![pair("a")],
         elements: vec![element("a", "10.0.0.2")],
         ports: vec![port("a", "10.0.0.2:80")],
+        sources: vec![source("a")],
+        ..Seen::default()
     };
     assert_eq!(found(&seen), []);
 }
@@ -52,6 +59,9 @@ fn each_kind_of_difference_is_told_apart() {
         pairs: vec![pair("gone"), pair("stray")],
         elements: vec![element("bare", "10.0.0.9"), element("lost", "10.0.0.4")],
         ports: vec![port("lost", "10.0.0.4:80")],
+        sources: vec![source("lost")],
+        chains: vec![Chain { family: "inet", name: "postrouting".to_owned(), rules: 2, standing: 0 }],
+        ..Seen::default()
     };
     let expect =
         |container: &str, problem, what: &str| (format!("pods/{container}/eth0"), problem, what.to_owned());
@@ -64,8 +74,26 @@ fn each_kind_of_difference_is_told_apart() {
             expect("bare", "firewall element without lease", "10.0.0.9"),
             expect("lost", "firewall element without lease", "10.0.0.4"),
             expect("lost", "host port without lease", "8080/tcp"),
+            expect("lost", "pinned port without lease", "weftlost"),
+            ("pods/-/-".to_owned(), "firewall rules missing", "inet postrouting, 0 of 2 rules".to_owned()),
         ]
     );
+}
+
+#[test]
+fn a_rate_that_the_runtime_asked_for_and_nobody_keeps_is_told() {
+    let limited = |container, notes: Value| {
+        let notes = notes.as_object().unwrap().clone();
+        (Lease { notes, ..lease(container, "10.0.0.2/24", 900) }, false)
+    };
+    let bandwidth = json!({"runtimeConfig": {"bandwidth": {"ingressRate": 8000, "ingressBurst": 8000}}});
+    let seen = Seen {
+        leases: vec![limited("a", bandwidth.clone()), limited("b", bandwidth), limited("c", json!({}))],
+        pairs: vec![pair("a"), pair("b"), pair("c")],
+        shaped: vec!["weftb".to_owned()],
+        ..Seen::default()
+    };
+    assert_eq!(found(&seen), [("pods/a/eth0".to_owned(), "bandwidth not limited", "wefta".to_owned())]);
 }
 
 #[test]
@@ -85,7 +113,8 @@ fn what_belongs_to_a_pod_with_addresses_of_another_plugin_is_judged_with_its_int
 #[test]
 fn the_table_says_what_to_do() {
     let seen = Seen { pairs: vec![pair("stray")], ..Seen::default() };
-    let findings = compare(&seen, SystemTime::now()).into_iter().map(|finding| (finding, Fate::Stands));
+    let findings =
+        compare("pods", &seen, SystemTime::now()).into_iter().map(|finding| (finding, Fate::Stands));
     let report = Report { networks: 1, leases: 0, findings: findings.collect() };
     assert!(!report.is_clean());
     assert_eq!(

@@ -1,42 +1,54 @@
-//! What CHECK compares on a bridge.
+//! A bridge, and a port of one, beside what the plan says of them.
 
 use weft_datapath::{Bridge, Link, Nft, Observed, Port};
 
+use super::interface::{switch, up};
 use crate::Error;
+use crate::extras::{note_chains, whose};
+use crate::finding::{Finding, Findings};
 use crate::plan::Plan;
 
-/// What `port` is to be on its bridge and `link` is not.
-pub(super) fn not_a_port(port: &Port, link: &Link, seen: &Observed) -> Vec<String> {
-    let (name, bridge) = (&link.name, &port.bridge);
-    let index = seen.link(bridge).map(|bridge| bridge.index);
-    let differs = [
-        (index.is_none() || link.master != index, format!("{name} is no port of {bridge}")),
-        (port.hairpin && !link.hairpin, format!("{name} has lost its hairpin mode")),
-        (port.isolated && !link.isolated, format!("{name} is no longer isolated")),
-    ];
-    differs.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what).collect()
-}
-
-/// What `bridge` has lost.
-pub(super) fn missing(bridge: &Bridge, seen: &Observed) -> Vec<String> {
-    // That it is gone is told of its port.
-    let Some(link) = seen.link(&bridge.name) else { return Vec::new() };
-    let lost = bridge.addresses.iter().filter(|address| !seen.addresses.contains(&(link.index, **address)));
-    let mut differences: Vec<_> =
-        lost.map(|address| format!("{} has lost the gateway {address}", link.name)).collect();
-    if !link.up {
-        differences.push(format!("{} is down", link.name));
+/// What `link` is to be on its bridge.
+pub(super) fn port(findings: &mut Findings, port: &Port, link: Option<&Link>, seen: &Observed) {
+    let master = link.and_then(|link| link.master);
+    let bridge = master.map(|index| {
+        let bridge = seen.links.iter().find(|link| link.index == index);
+        bridge.map_or_else(|| index.to_string(), |bridge| bridge.name.clone())
+    });
+    findings.note("master", &port.bridge, bridge);
+    for (flag, asked, found) in [
+        ("hairpin", port.hairpin, link.map(|link| link.hairpin)),
+        ("isolated", port.isolated, link.map(|link| link.isolated)),
+    ] {
+        if asked {
+            findings.note(flag, switch(true), found.map(|on| switch(on).to_owned()));
+        }
     }
-    differences
 }
 
-/// Whether the pod may send from other hardware addresses, though it should not.
-pub(super) fn unpinned(plan: &Plan) -> Result<Option<String>, Error> {
+/// What `bridge` is to have.
+pub(super) fn compare(bridge: &Bridge, seen: &Observed) -> Vec<Finding> {
+    let mut findings = Findings::at(format!("node {}", bridge.name));
+    let link = seen.link(&bridge.name);
+    findings.note("link", "up", link.map(|link| up(link.up).to_owned()));
+    for address in &bridge.addresses {
+        let holds = |link: &Link| seen.addresses.contains(&(link.index, *address));
+        findings.note_presence("address", address.to_string(), link.is_some_and(holds));
+    }
+    findings.into_list()
+}
+
+/// The one address that the pod may send from, where it is held to one.
+pub(super) fn source(plan: &Plan) -> Result<Vec<Finding>, Error> {
     let Some(source) = plan.shared.as_ref().and_then(|shared| shared.source.as_ref()) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
-    let stands = Nft::open()?
-        .pinned_source(&source.port)?
-        .is_some_and(|found| found.mac == source.mac && found.is_of(&source.owner));
-    Ok((!stands).then(|| format!("{} is no longer held to the address {}", source.port, source.mac)))
+    let mut findings = Findings::at("nft bridge weft");
+    let nft = Nft::open()?;
+    let found = nft.pinned_source(&source.port)?.map(|found| {
+        whose(format!("{} at {}", found.port, found.mac), found.is_of(&source.owner), &found.owner)
+    });
+    findings.note("source", format!("{} at {}", source.port, source.mac), found);
+    note_chains(&mut findings, nft.bridge_chains()?);
+    Ok(findings.into_list())
 }

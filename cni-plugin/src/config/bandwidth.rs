@@ -30,10 +30,9 @@ impl Bandwidth {
     /// Keys at the top level are the operator's, and where there is any of them, what the runtime asks for a pod is not looked
     /// at: so the reference has it (`getBandwidth`), and no annotation lifts a node's limit.
     pub(super) fn read(document: &Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Self {
-        let said = |fields: &Map<String, Value>| KEYS.iter().any(|key| fields.contains_key(*key));
         let asked = document.get("runtimeConfig").and_then(|given| given.get("bandwidth"));
         match asked {
-            _ if said(document) => Self::from_fields(document, "", mistakes),
+            _ if Self::is_outruled(document) => Self::from_fields(document, "", mistakes),
             None | Some(Value::Null) => Self::default(),
             Some(Value::Object(fields)) => Self::from_fields(fields, PREFIX, mistakes),
             Some(other) => {
@@ -42,6 +41,16 @@ impl Bandwidth {
                 Self::default()
             }
         }
+    }
+
+    /// Whether what the runtime asks for is not looked at.
+    pub(crate) fn is_outruled(document: &Map<String, Value>) -> bool {
+        KEYS.iter().any(|key| document.contains_key(*key))
+    }
+
+    /// The same of a document that has been found good.
+    pub(crate) fn of(document: &Map<String, Value>) -> Self {
+        Self::read(document, &mut Vec::new())
     }
 
     /// What the runtime asks for and is not read: the subnets that the reference can leave out.

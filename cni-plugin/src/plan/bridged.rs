@@ -91,6 +91,15 @@ impl Plan {
     pub fn is_forwarded(&self) -> bool {
         self.shared.as_ref().is_none_or(|shared| !shared.bridge.addresses.is_empty())
     }
+
+    /// The node's parameters, below `net`, that must be on for that.
+    #[must_use]
+    pub fn forwarding(&self) -> Vec<&'static [&'static str]> {
+        let families: [(bool, &[&str]); 2] =
+            [(true, &["ipv4", "ip_forward"]), (false, &["ipv6", "conf", "all", "forwarding"])];
+        let needed = families.into_iter().filter(|(is_v4, _)| self.is_forwarded() && self.has_family(*is_v4));
+        needed.map(|(_, parameter)| parameter).collect()
+    }
 }
 
 /// An IPAM plugin need not name a gateway; the reference takes the first address of the subnet.

@@ -148,7 +148,7 @@ const ELEM_DATA: u16 = 2;
 const ELEM_USERDATA: u16 = 6;
 
 /// The table with all that is in it but elements. What stands already stays.
-fn table() -> Vec<Request> {
+pub(super) fn table() -> Vec<Request> {
     const NFTA_CHAIN_TABLE: u16 = 1;
     const NFTA_CHAIN_NAME: u16 = 3;
     const NFTA_RULE_TABLE: u16 = 1;

@@ -4,7 +4,7 @@
 use crate::netlink::Request;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
-const NFPROTO_INET: u8 = 1;
+pub(super) const NFPROTO_INET: u8 = 1;
 pub(super) const NFPROTO_BRIDGE: u8 = 7;
 /// Length of `struct nfgenmsg`.
 pub(crate) const NFGENMSG: usize = 4;
@@ -14,6 +14,7 @@ pub(super) const GETTABLE: u16 = 1;
 pub(super) const DELTABLE: u16 = 2;
 pub(super) const NEWCHAIN: u16 = 3;
 pub(super) const NEWRULE: u16 = 6;
+pub(super) const GETRULE: u16 = 7;
 pub(super) const DELRULE: u16 = 8;
 pub(super) const NEWSET: u16 = 9;
 pub(super) const NEWSETELEM: u16 = 12;

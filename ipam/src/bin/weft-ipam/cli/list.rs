@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use weft_ipam::lease::{Assigned, Lease, Timestamp};
+use weft_ipam::table::columns;
 use weft_ipam::{Ipam, Utilisation};
 
 /// What there is to show of a network.
@@ -49,17 +50,17 @@ fn section(network: &Network, now: SystemTime) -> String {
         1 => "1 lease".into(),
         count => format!("{count} leases"),
     };
-    let ranges = columns(&network.ranges.iter().map(range_row).collect::<Vec<_>>());
-    let mut rows = vec![["ADDRESSES", "POD", "CONTAINER", "INTERFACE", "AGE"].map(str::to_owned)];
+    let ranges = columns("  ", &network.ranges.iter().map(range_row).collect::<Vec<_>>());
+    let mut rows = vec![["ADDRESSES", "POD", "CONTAINER", "INTERFACE", "AGE"].map(str::to_owned).to_vec()];
     rows.extend(network.leases.iter().map(|lease| lease_row(lease, now)));
-    let leases_table = if rows.len() > 1 { format!("\n{}", columns(&rows)) } else { String::new() };
+    let leases_table = if rows.len() > 1 { format!("\n{}", columns("  ", &rows)) } else { String::new() };
     format!("{}: {leases}\n{ranges}{leases_table}", network.name)
 }
 
-fn range_row(usage: &Utilisation) -> [String; 3] {
+fn range_row(usage: &Utilisation) -> Vec<String> {
     let percent = usage.held as f64 / usage.size as f64 * 100.0;
     let held = format!("{} of {} held, {percent:.1} %", usage.held, count(usage.size));
-    [usage.range.to_string(), bar(usage), held]
+    vec![usage.range.to_string(), bar(usage), held]
 }
 
 fn bar(usage: &Utilisation) -> String {
@@ -75,11 +76,11 @@ fn count(size: u128) -> String {
     if size < 1_000_000_000 { size.to_string() } else { format!("{:.1e}", size as f64) }
 }
 
-fn lease_row(lease: &Lease, now: SystemTime) -> [String; 5] {
+fn lease_row(lease: &Lease, now: SystemTime) -> Vec<String> {
     let addresses: Vec<_> = lease.addresses.iter().map(|held| held.address.ip().to_string()).collect();
     let pod = lease.pod.as_ref().map_or_else(|| "-".into(), ToString::to_string);
     let container: String = lease.attachment.container().chars().take(13).collect();
-    [addresses.join(", "), pod, container, lease.attachment.ifname().into(), age(lease.since, now)]
+    vec![addresses.join(", "), pod, container, lease.attachment.ifname().into(), age(lease.since, now)]
 }
 
 fn age(since: SystemTime, now: SystemTime) -> String {
@@ -90,22 +91,6 @@ fn age(since: SystemTime, now: SystemTime) -> String {
         7_200..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} d", seconds / 86_400),
     }
-}
-
-/// Rows with their columns aligned, two spaces apart and two from the edge.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<_> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("  {cell:<width$}")).collect();
-        text.push_str(cells.concat().trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 fn range_json(usage: &Utilisation) -> Value {
