@@ -25,6 +25,7 @@ pub(crate) mod flag {
     pub(crate) const EXCL: u16 = 0x200;
     pub(crate) const DUMP: u16 = 0x300;
     pub(crate) const CREATE: u16 = 0x400;
+    pub(crate) const APPEND: u16 = 0x800;
 }
 
 const NLMSG_ERROR: u16 = 2;

@@ -8,7 +8,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop};
 
 use crate::netlink::{Reply, attributes_of};
 use crate::rtnl::kind::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE};
@@ -78,7 +78,7 @@ impl Observed {
                 RTM_NEWLINK => observed.links.extend(link(reply)),
                 RTM_NEWADDR => observed.addresses.extend(decode(reply).as_ref().and_then(read_address)),
                 RTM_NEWNEIGH => observed.neighbours.extend(decode(reply).as_ref().and_then(read_neighbour)),
-                RTM_NEWROUTE => observed.routes.extend(decode(reply).as_ref().and_then(read_route)),
+                RTM_NEWROUTE => observed.routes.extend(decode(reply).iter().flat_map(read_routes)),
                 _ => observed.shaped.extend(tc::read(reply)),
             }
         }
@@ -190,7 +190,7 @@ pub(crate) fn is_local(reply: &Reply) -> bool {
 /// Destination and outgoing interface of the route that `reply` describes.
 pub(crate) fn matched(reply: &Reply) -> Option<(u32, IpNetwork)> {
     let message: RouteMessage = decode(reply).filter(|_| reply.kind == RTM_NEWROUTE)?;
-    read_route(&message).map(|(index, route)| (index, route.dst))
+    read_routes(&message).into_iter().next().map(|(index, route)| (index, route.dst))
 }
 
 fn decode<T: for<'a> Parseable<[u8]>>(reply: &Reply) -> Option<T> {
@@ -222,7 +222,26 @@ fn read_neighbour(message: &NeighbourMessage) -> Option<(u32, Neighbour)> {
     Some((message.header.ifindex, Neighbour { ip, mac }))
 }
 
-fn read_route(message: &RouteMessage) -> Option<(u32, Route)> {
+/// One for each of its next hops, which the kernel shows in one message where IPv6 routes to a destination share a metric.
+fn read_routes(message: &RouteMessage) -> Vec<(u32, Route)> {
+    let Some((index, route)) = read_route(message) else { return Vec::new() };
+    let hops = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let through = |hop: &RouteNextHop| {
+        let gateway = hop.attributes.iter().find_map(gateway);
+        (hop.interface_index, Route { gateway, ..route.clone() })
+    };
+    let shared = hops.into_iter().flatten().map(through);
+    index.map(|index| (index, route.clone())).into_iter().chain(shared).collect()
+}
+
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    if let RouteAttribute::Gateway(address) = attribute { ip(address) } else { None }
+}
+
+fn read_route(message: &RouteMessage) -> Option<(Option<u32>, Route)> {
     use netlink_packet_route::AddressFamily;
     let unspecified: IpAddr = match message.header.address_family {
         AddressFamily::Inet => IpAddr::from([0u8; 4]),
@@ -247,7 +266,7 @@ fn read_route(message: &RouteMessage) -> Option<(u32, Route)> {
     route.dst = IpNetwork::new(dst, message.header.destination_prefix_length).ok()?;
     route.mtu = metric(message, |m| matches!(m, RouteMetric::Mtu(_)));
     route.advmss = metric(message, |m| matches!(m, RouteMetric::Advmss(_)));
-    Some((index?, route))
+    Some((index, route))
 }
 
 fn metric(message: &RouteMessage, wanted: fn(&RouteMetric) -> bool) -> Option<u32> {

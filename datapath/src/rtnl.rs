@@ -320,7 +320,10 @@ fn add_route(name: &str, index: u32, route: &Route) -> Request {
         attributes.push(RouteAttribute::Metrics(metrics));
     }
     let doing = format!("add route {} through {name}", route.dst);
-    request(doing, RTM_NEWROUTE, &message, flag::CREATE | flag::EXCL)
+    // Two networks of a pod may both lead to the outside: of IPv4 the first goes on to do so, of IPv6 the kernel takes one by
+    // turns. What is on a link is there alone.
+    let beside = if route.gateway.is_some() { flag::APPEND } else { flag::EXCL };
+    request(doing, RTM_NEWROUTE, &message, flag::CREATE | beside)
 }
 
 pub(crate) fn route_message(is_v4: bool) -> RouteMessage {

@@ -158,6 +158,40 @@ fn a_name_that_is_taken_refuses_the_pair_and_leaves_nothing() {
     });
 }
 
+/// A container on two networks, each with a default route.
+#[test]
+fn a_second_route_to_the_same_destination_comes_after_the_first() {
+    in_fresh_namespace(|| {
+        let (first, pod) = (pair(), fresh_namespace());
+        let mut second = pair();
+        second.host = Interface { mac: second.host.mac, ..Interface::named("weft1") };
+        second.pod.name = "eth1".to_owned();
+        second.pod.addresses = vec![network("10.8.0.2/24"), network("fd08::2/64")];
+        second.pod.neighbours.clear();
+        second.pod.routes = vec![
+            Route::on_link(network("10.8.0.1/32")),
+            Route::on_link(network("fd08::1/128")),
+            Route::via(network("0.0.0.0/0"), ip("10.8.0.1")),
+            Route::via(network("::/0"), ip("fd08::1")),
+        ];
+        attach(&first, &pod);
+        attach(&second, &pod);
+        let inside = pod.rtnl().unwrap();
+        let seen = inside.observe().unwrap();
+        let ways_out = |dst| {
+            let found = seen.routes.iter().filter(move |(_, route)| route.dst == network(dst));
+            found.map(|(index, route)| (*index, route.gateway.unwrap().to_string())).collect::<Vec<_>>()
+        };
+        let [eth0, eth1] = ["eth0", "eth1"].map(|name| seen.link(name).unwrap().index);
+        assert_eq!(ways_out("0.0.0.0/0"), [(eth0, "10.9.0.1".to_owned()), (eth1, "10.8.0.1".to_owned())]);
+        assert_eq!(ways_out("::/0"), [(eth0, "fd09::1".to_owned()), (eth1, "fd08::1".to_owned())]);
+        assert_eq!(inside.link_towards(ip("192.0.2.1")).unwrap().unwrap().name, "eth0");
+        // The same route is not there twice, though.
+        let twice = Interface { routes: vec![second.pod.routes[2].clone()], ..Interface::named("eth1") };
+        assert_eq!(inside.configure(&twice).unwrap_err().errno(), Errno::EEXIST);
+    });
+}
+
 #[test]
 fn a_refused_step_is_named_with_the_kernels_reason() {
     in_fresh_namespace(|| {
