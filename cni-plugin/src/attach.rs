@@ -44,8 +44,8 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let dns = name_service(&config, &taken.dns)?;
     let mtu = config.mtu.map_or_else(|| detect_mtu(&host, &taken.addresses), Ok)?;
     let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &taken.addresses);
-    let plan = Plan::new(&config.mode, Inputs { routes: &taken.routes, mtu, ..inputs });
-    ports::refuse(&config, &plan.extras)?;
+    let mut plan = Plan::new(&config.mode, Inputs { routes: &taken.routes, mtu, ..inputs });
+    ports::claim(&config, &mut plan.extras)?;
     let answer = plan.result(&request.netns.to_string_lossy(), dns);
 
     // It is everybody's, so nobody undoes it.

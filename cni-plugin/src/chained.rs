@@ -16,8 +16,8 @@ pub(crate) fn attach(request: &AddRequest, result: AddResult) -> Result<AddResul
     let ifname = request.id.ifname.as_str();
     let addresses = addresses::of_interface(&result, ifname)?;
     let inputs = Inputs::new(&config, &identity, ifname, &addresses);
-    let wanted = Extras::of(&inputs);
-    ports::refuse(&config, &wanted)?;
+    let mut wanted = Extras::of(&inputs);
+    ports::claim(&config, &mut wanted)?;
     let applied = extras::apply(&identity, &wanted)?;
     tuned::apply(&request.netns, &Tuned::of(&inputs))?;
     applied.keep();

@@ -29,19 +29,22 @@ pub(crate) fn note(mappings: &[PortMapping]) -> Notes {
     if list.is_empty() { Notes::new() } else { Notes::from_iter([(NOTE.to_owned(), Value::Array(list))]) }
 }
 
-/// Fails where a mapping leads nowhere or a port is somebody else's, before anything stands. A port whose pod is gone is
-/// taken from it first.
-pub(crate) fn refuse(config: &Config, extras: &Extras) -> Result<(), Error> {
+/// Fails where a mapping leads nowhere or a port is another container's, before anything stands. A port whose pod is gone
+/// is taken from it first. One that another attachment of the same container has stays with that one: podman asks for a
+/// container's ports on every network that it joins, and with the reference, too, the first of them serves.
+pub(crate) fn claim(config: &Config, extras: &mut Extras) -> Result<(), Error> {
     refuse_unserved(config, extras)?;
     if extras.published.is_empty() {
         return Ok(());
     }
     let nft = Nft::open()?;
-    let Some(first) = taken(&nft, extras)? else { return Ok(()) };
-    if reclaim(&first.owner, data_dir(config)) {
-        return taken(&nft, extras)?.map_or(Ok(()), |found| Err(refusal(found)));
+    let mut held = held(&nft, extras)?;
+    if held.first().is_some_and(|first| reclaim(&first.owner, data_dir(config))) {
+        held = self::held(&nft, extras)?;
     }
-    Err(refusal(first))
+    extras.published.retain(|port| !held.iter().any(|found| found.at == port.at && is_sibling(found, port)));
+    let others = held.into_iter().find(|found| extras.published.iter().any(|port| port.at == found.at));
+    others.map_or(Ok(()), |found| Err(refusal(found)))
 }
 
 /// Of a configuration's own ranges the families are known before; other plugins show them by their addresses.
@@ -68,7 +71,7 @@ pub(crate) fn install(nft: &Nft, extras: &Extras) -> Result<(), Error> {
     match nft.install(&extras.masquerade, &extras.published) {
         // Somebody was faster since the look.
         Err(error) if error.errno() == Errno::EEXIST => {
-            Err(taken(nft, extras)?.map_or_else(|| error.into(), refusal))
+            Err(held(nft, extras)?.into_iter().next().map_or_else(|| error.into(), refusal))
         }
         Err(error) => Err(error.into()),
         Ok(()) => Ok(conntrack::forget_others(&extras.published)?),
@@ -113,6 +116,9 @@ pub(crate) fn withdraw(nft: &Nft, mark: &str, lease: Option<&Lease>) -> Result<(
 pub(crate) fn compare(findings: &mut Findings, nft: &Nft, extras: &Extras) -> Result<(), Error> {
     for port in &extras.published {
         let found = nft.published_at(&port.at)?;
+        if found.as_ref().is_some_and(|found| is_sibling(found, port)) {
+            continue;
+        }
         let found = found.map(|found| whose(shown(&found), found.is_of(&port.owner), &found.owner));
         findings.note("host port", shown(port), found);
     }
@@ -129,14 +135,19 @@ fn noted(lease: &Lease) -> Option<Vec<PortMapping>> {
     parse(NOTE, lease.notes.get(NOTE), |_| true).ok()
 }
 
-/// The first of the ports that is somebody else's.
-fn taken(nft: &Nft, extras: &Extras) -> Result<Option<Published>, Error> {
+/// What is published where `extras` want to be, and is not this attachment's.
+fn held(nft: &Nft, extras: &Extras) -> Result<Vec<Published>, Error> {
+    let mut held = Vec::new();
     for port in &extras.published {
-        if let Some(found) = nft.published_at(&port.at)?.filter(|found| !found.is_of(&port.owner)) {
-            return Ok(Some(found));
-        }
+        held.extend(nft.published_at(&port.at)?.filter(|found| !found.is_of(&port.owner)));
     }
-    Ok(None)
+    Ok(held)
+}
+
+/// Whether `found` is another attachment's of the container that asks for `port`.
+fn is_sibling(found: &Published, port: &Published) -> bool {
+    let container = |owner: &str| owner.split('/').nth(1).map(str::to_owned);
+    !found.is_of(&port.owner) && container(&found.owner) == container(&port.owner)
 }
 
 /// Whether leases of the owner's network have ended because their pods are gone.

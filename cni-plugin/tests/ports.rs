@@ -85,7 +85,17 @@ fn web() -> Value {
 
 /// What the plugin answers: its document, null where there is none, or the error's code and message.
 fn exec(verb: &str, container: &str, netns: &str, conf: &Value) -> Result<Value, (u64, String)> {
-    run(Command::new(PLUGIN).env_clear(), verb, container, netns, conf)
+    exec_on("eth0", verb, container, netns, conf)
+}
+
+fn exec_on(
+    ifname: &str,
+    verb: &str,
+    container: &str,
+    netns: &str,
+    conf: &Value,
+) -> Result<Value, (u64, String)> {
+    run(Command::new(PLUGIN).env_clear().env("CNI_IFNAME", ifname), verb, container, netns, conf)
 }
 
 fn run(
@@ -96,8 +106,7 @@ fn run(
     conf: &Value,
 ) -> Result<Value, (u64, String)> {
     let mut plugin = command
-        .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")])
-        .env("CNI_NETNS", netns)
+        .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", container), ("CNI_NETNS", netns)])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -183,6 +192,28 @@ fn a_port_that_is_taken_refuses_the_add_with_the_owners_name_and_leaves_nothing(
         add(&second, &other);
         assert_eq!(published().len(), 6);
         exec("DEL", "second", "", &other).unwrap();
+    });
+}
+
+/// podman asks for a container's ports on every network that it joins.
+#[test]
+fn a_port_that_the_container_has_already_on_another_network_stays_there() {
+    Node::run(|node| {
+        let (conf, mut other) = (node.conf("weft", web()), node.conf("other", web()));
+        other["ipam"]["ranges"] = json!([[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd02::/64"}]]);
+        let pod = Pod::new("c");
+        addresses(&add(&pod, &conf)).into_iter().for_each(|address| pod.serve(address, 80));
+        let before = published();
+        let mut second = exec_on("eth1", "ADD", "c", &pod.netns, &other).unwrap();
+        assert_eq!(published(), before);
+        assert_eq!(ask("127.0.0.1:8080").unwrap(), "c");
+
+        let mut check = other.clone();
+        check["prevResult"] = second.take();
+        exec_on("eth1", "CHECK", "c", &pod.netns, &check).unwrap();
+        exec_on("eth1", "DEL", "c", "", &other).unwrap();
+        assert_eq!(published(), before);
+        exec("DEL", "c", "", &conf).unwrap();
     });
 }
 
@@ -314,6 +345,7 @@ fn an_add_whose_answers_from_the_kernel_are_lost_leaves_no_port_behind() {
             let fault = format!("inject=recvfrom:error=EIO:when={nth}");
             let mut strace = Command::new("strace");
             strace.args(["-f", "-o", "/dev/null", "-e", &fault, PLUGIN]).stderr(Stdio::null());
+            strace.env("CNI_IFNAME", "eth0");
             if run(&mut strace, "ADD", pod.name, &pod.netns, &conf).is_ok() {
                 break;
             }
