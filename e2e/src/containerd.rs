@@ -1,42 +1,84 @@
 //! Debian's containerd and runc on a node of the suite, driven through CRI as kubelet drives them.
 //!
-//! It has its own root, state, socket and pid namespace: when it goes, its shims and pods go with it, also when the
-//! test is killed. Its cgroups are below one parent of its own; what a killed test has left of them, the next one
-//! sweeps away.
+//! It has its own root, state, socket, cgroups and pid namespace: when it goes, its shims and pods go with it, also when
+//! the test is killed.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest,
+    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, PortMapping,
     RemovePodSandboxRequest, RunPodSandboxRequest, StatusRequest, StopPodSandboxRequest,
 };
 use serde_json::Value;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::binaries;
+use crate::cgroup::Cgroup;
 use crate::error::{Doing, Error, Result};
+use crate::init::Init;
 use crate::node::Node;
 use crate::pod::Pod;
-use crate::process::{self, Process};
-use crate::wait;
+use crate::process::Process;
+use crate::{binaries, image, wait};
+
+pub use k8s_cri::v1::Protocol;
 
 const START: Duration = Duration::from_secs(30);
 /// More than kubelet's patience with a sandbox would only hide a hanging plugin.
 const CALL: Duration = Duration::from_secs(60);
-const SANDBOX_IMAGE: &str = "weft.test/pause:1";
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// A running containerd. It and its pods end when it is dropped.
 #[derive(Debug)]
 pub struct Containerd {
     node: Node,
     dir: PathBuf,
-    cgroup: String,
     process: Process,
+    // Dropped in this order: the cgroup is free when the processes are gone.
+    init: Init,
+    cgroup: Cgroup,
+}
+
+/// What kubelet says of a pod when it asks for its sandbox.
+#[derive(Debug, Clone)]
+pub struct PodSpec {
+    name: String,
+    ports: Vec<PortMapping>,
+    annotations: HashMap<String, String>,
+}
+
+impl PodSpec {
+    /// A pod of this name that asks for nothing else.
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ports: Vec::new(), annotations: HashMap::new() }
+    }
+
+    /// The same pod, with a port of the node that leads to one of its own. `host_ip` may be empty.
+    #[must_use]
+    pub fn with_port(
+        mut self,
+        protocol: Protocol,
+        host_ip: &str,
+        host_port: u16,
+        container_port: u16,
+    ) -> Self {
+        self.ports.push(PortMapping {
+            protocol: protocol.into(),
+            container_port: container_port.into(),
+            host_port: host_port.into(),
+            host_ip: host_ip.to_owned(),
+        });
+        self
+    }
+
+    /// The same pod, with an annotation.
+    #[must_use]
+    pub fn with_annotation(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
 }
 
 /// What CRI says about a sandbox.
@@ -56,23 +98,38 @@ impl Containerd {
     /// Starts containerd on the node with this configuration list, and waits until it says that runtime and network
     /// are ready. Plugins are ours and the reference's (containerd needs the latter's `loopback`).
     pub fn start(node: &Node, list: &Value) -> Result<Self> {
-        sweep_cgroups();
         let dir = node.dir().join("containerd");
-        let cgroup = unique_cgroup();
         node.run(|| gather_plugins(&dir.join("bin")))??;
         node.write(dir.join("net.d/10-weft.conflist"), &list.to_string())?;
         node.write(dir.join("config.toml"), &configuration(&dir))?;
-        let process = node.spawn(daemon(&dir)?)?;
-        let mut containerd = Self { node: node.clone(), dir, cgroup, process };
+        let (cgroup, init) = (Cgroup::unique(), Init::start(node)?);
+        let process = init.spawn(&daemon(&dir)?)?;
+        let mut containerd = Self { node: node.clone(), dir, process, init, cgroup };
         containerd.await_socket()?;
         containerd.import_sandbox_image()?;
         containerd.await_ready()?;
         Ok(containerd)
     }
 
+    /// Kills the daemon, and nothing that it has started, and starts it again. Its log begins anew.
+    pub fn restart(&mut self) -> Result<()> {
+        let pid = self.node.run(|| std::fs::read_to_string(pid_file(&self.dir)))?;
+        let pid = pid.doing(|| "learn containerd's process id".to_owned())?;
+        self.init.output(Command::new("kill").args(["-KILL", pid.trim()]))?;
+        self.process.await_end(START)?;
+        self.process = self.init.spawn(&daemon(&self.dir)?)?;
+        self.await_socket()?;
+        self.await_ready()
+    }
+
     /// `RunPodSandbox`, as for a pod of this name, then its status.
     pub fn run_sandbox(&self, name: &str) -> Result<Sandbox> {
-        let request = RunPodSandboxRequest { config: Some(self.sandbox_config(name)), ..Default::default() };
+        self.run_pod(&PodSpec::named(name))
+    }
+
+    /// `RunPodSandbox`, then its status.
+    pub fn run_pod(&self, spec: &PodSpec) -> Result<Sandbox> {
+        let request = RunPodSandboxRequest { config: Some(self.sandbox_config(spec)), ..Default::default() };
         let run = async |mut client: Client| client.run_pod_sandbox(request).await;
         let id = self.call("RunPodSandbox", run)?.pod_sandbox_id;
         self.sandbox(&id)
@@ -122,16 +179,19 @@ impl Containerd {
         self.dir.join("containerd.sock")
     }
 
-    fn sandbox_config(&self, name: &str) -> PodSandboxConfig {
+    fn sandbox_config(&self, spec: &PodSpec) -> PodSandboxConfig {
+        let cgroup_parent = self.cgroup.path().to_owned();
         PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
-                name: name.to_owned(),
-                uid: format!("uid-{name}"),
+                name: spec.name.clone(),
+                uid: format!("uid-{}", spec.name),
                 namespace: "default".to_owned(),
                 attempt: 0,
             }),
-            hostname: name.to_owned(),
-            linux: Some(LinuxPodSandboxConfig { cgroup_parent: self.cgroup.clone(), ..Default::default() }),
+            hostname: spec.name.clone(),
+            port_mappings: spec.ports.clone(),
+            annotations: spec.annotations.clone(),
+            linux: Some(LinuxPodSandboxConfig { cgroup_parent, ..Default::default() }),
             ..Default::default()
         }
     }
@@ -160,8 +220,8 @@ impl Containerd {
     }
 
     fn import_sandbox_image(&self) -> Result<()> {
-        let archive = self.dir.join("pause.tar");
-        self.node.run(|| write_image(&self.dir.join("image"), &archive))??;
+        let archive = self.dir.join("image.tar");
+        self.node.run(|| image::write(&archive))??;
         let (ctr, socket) = (binaries::system("ctr")?, self.socket());
         let line = format!(
             "{} --address {} -n k8s.io image import {}",
@@ -191,16 +251,6 @@ impl Containerd {
     }
 }
 
-impl Drop for Containerd {
-    fn drop(&mut self) {
-        drop(self.process.signal(nix::sys::signal::Signal::SIGKILL));
-        let limit = Duration::from_secs(10);
-        drop(self.process.await_end(limit));
-        // The kernel is still burying the pods; their cgroups can be removed when it is done.
-        drop(wait::until("the cgroups to be free", limit, || remove_cgroups(&self.cgroup)));
-    }
-}
-
 type Client = RuntimeServiceClient<Channel>;
 
 async fn connect(endpoint: String) -> Result<Client> {
@@ -216,13 +266,22 @@ fn netns_of(info: &Value) -> PathBuf {
     network.and_then(|network| network["path"].as_str()).unwrap_or_default().into()
 }
 
-/// containerd as the first process of a pid namespace: its end is the end of all that it started. Its mount table is
-/// a copy of the node's in which `/run` stays shared with it.
+/// containerd, which has left its process id in a file.
 fn daemon(dir: &Path) -> Result<Command> {
-    let mut command = Command::new(binaries::system("unshare")?);
-    command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "unchanged", "--"]);
-    command.arg(binaries::system("containerd")?).arg("--config").arg(dir.join("config.toml"));
+    let containerd = binaries::system("containerd")?;
+    let script = format!(
+        "echo $$ > {} && exec {} --config {}",
+        pid_file(dir).display(),
+        containerd.display(),
+        dir.join("config.toml").display()
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]);
     Ok(command)
+}
+
+fn pid_file(dir: &Path) -> PathBuf {
+    dir.join("pid")
 }
 
 /// `restrict_oom_score_adj`: a container need not have CAP_SYS_RESOURCE, and kubelet's -998 for the sandbox needs it.
@@ -243,7 +302,7 @@ address = "{dir}/containerd.sock.ttrpc"
 [debug]
 level = "debug"
 [plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{SANDBOX_IMAGE}"
+sandbox_image = "{}"
 restrict_oom_score_adj = true
 disable_tcp_service = true
 stream_server_address = "127.0.0.1"
@@ -251,7 +310,8 @@ stream_server_port = "0"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{dir}/bin"
 conf_dir = "{dir}/net.d"
-"#
+"#,
+        image::NAME
     )
 }
 
@@ -270,69 +330,4 @@ fn gather_plugins(bin: &Path) -> Result<()> {
 
 fn is_program(entry: &std::fs::DirEntry) -> bool {
     entry.file_type().is_ok_and(|kind| kind.is_file()) && entry.path().extension().is_none()
-}
-
-/// A docker-archive of one layer, which holds one static binary that waits for its end.
-fn write_image(dir: &Path, archive: &Path) -> Result<()> {
-    let doing = || format!("make an image in {}", dir.display());
-    let root = dir.join("root");
-    std::fs::create_dir_all(&root).doing(doing)?;
-    std::fs::copy(binaries::system("busybox")?, root.join("pause")).doing(doing)?;
-    let (layer, manifest) = (dir.join("layer.tar"), dir.join("manifest.json"));
-    process::output(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&layer).arg("pause"))?;
-    let sum = process::output(Command::new("sha256sum").arg(&layer))?;
-    let digest = sum.split_whitespace().next().unwrap_or_default();
-    std::fs::write(dir.join("config.json"), image_config(digest).to_string()).doing(doing)?;
-    let entry = serde_json::json!([{ "Config": "config.json", "RepoTags": [SANDBOX_IMAGE], "Layers": ["layer.tar"] }]);
-    std::fs::write(&manifest, entry.to_string()).doing(doing)?;
-    let files = ["manifest.json", "config.json", "layer.tar"];
-    process::output(Command::new("tar").arg("-C").arg(dir).arg("-cf").arg(archive).args(files)).map(drop)
-}
-
-fn image_config(layer: &str) -> Value {
-    serde_json::json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
-        "os": "linux",
-        // busybox finds its applet by argv[0]'s last part; `pause` is none, so the first argument names it.
-        "config": { "Entrypoint": ["/pause", "sleep", "2147483647"] },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer}")] },
-    })
-}
-
-fn unique_cgroup() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("/weft-e2e-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Removes the cgroups of tests that are no more: a killed test cannot do it itself.
-fn sweep_cgroups() {
-    for cgroup in hierarchies().iter().flat_map(std::fs::read_dir).flatten().flatten() {
-        let name = cgroup.file_name().to_string_lossy().into_owned();
-        let owner = name.strip_prefix("weft-e2e-").and_then(|rest| rest.split('-').next());
-        if owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists()) {
-            remove_tree(&cgroup.path());
-        }
-    }
-}
-
-/// Where cgroups may be: the one tree of version 2, or the controllers' trees of version 1.
-fn hierarchies() -> Vec<PathBuf> {
-    let controllers = std::fs::read_dir(CGROUPS).into_iter().flatten().flatten().map(|entry| entry.path());
-    std::iter::once(CGROUPS.into()).chain(controllers.filter(|path| path.is_dir())).collect()
-}
-
-fn remove_cgroups(name: &str) -> std::result::Result<(), String> {
-    let left = hierarchies().into_iter().map(|tree| tree.join(name.trim_start_matches('/')));
-    let left: Vec<_> = left.filter(|path| path.exists()).inspect(|path| remove_tree(path)).collect();
-    match left.into_iter().find(|path| path.exists()) {
-        None => Ok(()),
-        Some(path) => Err(format!("{} is in use", path.display())),
-    }
-}
-
-fn remove_tree(cgroup: &Path) {
-    let children = std::fs::read_dir(cgroup).into_iter().flatten().flatten();
-    children.filter(|entry| entry.path().is_dir()).for_each(|entry| remove_tree(&entry.path()));
-    // Busy until its last process is buried; the caller looks again.
-    drop(std::fs::remove_dir(cgroup));
 }

@@ -28,7 +28,9 @@ impl Inventory {
         lines.extend(rows(node, "ip -j -d link", link)?);
         lines.extend(rows(node, "ip -j address", address)?.into_iter().flatten());
         for family in ["-4", "-6"] {
-            lines.extend(rows(node, &format!("ip -j {family} route show table all"), route)?);
+            let routes = rows(node, &format!("ip -j {family} route show table all"), route)?;
+            // The kernel has anycast addresses for as long as a node forwards, which it goes on to do.
+            lines.extend(routes.into_iter().filter(|route| !route.starts_with("route type anycast")));
             lines
                 .extend(rows(node, &format!("ip -j {family} rule"), |rule| format!("rule {family} {rule}"))?);
             lines.extend(rows(node, &format!("ip -j {family} neighbour show nud permanent"), neighbour)?);

@@ -36,25 +36,35 @@
 //! through it, which shows whether a change of configuration costs a request.
 //!
 //! **containerd.** [`Containerd::start`] takes a CNI configuration list; its calls are those of CRI.
+//!
+//! **podman.** So does [`Podman::start`]; its calls are podman's command lines.
 
 pub mod binaries;
+mod cgroup;
 pub mod cni;
 pub mod containerd;
 pub mod envoy;
 mod error;
 pub mod http;
+mod image;
+mod init;
 mod inventory;
 mod node;
+pub mod outside;
 mod pod;
+mod podman;
 mod process;
+pub mod udp;
 pub mod wait;
 
 pub use cni::{Attachment, Network, Refusal, Reply};
-pub use containerd::{Containerd, Sandbox};
+pub use containerd::{Containerd, PodSpec, Sandbox};
 pub use envoy::Envoy;
 pub use error::{Error, Result, chain};
 pub use http::{Answer, Client, Echo, Upstream};
 pub use inventory::Inventory;
 pub use node::{DIR, Node};
 pub use pod::{Pod, unpin};
+pub use podman::Podman;
 pub use process::{Process, output};
+pub use udp::UdpServer;

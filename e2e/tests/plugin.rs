@@ -11,7 +11,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use weft_e2e::cni::{address, call};
-use weft_e2e::{Attachment, Error, Network, Node, Pod, Reply, Upstream, binaries, http};
+use weft_e2e::{Attachment, Error, Network, Node, Pod, Reply, Upstream, binaries, http, outside};
 
 macro_rules! held_by_weft_cni_and_the_reference {
     ($($property:ident,)*) => {
@@ -54,10 +54,10 @@ fn a_pod_reaches_pods_and_host_over_both_families(network: &Network) {
 /// The internet knows a route to the node, and none to the pods.
 fn a_pod_leaves_the_node_with_the_nodes_address(network: &Network) {
     let node = Node::start().unwrap();
-    let internet = internet(&node);
+    let internet = outside::beyond(&node).unwrap();
     let _server = Upstream::start(&internet, 80, "internet").unwrap();
     let (pod, _) = attached(network, &node, "pod");
-    for (server, node_is) in [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")] {
+    for (server, node_is) in ["192.0.2.2", "2001:db8::2"].into_iter().zip(outside::NODE) {
         let echo = http::get(&pod, (ip(server), 80).into(), "test", "/", &[]).unwrap().echo().unwrap();
         assert_eq!(echo.peer.ip().to_canonical(), ip(node_is));
     }
@@ -416,19 +416,6 @@ fn reached(from: &Pod, to: IpAddr) -> (String, IpAddr) {
 
 fn gateway(result: &Value, family: usize) -> IpAddr {
     ip(result["ips"][family]["gateway"].as_str().unwrap())
-}
-
-/// A network behind the node that knows the node, and nothing of its pods.
-fn internet(node: &Node) -> Pod {
-    let internet = Pod::create(node, "internet").unwrap();
-    node.sh("ip link add uplink type veth peer name eth0 netns internet").unwrap();
-    let host = Pod::host(node).unwrap();
-    for (end, link, number) in [(&host, "uplink", 1), (&internet, "eth0", 2)] {
-        end.sh(&format!("ip address add 192.0.2.{number}/24 dev {link}")).unwrap();
-        end.sh(&format!("ip address add 2001:db8::{number}/64 dev {link} nodad")).unwrap();
-        end.sh(&format!("ip link set {link} up")).unwrap();
-    }
-    internet
 }
 
 fn ip(text: &str) -> IpAddr {
