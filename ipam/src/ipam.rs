@@ -16,6 +16,10 @@ use crate::state::Change;
 use crate::store::local::{self, LocalStore};
 use crate::store::{self, Store, View};
 
+mod transfer;
+
+pub use transfer::{Import, Imported};
+
 /// What an attachment asks for, and what is known of it.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -215,27 +219,47 @@ impl Ipam {
     /// An ADD that is just happening is safe: its namespace is there, so its lease is not abandoned. And namespaces are
     /// looked at without the lock, but only leases that are still the same afterwards are ended.
     pub fn reclaim(&self) -> Result<Vec<Lease>, Error> {
-        let this_boot = (self.boot_id)();
-        let mut abandoned = self.leases()?;
-        abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()) && self.is_evicted(lease));
-        let at = Timestamp::from((self.clock)());
-        let ended = transact(&*self.store, |view| {
-            let mut ended = Vec::new();
-            for lease in &abandoned {
-                if stands(view, lease)? {
-                    ended.push(lease.clone());
-                }
-            }
-            let end = |lease: &Lease| Change::Release { holder: (&lease.attachment).into(), at };
-            let changes = ended.iter().map(end).collect();
-            Ok((ended, changes))
-        })?;
+        let ended = self.end_abandoned()?;
         for Lease { attachment, .. } in &ended {
             log(format_args!(
                 "weft-ipam: reclaimed the addresses of {attachment}, whose network namespace is gone"
             ));
         }
         Ok(ended)
+    }
+
+    /// [`Ipam::reclaim`], for who tells of it in words of his own.
+    pub fn end_abandoned(&self) -> Result<Vec<Lease>, Error> {
+        let this_boot = (self.boot_id)();
+        let mut abandoned = self.leases()?;
+        abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()) && self.is_evicted(lease));
+        self.end_all(abandoned)
+    }
+
+    /// Ends those of `leases` that still stand, and returns them.
+    fn end_all(&self, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+        let at = Timestamp::from((self.clock)());
+        let mut all = Vec::new();
+        for some in leases.chunks(self.store.most_leases()) {
+            let ended = transact(&*self.store, |view| {
+                let mut ended = Vec::new();
+                for lease in some {
+                    if stands(view, lease)? {
+                        ended.push(lease.clone());
+                    }
+                }
+                let end = |lease: &Lease| Change::Release { holder: (&lease.attachment).into(), at };
+                let changes = ended.iter().map(end).collect();
+                Ok((ended, changes))
+            })?;
+            all.extend(ended);
+        }
+        Ok(all)
+    }
+
+    /// The boot that a lease made now would name.
+    pub fn boot_id(&self) -> Option<String> {
+        (self.boot_id)()
     }
 
     /// Whether nothing can use the addresses of `lease` any more ([`Lease::is_abandoned`]).
@@ -272,19 +296,13 @@ impl Ipam {
         })
     }
 
-    /// Ends every lease but those of `valid`, in one transaction, and returns what they were.
+    /// Ends every lease but those of `valid` and those that are made meanwhile, and returns what they were.
     pub fn retain(&self, valid: &[Attachment]) -> Result<Vec<Lease>, Error> {
         valid.iter().try_for_each(|attachment| self.check_network(attachment))?;
-        let valid: HashSet<Holder> = valid.iter().map(Holder::from).collect();
-        let at = Timestamp::from((self.clock)());
-        let ended = transact(&*self.store, |view| {
-            let mut stale = view.records()?;
-            stale.retain(|record| !valid.contains(&record.holder));
-            let end = |record: &Record| Change::Release { holder: record.holder.clone(), at };
-            let changes = stale.iter().map(end).collect();
-            Ok((stale, changes))
-        })?;
-        ended.iter().map(|record| self.decode(record)).collect()
+        let valid: HashSet<&Attachment> = valid.iter().collect();
+        let mut stale = self.leases()?;
+        stale.retain(|lease| !valid.contains(&lease.attachment));
+        self.end_all(stale)
     }
 
     /// Whether one more attachment would get its addresses, be it after reclaiming abandoned leases.

@@ -49,4 +49,4 @@ pub mod state;
 pub mod store;
 pub mod table;
 
-pub use ipam::{Error, Evict, Ipam, Request, Reservation, Utilisation, chain};
+pub use ipam::{Error, Evict, Import, Imported, Ipam, Request, Reservation, Utilisation, chain};

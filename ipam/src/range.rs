@@ -202,6 +202,21 @@ impl Range {
         self.contains(address) && !self.excluded.contains(number(address))
     }
 
+    /// The addresses it hands out up to `last`, ascending: at most the `limit` nearest to it.
+    pub fn up_to(&self, last: IpAddr, limit: usize) -> Vec<IpAddr> {
+        let (first, _) = self.bounds();
+        if !self.contains(last) {
+            return Vec::new();
+        }
+        let candidates = (first..=number(last)).rev().take(limit);
+        let mut addresses: Vec<_> = candidates
+            .filter(|one| !self.excluded.contains(*one))
+            .map(|one| self.family().address(one))
+            .collect();
+        addresses.reverse();
+        addresses
+    }
+
     /// `address` with the subnet's prefix length, as a pod's interface gets it.
     fn with_prefix(&self, address: IpAddr) -> Option<IpNetwork> {
         IpNetwork::new(address, self.subnet.prefix()).ok()

@@ -23,6 +23,11 @@ pub trait Store: Debug + Send + Sync {
     /// Runs `look` on what some transaction has left behind, never on a part of one. As `decide`, it may be run again.
     fn read(&self, look: Look<'_>) -> Result<(), Error>;
 
+    /// How many leases may be made or ended in one transaction.
+    fn most_leases(&self) -> usize {
+        usize::MAX
+    }
+
     /// What was put right, or could not be, since the last call, without a transaction failing for it: for the log.
     fn take_notices(&self) -> Vec<String> {
         Vec::new()

@@ -2,100 +2,21 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
-use std::thread::{self, JoinHandle};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_weft-ipam");
+#[path = "shared/node.rs"]
+mod node;
+
+use node::{BINARY, Namespace, Node, answer, exec, on_a_fresh_node, reference};
+
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
-/// A data directory and a configuration that points to it.
-struct Node {
-    dir: TempDir,
-}
-
-impl Node {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn conf(&self, version: &str) -> Value {
-        json!({
-            "cniVersion": version,
-            "name": "pods",
-            "type": "any",
-            "ipam": {
-                "type": "weft-ipam",
-                "ranges": [[{"subnet": "10.7.0.0/29"}], [{"subnet": "fd07::/64"}]],
-                "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "fd07::1"}],
-                "dataDir": self.dir.path(),
-            }
-        })
-    }
-
-    /// Runs a verb for `container` and gives its document, or its error as "code: msg".
-    fn run(&self, verb: &str, container: &str, conf: &Value) -> Result<Value, String> {
-        let env = [("CNI_COMMAND", verb), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")];
-        // Any namespace but the plugin's own: IPAM does not go into it.
-        answer(&exec(
-            Path::new(BINARY),
-            &[env.as_slice(), &[("CNI_NETNS", "/proc/self/ns/uts")]].concat(),
-            conf,
-        ))
-    }
-
-    fn fill(&self, containers: &[&str], conf: &Value) {
-        for container in containers {
-            self.run("ADD", container, conf).unwrap();
-        }
-    }
-
-    fn list(&self, arguments: &[&str]) -> Output {
-        Command::new(BINARY)
-            .arg("list")
-            .arg("--data-dir")
-            .arg(self.dir.path())
-            .args(arguments)
-            .output()
-            .unwrap()
-    }
-
-    fn lease_count(&self) -> usize {
-        let listed: Value = serde_json::from_slice(&self.list(&["--json"]).stdout).unwrap();
-        let networks = listed["networks"].as_array().unwrap();
-        networks.iter().map(|network| network["leases"].as_array().unwrap().len()).sum()
-    }
-}
-
-fn exec(plugin: &Path, env: &[(&str, &str)], conf: &Value) -> Output {
-    let mut process = Command::new(plugin)
-        .env_clear()
-        .envs(env.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{}: {error}", plugin.display()));
-    // A plugin may refuse its environment before it reads this.
-    drop(process.stdin.take().unwrap().write_all(conf.to_string().as_bytes()));
-    process.wait_with_output().unwrap()
-}
-
-fn answer(output: &Output) -> Result<Value, String> {
-    let document = match output.stdout.as_slice() {
-        b"" => Value::Null,
-        text => serde_json::from_slice(text).unwrap(),
-    };
-    match output.status.success() {
-        true => Ok(document),
-        false => Err(format!("{}: {}", document["code"], document["msg"].as_str().unwrap())),
+fn fill(node: &Node, containers: &[&str], conf: &Value) {
+    for container in containers {
+        node.run("ADD", container, conf).unwrap();
     }
 }
 
@@ -162,7 +83,7 @@ fn check_wants_the_lease_and_the_result_to_agree() {
 fn gc_ends_what_is_not_valid() {
     let node = Node::new();
     let mut conf = node.conf("1.1.0");
-    node.fill(&["c1", "c2", "c3"], &conf);
+    fill(&node, &["c1", "c2", "c3"], &conf);
     conf["cni.dev/valid-attachments"] =
         json!([{"containerID": "c2", "ifname": "eth0"}, {"containerID": "c3", "ifname": "eth1"}]);
     assert_eq!(node.run("GC", "", &conf), Ok(Value::Null));
@@ -176,7 +97,7 @@ fn gc_ends_what_is_not_valid() {
 fn exhaustion_is_reported_before_and_when_an_add_hits_it() {
     let node = Node::new();
     let conf = node.conf("1.1.0");
-    node.fill(&["c1", "c2", "c3", "c4"], &conf);
+    fill(&node, &["c1", "c2", "c3", "c4"], &conf);
     assert_eq!(node.run("STATUS", "", &conf), Ok(Value::Null));
     node.run("ADD", "c5", &conf).unwrap();
     let why = "no address is free in 10.7.0.0/29: 5 of 5 are held, the longest by eth0 of c1, eth0 of c2, eth0 of c3";
@@ -256,85 +177,146 @@ fn a_person_learns_what_it_is_and_what_is_held() {
     assert!(table.contains("10.7.0.2, fd07::2"), "{table}");
 }
 
-/// The reference plugin that delegates to ours. Debian's package containernetworking-plugins has it.
-const BRIDGE: &str = "/usr/lib/cni/bridge";
+#[test]
+fn every_verb_is_answered_in_every_version_that_has_it() {
+    for version in VERSIONS {
+        let node = Node::new();
+        let mut conf = node.conf(version);
+        let refused = |verb| Err(format!("1: config version {version} does not allow {verb}"));
+        let since = |first: &str, verb| if version < first { refused(verb) } else { Ok(Value::Null) };
 
-/// A thread in a network namespace of its own, which lasts until this is dropped.
-struct Namespace {
-    path: PathBuf,
-    end: mpsc::Sender<()>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Namespace {
-    fn new() -> Self {
-        let (ready, path) = mpsc::channel();
-        let (end, ended) = mpsc::channel::<()>();
-        let thread = thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs to be root");
-            ready.send(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())).unwrap();
-            ended.recv().unwrap_or_default();
-        });
-        Self { path: path.recv().unwrap().into(), end, thread: Some(thread) }
+        let spoken = node.run("VERSION", "", &conf).unwrap();
+        assert_eq!(
+            (&spoken["cniVersion"], &spoken["supportedVersions"]),
+            (&json!(version), &json!(VERSIONS))
+        );
+        assert_eq!(node.run("STATUS", "", &conf), since("1.1.0", "STATUS"), "{version}");
+        conf["prevResult"] = node.run("ADD", "c1", &conf).unwrap();
+        assert_eq!(node.run("CHECK", "c1", &conf), since("0.4.0", "CHECK"), "{version}");
+        conf["cni.dev/valid-attachments"] = json!([{"containerID": "c1", "ifname": "eth0"}]);
+        assert_eq!(node.run("GC", "", &conf), since("1.1.0", "GC"), "{version}");
+        assert_eq!(node.lease_count(), 1, "{version}");
+        assert_eq!(node.run("DEL", "c1", &conf), Ok(Value::Null), "{version}");
+        assert_eq!(node.lease_count(), 0, "{version}");
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.end.send(()).unwrap_or_default();
-        drop(self.thread.take().map(JoinHandle::join));
+#[test]
+fn host_locals_keys_mean_what_they_mean_there() {
+    let ranges = |ranges: Value| json!({"ipam": {"ranges": ranges}});
+    let cases = [
+        (
+            "the range's part",
+            ranges(json!([[{"subnet": "10.7.0.0/24", "rangeStart": "10.7.0.9"}]])),
+            "10.7.0.9/24",
+            "10.7.0.1",
+        ),
+        (
+            "another gateway",
+            ranges(json!([[{"subnet": "10.7.0.0/24", "gateway": "10.7.0.254"}]])),
+            "10.7.0.1/24",
+            "10.7.0.254",
+        ),
+        (
+            "the second range of a set",
+            ranges(json!([[
+            {"subnet": "10.7.0.0/24", "rangeStart": "10.7.0.1", "rangeEnd": "10.7.0.2", "gateway": "10.7.0.1"},
+            {"subnet": "10.8.0.0/24"}]])),
+            "10.7.0.2/24",
+            "10.7.0.1",
+        ),
+        (
+            "the range of before there were sets",
+            json!({"ipam": {"ranges": null, "subnet": "10.9.0.0/24", "rangeEnd": "10.9.0.9"}}),
+            "10.9.0.2/24",
+            "10.9.0.1",
+        ),
+        (
+            "both forms: the old one is first",
+            json!({"ipam": {"subnet": "10.9.0.0/24"}}),
+            "10.9.0.2/24",
+            "10.9.0.1",
+        ),
+        (
+            "the capability ipRanges is first",
+            json!({"runtimeConfig": {"ipRanges": [[{"subnet": "10.6.0.0/24"}]]}}),
+            "10.6.0.2/24",
+            "10.6.0.1",
+        ),
+        ("the capability ips", json!({"runtimeConfig": {"ips": ["10.7.0.5/29"]}}), "10.7.0.5/29", "10.7.0.1"),
+        ("args.cni.ips", json!({"args": {"cni": {"ips": ["10.7.0.4"]}}}), "10.7.0.4/29", "10.7.0.1"),
+        ("CNI_ARGS", json!({"env": "IgnoreUnknown=1;IP=10.7.0.3"}), "10.7.0.3/29", "10.7.0.1"),
+    ];
+    for (what, changes, address, gateway) in cases {
+        let node = Node::new();
+        let mut conf = node.conf("1.0.0");
+        for key in ["runtimeConfig", "args"] {
+            conf[key] = changes.get(key).cloned().unwrap_or(json!({}));
+        }
+        for (key, value) in changes.get("ipam").and_then(Value::as_object).into_iter().flatten() {
+            conf["ipam"][key] = value.clone();
+        }
+        let env = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "c1"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_NETNS", "/proc/self/ns/uts"),
+            ("CNI_ARGS", changes.get("env").and_then(Value::as_str).unwrap_or_default()),
+        ];
+        let result =
+            answer(&exec(Path::new(BINARY), &env, &conf)).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(
+            (&result["ips"][0]["address"], &result["ips"][0]["gateway"]),
+            (&json!(address), &json!(gateway)),
+            "{what}"
+        );
     }
-}
-
-/// Runs `work` as on a node of its own: in a thread with its own network namespace, and children inherit it.
-fn on_a_fresh_node(work: impl FnOnce() + Send) {
-    thread::scope(|scope| {
-        let node = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("this test needs to be root");
-            work();
-        });
-        node.join().unwrap();
-    });
 }
 
 #[test]
 fn the_reference_bridge_attaches_a_pod_with_our_addresses() {
-    assert!(Path::new(BRIDGE).exists(), "{BRIDGE} is missing: apt-get install containernetworking-plugins");
     for version in ["0.3.1", "0.4.0", "1.0.0"] {
-        on_a_fresh_node(|| attach_and_detach(version));
+        on_a_fresh_node(|| {
+            attach_and_detach("bridge", version, &json!({"bridge": "weft-ref0", "isGateway": true}))
+        });
     }
 }
 
-fn attach_and_detach(version: &str) {
+#[test]
+fn the_reference_ptp_attaches_a_pod_with_our_addresses() {
+    on_a_fresh_node(|| attach_and_detach("ptp", "1.0.0", &json!({})));
+}
+
+#[test]
+fn the_reference_macvlan_attaches_a_pod_with_our_addresses() {
+    on_a_fresh_node(|| {
+        for line in ["link add uplink0 type veth peer name cable0", "link set uplink0 up"] {
+            assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success());
+        }
+        attach_and_detach("macvlan", "1.0.0", &json!({"master": "uplink0"}));
+    });
+}
+
+fn attach_and_detach(plugin: &str, version: &str, keys: &Value) {
     let (node, pod) = (Node::new(), Namespace::new());
     let mut conf = node.conf(version);
-    conf["bridge"] = "weft-ref0".into();
-    conf["isGateway"] = true.into();
-    let bridge = |verb: &str, conf: &Value| {
-        let path = Path::new(BINARY).parent().unwrap().to_str().unwrap();
-        let env = [
-            ("CNI_COMMAND", verb),
-            ("CNI_CONTAINERID", "pod1"),
-            ("CNI_IFNAME", "eth0"),
-            ("CNI_PATH", path),
-            ("CNI_NETNS", pod.path.to_str().unwrap()),
-            ("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=cart"),
-            ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-        ];
-        answer(&exec(Path::new(BRIDGE), &env, conf))
-    };
-    conf["prevResult"] = bridge("ADD", &conf).unwrap();
+    for (key, value) in keys.as_object().unwrap() {
+        conf[key] = value.clone();
+    }
+    let run = |verb: &str, conf: &Value| reference(plugin, verb, "pod1", &pod, conf);
+    conf["prevResult"] = run("ADD", &conf).unwrap();
     assert_eq!(conf["prevResult"]["ips"][0]["address"], "10.7.0.2/29");
     assert_eq!(conf["prevResult"]["ips"][1]["address"], "fd07::2/64");
     assert!(addresses_in(&pod).contains("inet 10.7.0.2/29"), "{}", addresses_in(&pod));
     assert!(addresses_in(&pod).contains("inet6 fd07::2/64"), "{}", addresses_in(&pod));
     assert!(String::from_utf8(node.list(&[]).stdout).unwrap().contains("shop/cart"));
     if version != "0.3.1" {
-        assert_eq!(bridge("CHECK", &conf), Ok(Value::Null));
+        assert_eq!(run("CHECK", &conf), Ok(Value::Null));
     }
-    assert_eq!(bridge("DEL", &conf), Ok(Value::Null));
-    assert_eq!(bridge("DEL", &conf), Ok(Value::Null));
+    assert_eq!(run("DEL", &conf), Ok(Value::Null));
+    assert_eq!(run("DEL", &conf), Ok(Value::Null));
     assert_eq!(node.lease_count(), 0);
+    assert_eq!(addresses_in(&pod), "", "the interface is gone");
 }
 
 fn addresses_in(pod: &Namespace) -> String {

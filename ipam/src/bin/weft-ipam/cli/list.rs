@@ -1,44 +1,61 @@
 //! Leases as a table and as JSON.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use weft_ipam::lease::{Assigned, Lease, Timestamp};
+use weft_ipam::Utilisation;
+use weft_ipam::lease::Lease;
 use weft_ipam::table::columns;
-use weft_ipam::{Ipam, Utilisation};
+
+use super::lease::{self, Life};
+use super::place::{self, Place};
+use super::text::age;
+use super::{Answer, Error, text};
 
 /// What there is to show of a network.
-pub(super) struct Network {
+struct Network {
     name: String,
     ranges: Vec<Utilisation>,
-    leases: Vec<Lease>,
+    leases: Vec<(Life, Lease)>,
+}
+
+pub(super) fn run(place: &Place) -> Result<Answer, Error> {
+    let networks = place.open()?;
+    let networks = networks.iter().map(Network::read).collect::<Result<Vec<_>, _>>()?;
+    let text = if place.json { json(&networks) } else { table(&networks, SystemTime::now()) };
+    Ok(text.into())
 }
 
 impl Network {
-    pub(super) fn read(name: &str, dir: &Path) -> Result<Self, weft_ipam::Error> {
-        let ipam = Ipam::open(name, dir)?;
-        let pool = ipam.last_pool()?;
-        let ranges = pool.map_or_else(|| Ok(Vec::new()), |pool| ipam.utilisation(&pool))?;
-        Ok(Self { name: name.into(), ranges, leases: ipam.leases()? })
+    fn read(network: &place::Network) -> Result<Self, Error> {
+        let ipam = &network.ipam;
+        let pool = ipam.last_pool().map_err(|error| network.unreadable(error))?;
+        let ranges = pool.map_or_else(|| Ok(Vec::new()), |pool| ipam.utilisation(&pool));
+        let leases = network.leases()?.into_iter().map(|lease| (Life::of(ipam, &lease), lease));
+        Ok(Self {
+            name: network.name.clone(),
+            ranges: ranges.map_err(|error| network.unreadable(error))?,
+            leases: leases.collect(),
+        })
     }
 
     fn json(&self) -> Value {
         let ranges: Vec<_> = self.ranges.iter().map(range_json).collect();
-        let leases: Vec<_> = self.leases.iter().map(lease_json).collect();
+        let leases = self.leases.iter().map(|(life, lease)| lease::json_now(&self.name, *life, lease));
+        let leases: Vec<_> = leases.collect();
         json!({ "name": self.name, "ranges": ranges, "leases": leases })
     }
 }
 
 /// One document: `{"networks": [{"name", "ranges": [{…, "held", "size"}], "leases": […]}]}`. Sizes are texts, because an
 /// IPv6 range has more addresses than JSON numbers can count.
-pub(super) fn json(networks: &[Network]) -> String {
+fn json(networks: &[Network]) -> String {
     let networks: Vec<_> = networks.iter().map(Network::json).collect();
     format!("{}\n", json!({ "networks": networks }))
 }
 
 /// For people.
-pub(super) fn table(networks: &[Network], now: SystemTime) -> String {
+fn table(networks: &[Network], now: SystemTime) -> String {
     if networks.is_empty() {
         return "no network has leases here\n".into();
     }
@@ -46,13 +63,11 @@ pub(super) fn table(networks: &[Network], now: SystemTime) -> String {
 }
 
 fn section(network: &Network, now: SystemTime) -> String {
-    let leases = match network.leases.len() {
-        1 => "1 lease".into(),
-        count => format!("{count} leases"),
-    };
+    let leases = text::count(network.leases.len(), "lease");
     let ranges = columns("  ", &network.ranges.iter().map(range_row).collect::<Vec<_>>());
-    let mut rows = vec![["ADDRESSES", "POD", "CONTAINER", "INTERFACE", "AGE"].map(str::to_owned).to_vec()];
-    rows.extend(network.leases.iter().map(|lease| lease_row(lease, now)));
+    let mut rows =
+        vec![["ADDRESSES", "POD", "CONTAINER", "INTERFACE", "STATE", "AGE"].map(str::to_owned).to_vec()];
+    rows.extend(network.leases.iter().map(|(life, lease)| lease_row(*life, lease, now)));
     let leases_table = if rows.len() > 1 { format!("\n{}", columns("  ", &rows)) } else { String::new() };
     format!("{}: {leases}\n{ranges}{leases_table}", network.name)
 }
@@ -76,21 +91,11 @@ fn count(size: u128) -> String {
     if size < 1_000_000_000 { size.to_string() } else { format!("{:.1e}", size as f64) }
 }
 
-fn lease_row(lease: &Lease, now: SystemTime) -> Vec<String> {
-    let addresses: Vec<_> = lease.addresses.iter().map(|held| held.address.ip().to_string()).collect();
+fn lease_row(life: Life, lease: &Lease, now: SystemTime) -> Vec<String> {
     let pod = lease.pod.as_ref().map_or_else(|| "-".into(), ToString::to_string);
     let container: String = lease.attachment.container().chars().take(13).collect();
-    vec![addresses.join(", "), pod, container, lease.attachment.ifname().into(), age(lease.since, now)]
-}
-
-fn age(since: SystemTime, now: SystemTime) -> String {
-    let seconds = now.duration_since(since).unwrap_or_default().as_secs();
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
-    }
+    let (ifname, age) = (lease.attachment.ifname().into(), age(lease.since, now));
+    vec![lease::addresses(lease), pod, container, ifname, life.to_string(), age]
 }
 
 fn range_json(usage: &Utilisation) -> Value {
@@ -100,19 +105,6 @@ fn range_json(usage: &Utilisation) -> Value {
         object.insert("size".into(), usage.size.to_string().into());
     }
     range
-}
-
-fn lease_json(lease: &Lease) -> Value {
-    let address = |held: &Assigned| json!({ "address": held.address.to_string(), "gateway": held.gateway });
-    json!({
-        "container": lease.attachment.container(),
-        "ifname": lease.attachment.ifname(),
-        "addresses": lease.addresses.iter().map(address).collect::<Vec<_>>(),
-        "pod": lease.pod,
-        "netns": lease.netns,
-        "bootId": lease.boot_id,
-        "sinceUnixNanos": Timestamp::from(lease.since).0,
-    })
 }
 
 #[cfg(test)]
@@ -126,23 +118,23 @@ mod tests {
         let ranges = json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00::/64"}]]);
         let pool = weft_ipam::config::parse_ranges(&ranges).unwrap();
         let attachment = weft_ipam::lease::Attachment::new("pods", "3f2a9c", "eth0").unwrap();
-        let ipam = Ipam::open("pods", dir.path()).unwrap();
-        ipam.reserve(&pool, weft_ipam::Request::new(attachment)).unwrap().keep();
-        let network = Network::read("pods", dir.path()).unwrap();
+        let opened = place::Network::open("pods".into(), dir.path()).unwrap();
+        opened.ipam.reserve(&pool, weft_ipam::Request::new(attachment)).unwrap().keep();
+        let network = Network::read(&opened).unwrap();
         (dir, network)
     }
 
     #[test]
     fn the_table_shows_how_full_each_range_is_and_who_holds_what() {
         let (_dir, network) = network();
-        let now = network.leases[0].since + Duration::from_secs(7);
+        let now = network.leases[0].1.since + Duration::from_secs(7);
         assert_eq!(
             table(&[network], now),
             "pods: 1 lease\n  \
              10.1.0.0/24  █░░░░░░░░░░░░░░░░░░░  1 of 253 held, 0.4 %\n  \
              fd00::/64    █░░░░░░░░░░░░░░░░░░░  1 of 1.8e19 held, 0.0 %\n\n  \
-             ADDRESSES          POD  CONTAINER  INTERFACE  AGE\n  \
-             10.1.0.2, fd00::2  -    3f2a9c     eth0       7 s\n"
+             ADDRESSES          POD  CONTAINER  INTERFACE  STATE    AGE\n  \
+             10.1.0.2, fd00::2  -    3f2a9c     eth0       unknown  7 s\n"
         );
     }
 

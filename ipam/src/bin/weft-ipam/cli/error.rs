@@ -1,0 +1,53 @@
+//! Why a command failed, and what to do next.
+
+use std::io;
+use std::path::PathBuf;
+
+use weft_ipam::config::Mistakes;
+use weft_ipam::lease::NameError;
+
+use super::Exit;
+use super::lease::Subject;
+
+/// What was being done, to what.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("cannot list the networks in {}", dir.display())]
+    Networks { dir: PathBuf, source: io::Error },
+    #[error("cannot read the leases of {network}")]
+    Leases { network: String, source: Box<weft_ipam::Error> },
+    #[error("cannot change the leases of {network}; nothing was changed")]
+    Change { network: String, source: Box<weft_ipam::Error> },
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is no JSON document", path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{} is no network configuration: {why}", path.display())]
+    NoConf { path: PathBuf, why: &'static str },
+    #[error("the ipam section of {} cannot be used", path.display())]
+    Conf { path: PathBuf, source: Mistakes },
+    #[error("{} cannot be imported: {why}", path.display())]
+    Export { path: PathBuf, why: String },
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("host-local's lock {} was held for {} s; try again", path.display(), seconds)]
+    HostLocalLocked { path: PathBuf, seconds: u64 },
+    #[error("nobody holds {subject}; `weft-ipam list` shows who holds what{hint}")]
+    NotHeld { subject: Subject, hint: String },
+    #[error("{subject} may be any of {candidates}; give more of the id")]
+    Ambiguous { subject: Subject, candidates: String },
+    #[error("{what}, so nothing was released; stop the pod, or release it all the same with --force")]
+    Living { what: String },
+    #[error("cannot write the answer")]
+    Output(#[source] io::Error),
+}
+
+impl Error {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::NotHeld { .. } => Exit::NotFound,
+            Self::Living { .. } | Self::Ambiguous { .. } => Exit::Refused,
+            _ => Exit::Failed,
+        }
+    }
+}

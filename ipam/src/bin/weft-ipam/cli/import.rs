@@ -1,0 +1,351 @@
+//! `weft-ipam import`.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use weft_ipam::config::parse_ranges;
+use weft_ipam::lease::{Assigned, Attachment, Lease, NetnsIdentity, Notes, Pod, Timestamp};
+use weft_ipam::range::Pool;
+use weft_ipam::{Import, Imported};
+
+use super::export::{KEY, VERSION};
+use super::host_local::{Directory, Held, Remembered};
+use super::lease;
+use super::place::{Network, Place, read_json};
+use super::text::count;
+use super::{Answer, Error, Exit};
+
+/// Takes leases over: those of an export, or those of host-local, so that a running node moves over without restarting a pod.
+///
+/// From host-local:
+///   1. weft-ipam import --from-host-local /var/lib/cni/networks/NAME --conf NEW.conflist
+///   2. put NEW.conflist in the place of the old configuration
+///   3. the first command again, for pods that came between
+///
+/// It may be repeated: what stands is never changed. Pods whose namespace is gone are skipped, and so is what was released here
+/// since. host-local's directory stays as it is.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Arguments {
+    /// An export; - is standard input
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "from_host_local",
+        conflicts_with = "from_host_local"
+    )]
+    file: Option<PathBuf>,
+    /// host-local's directory of the network; its lock is held meanwhile
+    #[arg(long, value_name = "DIR")]
+    from_host_local: Option<PathBuf>,
+    /// Where the runtime remembers its results: it knows pods and namespaces, which host-local does not
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/cni/results")]
+    results: PathBuf,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// What came of an import.
+#[derive(Default)]
+struct Report {
+    new: Vec<Lease>,
+    known: usize,
+    conflicts: Vec<(Lease, String)>,
+    skipped: Vec<(String, String)>,
+    assumed: Vec<(String, String)>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
+    let report = match (&arguments.from_host_local, &arguments.file) {
+        (Some(dir), _) => from_host_local(dir, arguments)?,
+        (None, Some(file)) => from_export(file, &arguments.place)?,
+        (None, None) => Report::default(),
+    };
+    let exit = if report.conflicts.is_empty() { Exit::Done } else { Exit::Refused };
+    Ok(Answer { text: if arguments.place.json { report.json() } else { report.text() }, exit })
+}
+
+impl Report {
+    fn add(&mut self, network: &Network, import: Import) -> Result<(), Error> {
+        let outcomes = network.ipam.import(&import).map_err(|error| network.unchanged(error))?;
+        for (lease, outcome) in import.leases.into_iter().zip(outcomes) {
+            match outcome {
+                Imported::New => self.new.push(lease),
+                Imported::Known => self.known += 1,
+                Imported::Conflict(why) => self.conflicts.push((lease, why)),
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        let mut lines: Vec<_> =
+            self.new.iter().map(|lease| format!("took over {}", lease::line(lease))).collect();
+        let named = |all: &[(String, String)], verb: &str| {
+            all.iter().map(|(what, why)| format!("{verb} {what}: {why}")).collect::<Vec<_>>()
+        };
+        lines.extend(named(&self.assumed, "assumed for"));
+        lines.extend(named(&self.skipped, "skipped"));
+        lines.extend(
+            self.conflicts.iter().map(|(lease, why)| format!("conflict: {}: {why}", lease::line(lease))),
+        );
+        let (new, conflicts) = (count(self.new.len(), "lease"), count(self.conflicts.len(), "conflict"));
+        let skipped = self.skipped.len();
+        lines.push(format!("took over {new}, {} stood already, {skipped} skipped, {conflicts}", self.known));
+        if !self.conflicts.is_empty() {
+            lines.push("restart the pods of the conflicts: their addresses are not theirs here".into());
+        }
+        lines.join("\n") + "\n"
+    }
+
+    fn json(&self) -> String {
+        let conflict = |(lease, why): &(Lease, String)| json!({ "lease": lease::json(lease), "why": why });
+        let named = |all: &[(String, String)]| {
+            all.iter().map(|(what, why)| json!({ "what": what, "why": why })).collect::<Value>()
+        };
+        let document = json!({
+            "imported": self.new.iter().map(lease::json).collect::<Value>(),
+            "known": self.known,
+            "conflicts": self.conflicts.iter().map(conflict).collect::<Value>(),
+            "skipped": named(&self.skipped),
+            "assumed": named(&self.assumed),
+        });
+        format!("{document}\n")
+    }
+}
+
+/// What an export has of a lease ([`super::export`]).
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Exported {
+    container: String,
+    ifname: String,
+    addresses: Vec<ExportedAddress>,
+    pod: Option<Pod>,
+    netns: Option<NetnsIdentity>,
+    boot_id: Option<String>,
+    since_unix_nanos: u64,
+    #[serde(default)]
+    notes: Notes,
+}
+
+#[derive(Deserialize)]
+struct ExportedAddress {
+    #[serde(deserialize_with = "network")]
+    address: IpNetwork,
+    gateway: Option<IpAddr>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ExportedFree {
+    address: IpAddr,
+    at_unix_nanos: u64,
+}
+
+#[derive(Deserialize)]
+struct ExportedNetwork {
+    name: String,
+    ranges: Option<Value>,
+    leases: Vec<Exported>,
+    #[serde(default)]
+    freed: Vec<ExportedFree>,
+}
+
+fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+fn from_export(file: &Path, place: &Place) -> Result<Report, Error> {
+    let wrong = |why: String| Error::Export { path: file.into(), why };
+    let document = read_export(file)?;
+    match document.get(KEY).and_then(Value::as_u64) {
+        Some(VERSION) => {}
+        Some(newer) => {
+            return Err(wrong(format!(
+                "it is an export of version {newer}, and this release reads {VERSION}"
+            )));
+        }
+        None => return Err(wrong(format!("it is no export: the key {KEY:?} is missing"))),
+    }
+    let networks = document.get("networks").cloned().unwrap_or(Value::Null);
+    let networks: Vec<ExportedNetwork> =
+        serde_json::from_value(networks).map_err(|error| wrong(error.to_string()))?;
+    let is_wanted = |one: &ExportedNetwork| place.networks.is_empty() || place.networks.contains(&one.name);
+    let mut report = Report::default();
+    for exported in networks.into_iter().filter(is_wanted) {
+        let network = Network::open(exported.name.clone(), &place.data_dir()?)?;
+        report.add(&network, exported.import().map_err(wrong)?)?;
+    }
+    Ok(report)
+}
+
+fn read_export(file: &Path) -> Result<Value, Error> {
+    if file != Path::new("-") {
+        return read_json(file);
+    }
+    let (mut text, path) = (Vec::new(), PathBuf::from("standard input"));
+    match std::io::stdin().read_to_end(&mut text) {
+        Err(source) => Err(Error::Read { path, source }),
+        Ok(_) => serde_json::from_slice(&text).map_err(|source| Error::Json { path, source }),
+    }
+}
+
+impl ExportedNetwork {
+    fn import(self) -> Result<Import, String> {
+        let pool = self.ranges.filter(|ranges| !ranges.is_null()).map(|ranges| parse_ranges(&ranges));
+        let freed = self.freed.iter().map(|free| (free.address, Timestamp(free.at_unix_nanos).into()));
+        let name = self.name;
+        Ok(Import {
+            pool: pool.transpose().map_err(|mistakes| mistakes.to_string())?,
+            freed: freed.collect(),
+            leases: self.leases.into_iter().map(|lease| lease.lease(&name)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Exported {
+    fn lease(self, network: &str) -> Result<Lease, String> {
+        let attachment = Attachment::new(network, &self.container, &self.ifname);
+        let assigned = |one: &ExportedAddress| Assigned { address: one.address, gateway: one.gateway };
+        Ok(Lease {
+            attachment: attachment.map_err(|error| error.to_string())?,
+            addresses: self.addresses.iter().map(assigned).collect(),
+            pod: self.pod,
+            netns: self.netns,
+            boot_id: self.boot_id,
+            since: Timestamp(self.since_unix_nanos).into(),
+            notes: self.notes,
+        })
+    }
+}
+
+/// What is asked while host-local's files become leases.
+struct Move<'a> {
+    network: &'a Network,
+    results: &'a Path,
+    pool: Option<Pool>,
+    /// What was freed here, and when.
+    freed: Vec<(IpAddr, SystemTime)>,
+}
+
+fn from_host_local(dir: &Path, arguments: &Arguments) -> Result<Report, Error> {
+    let network = network_of(dir, &arguments.place)?;
+    let locked = Directory::lock(dir)?;
+    let contents = locked.read()?;
+    let known = network.ipam.last_pool().map_err(|error| network.unreadable(error))?;
+    let is_first = known.is_none();
+    let configured = arguments.place.network_conf()?.map(|conf| conf.config.pool);
+    let freed = network.ipam.freed().map_err(|error| network.unreadable(error))?;
+    let pool = configured.or(known);
+    let moving = Move { network: &network, results: &arguments.results, pool, freed };
+
+    let mut report = Report { skipped: contents.skipped, ..Report::default() };
+    let mut leases = Vec::new();
+    for ((container, ifname), held) in &contents.held {
+        match moving.lease(container, ifname.as_deref(), held, &mut report.assumed) {
+            Ok(lease) => leases.push(lease),
+            Err(why) => report.skipped.push((join(&held.addresses), format!("of {container}: {why}"))),
+        }
+    }
+    leases.sort_by_key(|lease| lease.since);
+    let given = contents.last.iter().filter(|_| is_first).flat_map(|(set, last)| moving.given(*set, *last));
+    let import = Import { leases, freed: given.collect(), pool: moving.pool.clone() };
+    report.add(&network, import)?;
+    Ok(report)
+}
+
+/// By the configuration, by `--network`, or by the directory's name.
+fn network_of(dir: &Path, place: &Place) -> Result<Network, Error> {
+    if let Some(network) = place.open_conf()? {
+        return Ok(network);
+    }
+    let name = place.networks.first().cloned();
+    let name = name.or_else(|| Some(dir.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned()));
+    Network::open(name.unwrap_or_default(), &place.data_dir()?)
+}
+
+impl Move<'_> {
+    fn lease(
+        &self,
+        container: &str,
+        ifname: Option<&str>,
+        held: &Held,
+        assumed: &mut Vec<(String, String)>,
+    ) -> Result<Lease, String> {
+        let network = &self.network.name;
+        let remembered = Remembered::of(self.results, network, container, ifname).unwrap_or_default();
+        let netns = remembered
+            .namespace()
+            .map_err(|path| format!("its network namespace {} is gone", path.display()))?;
+        if let Some(address) = held.addresses.iter().find(|address| self.was_freed_since(**address, held)) {
+            return Err(format!("{address} was released here since"));
+        }
+        let ifname = ifname.or(remembered.ifname.as_deref()).unwrap_or_else(|| {
+            assumed.push((container.into(), "its interface is eth0, for nobody says which it is".into()));
+            "eth0"
+        });
+        let attachment = Attachment::new(network, container, ifname).map_err(|error| error.to_string())?;
+        let mut addresses: Vec<_> =
+            held.addresses.iter().map(|address| self.assigned(*address, &remembered, assumed)).collect();
+        addresses.sort_by_key(|assigned| self.set_of(assigned.address.ip()));
+        Ok(Lease {
+            attachment,
+            addresses,
+            pod: remembered.pod,
+            netns,
+            boot_id: self.network.ipam.boot_id(),
+            since: held.since,
+            notes: Notes::new(),
+        })
+    }
+
+    fn was_freed_since(&self, address: IpAddr, held: &Held) -> bool {
+        self.freed.iter().any(|(freed, at)| *freed == address && *at > held.since)
+    }
+
+    fn set_of(&self, address: IpAddr) -> Option<usize> {
+        let sets = self.pool.as_ref()?.sets();
+        sets.iter().position(|set| set.range_of(address).is_some())
+    }
+
+    /// With the prefix length and the gateway of its range, or of the result that the runtime remembers.
+    fn assigned(
+        &self,
+        address: IpAddr,
+        remembered: &Remembered,
+        assumed: &mut Vec<(String, String)>,
+    ) -> Assigned {
+        let ranges = self.pool.iter().flat_map(Pool::ranges);
+        let mut in_ranges = ranges.filter(|range| range.contains(address));
+        if let Some(range) = in_ranges.next()
+            && let Ok(with_prefix) = IpNetwork::new(address, range.subnet().prefix())
+        {
+            return Assigned { address: with_prefix, gateway: range.gateway() };
+        }
+        if let Some((with_prefix, gateway)) = remembered.ips.iter().find(|(ip, _)| ip.ip() == address) {
+            return Assigned { address: *with_prefix, gateway: *gateway };
+        }
+        let what =
+            "its prefix is a single host's, for it is in none of the ranges; --conf names a configuration";
+        assumed.push((address.to_string(), what.into()));
+        Assigned { address: address.into(), gateway: None }
+    }
+
+    /// host-local goes round its ranges: what is free up to the address it gave last was used, and should be used again last.
+    fn given(&self, set: usize, (last, at): (IpAddr, SystemTime)) -> Vec<(IpAddr, SystemTime)> {
+        const REMEMBERED: usize = 1_024;
+        let set = self.pool.as_ref().and_then(|pool| pool.sets().get(set));
+        let range = set.and_then(|set| set.range_of(last));
+        let addresses = range.map(|range| range.up_to(last, REMEMBERED)).unwrap_or_default();
+        addresses.into_iter().map(|address| (address, at)).collect()
+    }
+}
+
+fn join(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

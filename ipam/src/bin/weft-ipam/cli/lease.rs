@@ -1,0 +1,149 @@
+//! What the commands say of a lease, and how it is named on the command line.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+use weft_ipam::Ipam;
+use weft_ipam::lease::{Assigned, Lease, NetnsIdentity, Timestamp};
+
+/// Whether somebody may use the addresses of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// The network namespace is there, and is the one of the ADD.
+    Lives,
+    /// The namespace is gone, or the lease is of an earlier boot.
+    Gone,
+    /// The namespace is not known, or cannot be seen from here.
+    Unknown,
+}
+
+/// Whose leases a command is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// Who holds this address.
+    Address(IpAddr),
+    /// A pod, as `namespace/name`.
+    Pod(String),
+    /// A container whose id is this or, where no id is, begins with it.
+    Container(String),
+}
+
+impl Life {
+    pub(super) fn of(ipam: &Ipam, lease: &Lease) -> Self {
+        let is_seen = |known: &NetnsIdentity| NetnsIdentity::of(&known.path).is_ok_and(|seen| seen == *known);
+        if ipam.is_abandoned(lease) {
+            Self::Gone
+        } else if lease.netns.as_ref().is_some_and(is_seen) {
+            Self::Lives
+        } else {
+            Self::Unknown
+        }
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Lives => "lives",
+            Self::Gone => "gone",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+impl Subject {
+    /// Those of `leases` that are meant. The whole id of a container comes before the beginning of another one's.
+    pub(super) fn select(&self, leases: Vec<Lease>) -> Vec<Lease> {
+        let is_whole =
+            |lease: &Lease| matches!(self, Self::Container(id) if lease.attachment.container() == id);
+        let has_whole = leases.iter().any(is_whole);
+        leases
+            .into_iter()
+            .filter(|lease| if has_whole { is_whole(lease) } else { self.is_of(lease) })
+            .collect()
+    }
+
+    fn is_of(&self, lease: &Lease) -> bool {
+        match self {
+            Self::Address(address) => lease.addresses.iter().any(|held| held.address.ip() == *address),
+            Self::Pod(name) => lease.pod.as_ref().is_some_and(|pod| pod.to_string() == *name),
+            Self::Container(id) => lease.attachment.container().starts_with(id.as_str()),
+        }
+    }
+}
+
+/// No container's id has a `/` or a `:`, and none of the usual ones has dots.
+impl FromStr for Subject {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text.parse() {
+            Ok(address) => Self::Address(address),
+            Err(_) if text.contains('/') => Self::Pod(text.into()),
+            Err(_) => Self::Container(text.into()),
+        })
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "the address {address}"),
+            Self::Pod(name) => write!(f, "an address for the pod {name}"),
+            Self::Container(id) => write!(f, "an address for the container {id}"),
+        }
+    }
+}
+
+/// `10.7.0.2, fd07::2 of eth0 of 3f2a… in pods (shop/cart)`.
+pub(super) fn line(lease: &Lease) -> String {
+    let pod = lease.pod.as_ref().map_or_else(String::new, |pod| format!(" ({pod})"));
+    format!("{} of {}{pod}", addresses(lease), lease.attachment)
+}
+
+pub(super) fn addresses(lease: &Lease) -> String {
+    let all: Vec<_> = lease.addresses.iter().map(|held| held.address.ip().to_string()).collect();
+    all.join(", ")
+}
+
+/// What `--json` prints, and what an export is made of.
+pub(super) fn json(lease: &Lease) -> Value {
+    let address = |held: &Assigned| json!({ "address": held.address.to_string(), "gateway": held.gateway });
+    json!({
+        "container": lease.attachment.container(),
+        "ifname": lease.attachment.ifname(),
+        "addresses": lease.addresses.iter().map(address).collect::<Vec<_>>(),
+        "pod": lease.pod,
+        "netns": lease.netns,
+        "bootId": lease.boot_id,
+        "sinceUnixNanos": Timestamp::from(lease.since).0,
+        "notes": lease.notes,
+    })
+}
+
+/// The same with what only those who look now can say.
+pub(super) fn json_now(network: &str, life: Life, lease: &Lease) -> Value {
+    let mut value = json(lease);
+    if let Some(object) = value.as_object_mut() {
+        object.insert("network".into(), network.into());
+        object.insert("state".into(), life.to_string().into());
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_is_told_by_its_shape() {
+        let subject = |text: &str| text.parse::<Subject>().unwrap();
+        assert_eq!(subject("10.7.0.2"), Subject::Address("10.7.0.2".parse().unwrap()));
+        assert_eq!(subject("fd07::2"), Subject::Address("fd07::2".parse().unwrap()));
+        assert_eq!(subject("shop/cart"), Subject::Pod("shop/cart".into()));
+        assert_eq!(subject("3f2a"), Subject::Container("3f2a".into()));
+    }
+}

@@ -1,0 +1,98 @@
+//! `weft-ipam show`.
+
+use std::time::SystemTime;
+
+use serde_json::json;
+use weft_ipam::lease::Lease;
+use weft_ipam::table::columns;
+
+use super::lease::{self, Life, Subject};
+use super::place::{Network, Place};
+use super::text::{age, utc};
+use super::{Answer, Error};
+
+/// Shows everything that a lease holds, and whether the namespace it was made for is still there.
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// An address, a pod as NAMESPACE/NAME, or a container's id or the beginning of one
+    #[arg(value_name = "WHAT")]
+    subject: Subject,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// A lease and where it was found.
+pub(super) struct Held {
+    pub(super) network: Network,
+    pub(super) life: Life,
+    pub(super) lease: Lease,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
+    let found = find(&arguments.place, &arguments.subject)?;
+    if arguments.place.json {
+        let leases = found.iter().map(|held| lease::json_now(&held.network.name, held.life, &held.lease));
+        return Ok(format!("{}\n", json!({ "leases": leases.collect::<Vec<_>>() })).into());
+    }
+    let now = SystemTime::now();
+    Ok(found.iter().map(|held| card(held, now)).collect::<Vec<_>>().join("\n").into())
+}
+
+/// The leases of `subject`; none is an error.
+pub(super) fn find(place: &Place, subject: &Subject) -> Result<Vec<Held>, Error> {
+    let mut found = Vec::new();
+    let networks = place.open()?;
+    for network in &networks {
+        for lease in subject.select(network.leases()?) {
+            let (network, life) = (network.clone(), Life::of(&network.ipam, &lease));
+            found.push(Held { network, life, lease });
+        }
+    }
+    if found.is_empty() {
+        let hint = match networks.is_empty() {
+            true => format!(" (no network has leases in {})", place.data_dir()?.display()),
+            false => String::new(),
+        };
+        return Err(Error::NotHeld { subject: subject.clone(), hint });
+    }
+    Ok(found)
+}
+
+fn card(held: &Held, now: SystemTime) -> String {
+    let lease = &held.lease;
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    row("network", held.network.name.clone());
+    row("container", lease.attachment.container().into());
+    row("interface", lease.attachment.ifname().into());
+    for assigned in &lease.addresses {
+        let gateway = assigned.gateway.map_or_else(String::new, |gateway| format!(", gateway {gateway}"));
+        row("address", format!("{}{gateway}", assigned.address));
+    }
+    let unknown = || "not known".to_owned();
+    row("pod", lease.pod.as_ref().map_or_else(unknown, |pod| format!("{pod}, uid {}", or_dash(&pod.uid))));
+    let netns = lease.netns.as_ref();
+    row(
+        "namespace",
+        netns.map_or_else(unknown, |netns| format!("{}, inode {}", netns.path.display(), netns.inode)),
+    );
+    row("boot", lease.boot_id.clone().unwrap_or_else(unknown));
+    row("since", format!("{}, {} ago", utc(lease.since), age(lease.since, now)));
+    for (name, note) in &lease.notes {
+        row(name, note.to_string());
+    }
+    row("state", state(held.life).into());
+    columns("  ", &rows)
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+fn state(life: Life) -> &'static str {
+    match life {
+        Life::Lives => "lives: the namespace is there",
+        Life::Gone => "gone: the namespace is not there any more; `weft-ipam reclaim` ends the lease",
+        Life::Unknown => "unknown: the namespace is not recorded, or cannot be seen from here",
+    }
+}

@@ -1,0 +1,302 @@
+//! What people run: the shipped binary's commands, and their exit codes.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+#[path = "shared/node.rs"]
+mod node;
+
+use node::{BINARY, Namespace, Node, answer, exec, on_a_fresh_node, reference};
+
+/// Exit code, standard output, standard error.
+fn said(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn document(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// An ADD for a pod that lives as long as `pod`.
+fn add(node: &Node, container: &str, pod: &Namespace) -> Value {
+    let env = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", container),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_NETNS", pod.path.to_str().unwrap()),
+        ("CNI_ARGS", &format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME={container}")),
+    ];
+    answer(&exec(Path::new(BINARY), &env, &node.conf("1.1.0"))).unwrap()
+}
+
+#[test]
+fn a_lease_is_shown_by_its_address_its_pod_and_its_container() {
+    let (node, pod) = (Node::new(), Namespace::new());
+    add(&node, "cart7d9f", &pod);
+    for subject in ["10.7.0.2", "fd07::2", "shop/cart7d9f", "cart7d9f", "cart"] {
+        let (code, text, _) = said(&node.command("show", &[subject]));
+        assert_eq!(code, 0, "{subject}");
+        for part in [
+            "network    pods",
+            "10.7.0.2/29, gateway 10.7.0.1",
+            "fd07::2/64",
+            "shop/cart7d9f",
+            "state      lives",
+        ] {
+            assert!(text.contains(part), "{subject}: {part} is missing in\n{text}");
+        }
+        assert!(text.contains(pod.path.to_str().unwrap()), "{text}");
+        let shown = document(&node.command("show", &["--json", subject]));
+        assert_eq!(shown["leases"][0]["state"], "lives");
+    }
+    let (code, text, error) = said(&node.command("show", &["10.7.0.6"]));
+    assert_eq!((code, text.as_str()), (3, ""));
+    assert_eq!(
+        error,
+        "weft-ipam: nobody holds the address 10.7.0.6; `weft-ipam list` shows who holds what\n"
+    );
+}
+
+#[test]
+fn a_living_pods_lease_is_released_only_by_force() {
+    let (node, pod) = (Node::new(), Namespace::new());
+    add(&node, "c1", &pod);
+    let (code, text, error) = said(&node.command("release", &["c1"]));
+    assert_eq!((code, text.as_str()), (4, ""));
+    assert!(error.contains("its namespace") && error.contains("--force"), "{error}");
+    assert_eq!(node.lease_count(), 1);
+    let (code, text, _) = said(&node.command("release", &["c1", "--force"]));
+    assert_eq!((code, text.as_str()), (0, "released 10.7.0.2, fd07::2 of eth0 of c1 in pods (shop/c1)\n"));
+    assert_eq!(node.lease_count(), 0);
+    assert_eq!(said(&node.command("release", &["c1"])).0, 3);
+}
+
+#[test]
+fn the_beginning_of_two_ids_releases_neither() {
+    let (node, pod) = (Node::new(), Namespace::new());
+    for container in ["aa1", "aa2", "aa"] {
+        add(&node, container, &pod);
+    }
+    let (code, _, error) = said(&node.command("release", &["a", "--force"]));
+    assert_eq!(code, 4);
+    assert!(error.contains("may be any of aa, aa1, aa2"), "{error}");
+    assert_eq!(said(&node.command("release", &["aa", "--force"])).0, 0);
+    assert_eq!(node.lease_count(), 2, "a whole id is meant before the beginning of another");
+}
+
+#[test]
+fn reclaim_ends_the_leases_of_pods_that_are_gone_and_no_others() {
+    let node = Node::new();
+    // A name of its own, which outlives neither the namespace nor the test: what `ip netns` does.
+    let (lives, gone) = (Namespace::new(), Namespace::new());
+    add(&node, "lives", &lives);
+    add(&node, "gone", &gone);
+    drop(gone);
+    let (code, text, _) = said(&node.command("reclaim", &["--dry-run"]));
+    assert_eq!(code, 0);
+    assert_eq!(
+        text,
+        "would reclaim 10.7.0.3, fd07::3 of eth0 of gone in pods (shop/gone)\nwould reclaim 1 lease\n"
+    );
+    assert_eq!(node.lease_count(), 2);
+    let done = document(&node.command("reclaim", &["--json"]));
+    assert_eq!(done["networks"][0]["reclaimed"][0]["container"], "gone");
+    assert_eq!(node.lease_count(), 1);
+    assert_eq!(said(&node.command("reclaim", &[])).1, "reclaimed 0 leases\n");
+}
+
+#[test]
+fn an_export_is_imported_elsewhere_with_all_it_has() {
+    let (node, other, pod) = (Node::new(), Node::new(), Namespace::new());
+    for container in ["c1", "c2", "c3"] {
+        add(&node, container, &pod);
+    }
+    node.run("DEL", "c2", &node.conf("1.1.0")).unwrap();
+    let file = node.dir.path().join("export.json");
+    fs::write(&file, node.command("export", &[]).stdout).unwrap();
+
+    let (code, text, error) = said(&other.command("import", &[file.to_str().unwrap()]));
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(text.ends_with("took over 2 leases, 0 stood already, 0 skipped, 0 conflicts\n"), "{text}");
+    assert_eq!(document(&other.command("export", &[])), document(&node.command("export", &[])));
+    let again = said(&other.command("import", &[file.to_str().unwrap()]));
+    assert!(
+        again.1.ends_with("took over 0 leases, 2 stood already, 0 skipped, 0 conflicts\n"),
+        "{}",
+        again.1
+    );
+    assert_eq!(other.run("ADD", "c4", &other.conf("1.1.0")).unwrap()["ips"][0]["address"], "10.7.0.5/29");
+}
+
+#[test]
+fn an_import_that_conflicts_says_with_whom_and_takes_the_rest() {
+    let (node, other, pod) = (Node::new(), Node::new(), Namespace::new());
+    for container in ["c1", "c2"] {
+        add(&node, container, &pod);
+    }
+    add(&other, "x", &pod);
+    let export = node.command("export", &["--json"]).stdout;
+    let mut import = Command::new(BINARY)
+        .args(["import", "-", "--data-dir", other.dir.path().to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut import.stdin.take().unwrap(), &export).unwrap();
+    let (code, text, _) = said(&import.wait_with_output().unwrap());
+    assert_eq!(code, 4);
+    assert!(
+        text.contains(
+            "conflict: 10.7.0.2, fd07::2 of eth0 of c1 in pods (shop/c1): 10.7.0.2 is held by eth0 of x"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("took over 1 lease, 0 stood already, 0 skipped, 1 conflict\n"), "{text}");
+    assert_eq!(other.lease_count(), 2);
+}
+
+#[test]
+fn a_document_that_is_no_export_is_refused_by_name() {
+    let node = Node::new();
+    let file = node.dir.path().join("x.json");
+    let cases = [
+        ("[1", "is no JSON document"),
+        ("{}", "it is no export: the key \"weftIpamExport\" is missing"),
+        (r#"{"weftIpamExport": 2}"#, "it is an export of version 2, and this release reads 1"),
+        (r#"{"weftIpamExport": 1, "networks": [{"name": "a", "leases": [{}]}]}"#, "missing field"),
+        (r#"{"weftIpamExport": 1, "networks": [{"name": "../a", "leases": []}]}"#, "network name"),
+    ];
+    for (text, why) in cases {
+        fs::write(&file, text).unwrap();
+        let (code, _, error) = said(&node.command("import", &[file.to_str().unwrap()]));
+        assert!(code == 1 && error.contains(why), "{text}: {code} {error}");
+    }
+    assert_eq!(node.lease_count(), 0);
+}
+
+#[test]
+fn wrong_usage_has_a_code_of_its_own_and_help_teaches() {
+    let run = |arguments: &[&str]| said(&Command::new(BINARY).args(arguments).output().unwrap());
+    for wrong in [&["import"][..], &["show"], &["lst"], &["import", "x", "--from-host-local", "y"]] {
+        assert_eq!(run(wrong).0, 2, "{wrong:?}");
+    }
+    let (code, help, _) = run(&["--help"]);
+    assert_eq!(code, 0);
+    for part in ["Exit codes:", "Examples:", "reclaim --dry-run", "import --from-host-local"] {
+        assert!(help.contains(part), "{part} is missing in\n{help}");
+    }
+}
+
+/// What a runtime leaves of an ADD (libcni, `cachedInfo`).
+fn remember(results: &Path, container: &str, pod: &Namespace, result: &Value) {
+    let info = json!({
+        "kind": "cniCacheV1", "containerId": container, "ifName": "eth0", "networkName": "pods", "config": "e30=",
+        "cniArgs": [["K8S_POD_NAMESPACE", "shop"], ["K8S_POD_NAME", container]],
+        "result": result, "netns": pod.path,
+    });
+    fs::write(results.join(format!("pods-{container}-eth0")), info.to_string()).unwrap();
+}
+
+#[test]
+fn a_node_moves_over_from_host_local_without_restarting_a_pod() {
+    on_a_fresh_node(|| {
+        let node = Node::new();
+        let (theirs, results) = (node.dir.path().join("networks"), node.dir.path().join("results"));
+        fs::create_dir(&results).unwrap();
+        let mut before = node.conf("1.0.0");
+        before["bridge"] = "weft-old0".into();
+        before["ipam"]["type"] = "host-local".into();
+        before["ipam"]["dataDir"] = theirs.to_str().into();
+        let mut after = before.clone();
+        after["ipam"]["type"] = "weft-ipam".into();
+        after["ipam"]["dataDir"] = node.dir.path().to_str().into();
+        let conf = node.dir.path().join("after.conf");
+        fs::write(&conf, after.to_string()).unwrap();
+
+        // The reference attaches three pods; one of them goes without a DEL.
+        let pods = ["c1", "c2", "c3"].map(|container| (container, Namespace::new()));
+        for (container, pod) in &pods {
+            let result = reference("bridge", "ADD", container, pod, &before).unwrap();
+            remember(&results, container, pod, &result);
+        }
+        let [(_, first), (_, second), (_, third)] = pods;
+        drop(third);
+        let import = || {
+            let arguments = ["import", "--from-host-local", &format!("{}/pods", theirs.display())];
+            let options = ["--conf", conf.to_str().unwrap(), "--results", results.to_str().unwrap()];
+            said(&Command::new(BINARY).args(arguments).args(options).output().unwrap())
+        };
+        let (code, text, error) = import();
+        assert_eq!((code, error.as_str()), (0, ""), "{text}");
+        assert!(text.contains("took over 10.7.0.2, fd07::2 of eth0 of c1 in pods (shop/c1)"), "{text}");
+        assert!(text.contains("skipped 10.7.0.4, fd07::4: of c3: its network namespace"), "{text}");
+        assert!(text.ends_with("took over 2 leases, 0 stood already, 1 skipped, 0 conflicts\n"), "{text}");
+        assert!(said(&node.list(&[])).1.contains("2 of 5 held"));
+
+        // A pod comes between the import and the new configuration; the second import has it.
+        let between = Namespace::new();
+        let result = reference("bridge", "ADD", "c4", &between, &before).unwrap();
+        remember(&results, "c4", &between, &result);
+        let (code, text, _) = import();
+        assert!(
+            code == 0 && text.ends_with("took over 1 lease, 2 stood already, 1 skipped, 0 conflicts\n"),
+            "{text}"
+        );
+
+        // With the new type: the pods' addresses are never given out, and their DEL frees them.
+        let newcomer = Namespace::new();
+        let result = reference("bridge", "ADD", "c5", &newcomer, &after).unwrap();
+        let held = ["10.7.0.2/29", "10.7.0.3/29", "10.7.0.5/29"];
+        assert!(!held.contains(&result["ips"][0]["address"].as_str().unwrap()), "{result}");
+        for (container, pod) in [("c1", &first), ("c2", &second), ("c4", &between), ("c5", &newcomer)] {
+            assert_eq!(reference("bridge", "DEL", container, pod, &after), Ok(Value::Null));
+        }
+        assert_eq!(node.lease_count(), 0);
+
+        // host-local's files are still there, and do not bring back what was released.
+        let (code, text, _) = import();
+        assert!(code == 0 && text.contains("10.7.0.2 was released here since"), "{text}");
+        assert_eq!(node.lease_count(), 0);
+    });
+}
+
+#[test]
+fn an_import_waits_for_host_local_and_keeps_it_waiting() {
+    let node = Node::new();
+    let theirs = node.dir.path().join("pods");
+    fs::create_dir(&theirs).unwrap();
+    fs::write(theirs.join("10.7.0.2"), "c1\r\neth0").unwrap();
+    let lock = fs::File::create(theirs.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let mut import = Command::new(BINARY)
+        .args(["import", "--from-host-local", theirs.to_str().unwrap()])
+        .args(["--data-dir", node.dir.path().join("ours").to_str().unwrap(), "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It has the file open and waits: only then can it be asked.
+    let descriptors = format!("/proc/{}/fd", import.id());
+    let opened = || {
+        let mut all = fs::read_dir(&descriptors).into_iter().flatten().flatten();
+        all.any(|one| fs::read_link(one.path()).is_ok_and(|to| to == theirs.join("lock")))
+    };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !opened() {
+        assert!(std::time::Instant::now() < deadline, "it never came to the lock");
+        std::thread::yield_now();
+    }
+    fs::write(theirs.join("10.7.0.3"), "c2\r\neth0").unwrap();
+    assert!(import.try_wait().unwrap().is_none());
+    drop(lock);
+    let done = document(&import.wait_with_output().unwrap());
+    assert_eq!(done["imported"].as_array().unwrap().len(), 2, "{done}");
+    assert_eq!(done["imported"][0]["addresses"][0]["address"], "10.7.0.2/32");
+    assert_eq!(done["assumed"].as_array().unwrap().len(), 2, "no configuration says which prefix: {done}");
+}
