@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use crate::{AddResult, Code, Error, NetworkName, Version};
+use crate::{AddResult, Code, Error, NetworkName, Version, capabilities};
 
 /// A plugin's configuration: what every plugin has in common, and the document itself for its own keys.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct Conf {
     pub version: Version,
     /// The network.
     pub name: NetworkName,
-    /// The document as it was given, with all its keys.
+    /// The document as it was given, with all its keys; those of the capability conventions in the conventions' spelling.
     pub document: Map<String, Value>,
 }
 
@@ -25,7 +25,8 @@ impl Conf {
     /// # Errors
     /// [`Code::DECODE`], [`Code::INVALID_CONFIG`] or [`Code::INCOMPATIBLE_VERSION`].
     pub fn parse(stdin: &[u8]) -> Result<Self, Error> {
-        let document = object(stdin)?;
+        let mut document = object(stdin)?;
+        capabilities::spell(&mut document);
         let name = network(&document)?;
         let version = version(&document)?;
         refuse_list(&document)?;

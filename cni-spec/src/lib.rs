@@ -40,6 +40,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod conf;
 mod env;
 mod error;
