@@ -15,7 +15,8 @@ pub fn beyond(node: &Node) -> Result<Pod> {
     for (end, link, number) in [(&host, "uplink", 1), (&outside, "eth0", 2)] {
         end.sh(&format!("ip address add 192.0.2.{number}/24 dev {link}"))?;
         end.sh(&format!("ip address add 2001:db8::{number}/64 dev {link} nodad"))?;
-        end.sh(&format!("ip link set {link} up"))?;
+        // A link-local address would settle at some time later on.
+        end.sh(&format!("ip link set {link} up addrgenmode none"))?;
     }
     Ok(outside)
 }

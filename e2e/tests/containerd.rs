@@ -2,10 +2,17 @@
 
 #![cfg(test)]
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use weft_e2e::{Containerd, Network, Node, Pod, Sandbox, Upstream, http};
+use serde_json::{Value, json};
+use weft_e2e::containerd::Protocol::{Tcp, Udp};
+use weft_e2e::{
+    Containerd, Inventory, Network, Node, Pod, PodSpec, Sandbox, UdpServer, Upstream, http, outside, udp,
+};
 
 #[test]
 fn pods_of_weft_cni_are_joined_and_leave_nothing() {
@@ -36,6 +43,206 @@ fn a_sandbox_is_refused_with_the_plugins_own_words() {
     let before = node.inventory().unwrap();
     let refusal = containerd.run_sandbox("unlucky").unwrap_err().to_string();
     assert!(refusal.contains("10.244.0.0/33"), "{refusal}");
+    assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
+}
+
+/// From another machine, from the node and from the pod itself; a port on one address is on no other.
+#[test]
+fn host_ports_are_reached_where_they_should_be_and_leave_nothing() {
+    let node = Node::start().unwrap();
+    let internet = outside::beyond(&node).unwrap();
+    let containerd = Containerd::start(&node, &example()).unwrap();
+    let before = node.inventory().unwrap();
+    let [v4, v6] = outside::NODE;
+    let spec = PodSpec::named("web")
+        .with_port(Tcp, "", 8080, 80)
+        .with_port(Udp, "", 8080, 53)
+        .with_port(Tcp, v4, 8084, 80)
+        .with_port(Udp, v4, 8084, 53)
+        .with_port(Tcp, v6, 8086, 80)
+        .with_port(Udp, v6, 8086, 53)
+        .with_port(Tcp, "127.0.0.1", 8087, 80)
+        .with_port(Tcp, "", 0, 80);
+    let sandbox = containerd.run_pod(&spec).unwrap();
+    let (host, web) = (Pod::host(&node).unwrap(), containerd.pod(&sandbox).unwrap());
+    let (server, names) =
+        (Upstream::start(&web, 80, "web").unwrap(), UdpServer::start(&web, 53, "names").unwrap());
+    for from in [&internet, &host, &web] {
+        for (to, own, other) in [(v4, 8084, 8086), (v6, 8086, 8084)] {
+            for port in [8080, own] {
+                assert_eq!(answering(from, to, port).unwrap(), "web", "{} to {to}:{port}", from.name());
+                assert_eq!(udp::ask(from, at(to, port)).unwrap(), "names", "{} to {to}:{port}", from.name());
+            }
+            for port in [other, 8087] {
+                answering(from, to, port).unwrap_err();
+            }
+        }
+    }
+    for port in [8080, 8087] {
+        assert_eq!(answering(&host, "127.0.0.1", port).unwrap(), "web");
+    }
+    assert!(!udp_flows(&node, &sandbox).is_empty());
+
+    drop((server, names, web));
+    remove(&containerd, &sandbox);
+    nothing_is_left(&before, &node);
+    assert_eq!(udp_flows(&node, &sandbox), [""; 0], "UDP clients would go on sending to nobody");
+}
+
+#[test]
+fn a_sandbox_whose_port_is_taken_is_refused_with_the_owners_name_and_leaves_nothing() {
+    let node = Node::start().unwrap();
+    let containerd = Containerd::start(&node, &example()).unwrap();
+    let first = containerd.run_pod(&PodSpec::named("first").with_port(Udp, "", 5353, 53)).unwrap();
+    let before = node.inventory().unwrap();
+    let second = PodSpec::named("second").with_port(Tcp, "", 8080, 80).with_port(Udp, "", 5353, 53);
+    let refusal = containerd.run_pod(&second).unwrap_err().to_string();
+    let owner = format!("host port 5353/udp is taken by weft/{}/eth0", first.id);
+    assert!(refusal.contains(&owner), "{refusal}");
+    nothing_is_left(&before, &node);
+
+    remove(&containerd, &first);
+    remove(&containerd, &containerd.run_pod(&second).unwrap());
+}
+
+/// containerd passes a burst of 4 GiB along, which would let the first minutes through unshaped.
+#[test]
+fn annotations_limit_a_pods_bandwidth_from_the_first_megabyte_on() {
+    const BITS: u64 = 16_000_000;
+    let node = Node::start().unwrap();
+    let containerd = Containerd::start(&node, &example()).unwrap();
+    let before = node.inventory().unwrap();
+    let spec = PodSpec::named("slow")
+        .with_annotation("kubernetes.io/ingress-bandwidth", "16M")
+        .with_annotation("kubernetes.io/egress-bandwidth", "16M");
+    let sandbox = containerd.run_pod(&spec).unwrap();
+    let (host, slow) = (Pod::host(&node).unwrap(), containerd.pod(&sandbox).unwrap());
+    for (end, device) in [(&host, host_end(&node)), (&slow, "eth0".to_owned())] {
+        let shown = end.sh(&format!("tc -j qdisc show dev {device}")).unwrap();
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!((&shown[0]["kind"], &shown[0]["root"]), (&json!("tbf"), &json!(true)), "{shown}");
+        // tc shows bytes.
+        assert_eq!(shown[0]["options"]["rate"], BITS / 8, "{shown}");
+        let burst = shown[0]["options"]["burst"].as_u64().unwrap();
+        assert!((1500..=BITS / 8 / 50).contains(&burst), "{shown}");
+    }
+    let gateway = gateway(&slow, addresses(&sandbox)[0]);
+    for (from, to, address) in [(&slow, &host, gateway), (&host, &slow, addresses(&sandbox)[0])] {
+        // A megabyte takes half a second at this rate, and a few milliseconds without.
+        let took = transfer(from, to, address, 1_000_000);
+        assert!(took > Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
+    }
+    drop(slow);
+    remove(&containerd, &sandbox);
+    nothing_is_left(&before, &node);
+}
+
+#[test]
+fn a_hundred_sandboxes_start_and_go_at_once() {
+    let names: Vec<_> = (0..100).map(|n| format!("pod-{n}")).collect();
+    let node = Node::start().unwrap();
+    let containerd = Containerd::start(&node, &example()).unwrap();
+    let before = node.inventory().unwrap();
+    let begun = Instant::now();
+    let sandboxes = each_at_once(&names, |name| {
+        let port = 20_000 + name.trim_start_matches("pod-").parse::<u16>().unwrap();
+        let spec = PodSpec::named(name).with_port(Tcp, "", port, 80);
+        containerd.run_pod(&spec.with_annotation("kubernetes.io/egress-bandwidth", "10M")).unwrap()
+    });
+    let started = begun.elapsed();
+    let distinct: BTreeSet<_> = sandboxes.iter().flat_map(addresses).collect();
+    assert_eq!(distinct.len(), 200);
+    let begun = Instant::now();
+    each_at_once(&sandboxes, |sandbox| remove(&containerd, sandbox));
+    println!("100 sandboxes: started in {started:?}, removed in {:?}", begun.elapsed());
+    nothing_is_left(&before, &node);
+}
+
+/// The network of a pod needs no daemon, and DEL nothing that was only in its memory.
+#[test]
+fn pods_outlive_containerd_and_are_removed_by_its_successor() {
+    let node = Node::start().unwrap();
+    let mut containerd = Containerd::start(&node, &example()).unwrap();
+    let before = node.inventory().unwrap();
+    let old = containerd.run_pod(&PodSpec::named("old").with_port(Tcp, "", 8080, 80)).unwrap();
+    let _server = Upstream::start(&containerd.pod(&old).unwrap(), 80, "old").unwrap();
+    containerd.restart().unwrap();
+    assert_eq!(addresses(&containerd.sandbox(&old.id).unwrap()), addresses(&old));
+    let host = Pod::host(&node).unwrap();
+    assert_eq!(answering(&host, "127.0.0.1", 8080).unwrap(), "old");
+
+    let refusal = containerd.run_pod(&PodSpec::named("new").with_port(Tcp, "", 8080, 80)).unwrap_err();
+    assert!(refusal.to_string().contains(&old.id), "{refusal}");
+    remove(&containerd, &old);
+    let new = containerd.run_pod(&PodSpec::named("new").with_port(Tcp, "", 8080, 80)).unwrap();
+    remove(&containerd, &new);
+    nothing_is_left(&before, &node);
+}
+
+/// The list that the README installs.
+fn example() -> Value {
+    serde_json::from_str(include_str!("../../docs/examples/cni/10-weft.conflist")).unwrap()
+}
+
+fn each_at_once<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    thread::scope(|scope| {
+        let work = &work;
+        let working: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        working.into_iter().map(|working| working.join().unwrap()).collect()
+    })
+}
+
+/// The only pair's end on the node.
+fn host_end(node: &Node) -> String {
+    let links: Value = serde_json::from_str(&node.sh("ip -j link show type veth").unwrap()).unwrap();
+    links[0]["ifname"].as_str().unwrap().to_owned()
+}
+
+/// How long `size` bytes are on their way, from the first that arrives to the last.
+fn transfer(from: &Pod, to: &Pod, address: IpAddr, size: usize) -> Duration {
+    let listener = to.run(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
+    let at = listener.local_addr().unwrap();
+    thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            let mut stream = from.run(|| TcpStream::connect(at).unwrap()).unwrap();
+            stream.write_all(&vec![0; size]).unwrap();
+        });
+        let (mut stream, mut first) = (listener.accept().unwrap().0, [0]);
+        stream.read_exact(&mut first).unwrap();
+        let begun = Instant::now();
+        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), size - 1);
+        sender.join().unwrap();
+        begun.elapsed()
+    })
+}
+
+/// What the kernel remembers of UDP to the pod.
+fn udp_flows(node: &Node, sandbox: &Sandbox) -> Vec<String> {
+    let table = node.run(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack")).unwrap().unwrap();
+    let of_pod =
+        |line: &&str| addresses(sandbox).iter().any(|ip| line.contains(&format!("src={} ", expanded(*ip))));
+    table.lines().filter(|line| line.contains(" udp ")).filter(of_pod).map(str::to_owned).collect()
+}
+
+/// As the kernel writes addresses there.
+fn expanded(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => ip.segments().map(|segment| format!("{segment:04x}")).join(":"),
+    }
+}
+
+/// The name of the server that answers.
+fn answering(from: &Pod, to: &str, port: u16) -> weft_e2e::Result<String> {
+    Ok(http::get(from, at(to, port), "test", "/", &[])?.echo()?.name)
+}
+
+fn at(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+#[track_caller]
+fn nothing_is_left(before: &Inventory, node: &Node) {
     assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
 }
 
