@@ -1,4 +1,4 @@
-//! CHECK.
+//! CHECK, and the comparison that it shares with `explain`.
 
 mod bridge;
 mod interface;

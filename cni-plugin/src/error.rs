@@ -61,6 +61,17 @@ pub enum Error {
         /// `dataDir`.
         path: PathBuf,
     },
+    /// There is not enough left to explain an attachment by.
+    #[error("{0}")]
+    Unexplained(String),
+    /// A configuration that was named could not be read.
+    #[error("cannot read the configuration {path}", path = path.display())]
+    ConfigFile {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The name service could not be read.
     #[error("cannot read ipam.resolvConf {path}", path = path.display())]
     ResolvConf {
@@ -184,6 +195,8 @@ impl Error {
             | Self::AllowList { .. }
             | Self::DataDir { .. }
             | Self::NoLeases { .. }
+            | Self::Unexplained(_)
+            | Self::ConfigFile { .. }
             | Self::Thread(_) => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_) | Self::NoPair { .. } => code::KERNEL,

@@ -51,7 +51,7 @@ pub(crate) fn whose(text: String, is_own: bool, owner: &str) -> String {
 /// Notes how many of their rules `chains` have.
 pub(crate) fn note_chains(findings: &mut Findings, chains: Vec<Chain>) {
     for chain in chains {
-        let counted = |rules| format!("{}, {rules} rules", chain.name);
+        let counted = |rules| format!("{}, {rules} of {} rules", chain.name, chain.rules);
         findings.note("chain", counted(chain.rules), Some(counted(chain.standing)));
     }
 }

@@ -1,4 +1,5 @@
-//! One line of a comparison: what the plan asks for, and what stands. CHECK tells of those that differ.
+//! One line of a comparison: what the plan asks for, and what stands. CHECK tells of those that differ; `explain` shows
+//! all of them.
 
 use std::fmt;
 
@@ -20,6 +21,8 @@ pub(crate) enum State {
     Missing,
     /// This stands in its place.
     Different(String),
+    /// It stands, and bears the attachment's mark, but is not in the plan.
+    Extra,
     /// It stands beside the plan, and may be anybody's: later plugins of the list put things there.
     Beside,
 }
@@ -44,7 +47,7 @@ impl fmt::Display for Finding {
             State::AsPlanned => write!(f, "{planned} stands"),
             State::Missing => write!(f, "{planned} is missing"),
             State::Different(found) => write!(f, "is {found} instead of {planned}"),
-            State::Beside => write!(f, "{planned} is not planned"),
+            State::Extra | State::Beside => write!(f, "{planned} is not planned"),
         }
     }
 }

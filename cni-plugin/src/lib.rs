@@ -20,10 +20,12 @@ mod audit;
 mod chained;
 mod check;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod delegate;
 mod detach;
 mod error;
+mod explain;
 mod extras;
 mod finding;
 mod gc;
@@ -109,5 +111,6 @@ To try it by hand, as root:
   CNI_COMMAND=DEL weft-cni < weft.json
 
 Leases are in /run/weft/ipam; `weft-ipam list` shows them, and `weft-cni audit` whether the kernel agrees with them.
+`weft-cni explain --container demo` shows what one pod should have and what it has; `weft-cni help` has more of both.
 "#
 );

@@ -375,7 +375,10 @@ fn rules_that_somebody_flushed_are_missed_by_check_and_put_back_by_a_repair() {
         assert!(Command::new("nft").args(flush).status().unwrap().success());
         let (code, msg) = drift().unwrap_err();
         assert_eq!(code, 101);
-        assert!(msg.ends_with("chain is postrouting, 0 rules instead of postrouting, 2 rules"), "{msg}");
+        assert!(
+            msg.ends_with("chain is postrouting, 0 of 2 rules instead of postrouting, 2 of 2 rules"),
+            "{msg}"
+        );
         let (status, report) = audit(node, &[]);
         assert_eq!(
             (status, report["findings"][0]["problem"].as_str()),
