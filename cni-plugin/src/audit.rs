@@ -250,7 +250,7 @@ fn stop_masquerading(element: &Masqueraded) -> Result<(), Error> {
 }
 
 fn unpublish(port: &Published) -> Result<(), Error> {
-    Ok(ports::unpublish(&Nft::open()?, std::slice::from_ref(port))?)
+    Ok(ports::withdraw(&Nft::open()?, &port.owner, &[], std::slice::from_ref(port))?)
 }
 
 fn unpin(source: &PinnedSource) -> Result<(), Error> {

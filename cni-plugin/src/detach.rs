@@ -114,9 +114,8 @@ fn remove_elements(identity: &Identity, known: Known<'_>, has_pair: bool) -> Res
     };
     // Whatever the mode is now, and whatever comes of the rest.
     let unpinned = nft.unpin_source(&identity.host_ifname);
-    let stopped = nft.stop_masquerading(&mark, &addresses);
-    ports::withdraw(&nft, &mark, known.lease())?;
-    stopped?;
+    let ports = ports::standing(&nft, &mark, known.lease())?;
+    ports::withdraw(&nft, &mark, &addresses, &ports)?;
     unpinned?;
     Ok(Some(nft))
 }

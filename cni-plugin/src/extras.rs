@@ -62,7 +62,5 @@ fn take_back(identity: &Identity, extras: &Extras) -> Result<(), weft_datapath::
         return Ok(());
     }
     let addresses: Vec<_> = extras.masquerade.iter().map(|element| element.address.ip()).collect();
-    let nft = Nft::open()?;
-    let unpublished = ports::unpublish(&nft, &extras.published);
-    nft.stop_masquerading(&identity.mark(), &addresses).and(unpublished)
+    ports::withdraw(&Nft::open()?, &identity.mark(), &addresses, &extras.published)
 }

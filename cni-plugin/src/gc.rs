@@ -109,7 +109,7 @@ impl Network {
         let nft = Nft::open()?;
         let mut published = nft.published()?;
         published.retain(|found| self.is_stale(&found.owner, |mark| found.is_of(mark)));
-        Ok(ports::unpublish(&nft, &published)?)
+        Ok(ports::withdraw(&nft, "", &[], &published)?)
     }
 
     fn is_stale(&self, owner: &str, is_of: impl Fn(&str) -> bool) -> bool {

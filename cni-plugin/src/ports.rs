@@ -91,25 +91,31 @@ pub(crate) fn route_loopback(extras: &Extras) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the elements of `ports`, and then what the kernel remembers of them.
-pub(crate) fn unpublish(nft: &Nft, ports: &[Published]) -> Result<(), weft_datapath::Error> {
-    if ports.is_empty() {
-        return Ok(());
-    }
-    nft.unpublish(ports)?;
+/// Removes what stands for `addresses` and `ports`, and then what the kernel remembers of the ports.
+pub(crate) fn withdraw(
+    nft: &Nft,
+    mark: &str,
+    addresses: &[IpAddr],
+    ports: &[Published],
+) -> Result<(), weft_datapath::Error> {
+    nft.withdraw(mark, addresses, ports)?;
     conntrack::forget(ports)
 }
 
-/// Removes the ports of `lease`; where it was lost, all that bear `mark`.
-pub(crate) fn withdraw(nft: &Nft, mark: &str, lease: Option<&Lease>) -> Result<(), weft_datapath::Error> {
-    match lease.and_then(|lease| Some(ports::published(&noted(lease)?, &lease.addresses, mark))) {
-        Some(ports) => unpublish(nft, &ports),
-        None => {
-            let mut all = nft.published()?;
-            all.retain(|port| port.is_of(mark));
-            unpublish(nft, &all)
-        }
+/// The ports of `lease`; where it was lost, all that bear `mark`.
+pub(crate) fn standing(
+    nft: &Nft,
+    mark: &str,
+    lease: Option<&Lease>,
+) -> Result<Vec<Published>, weft_datapath::Error> {
+    if let Some(ports) =
+        lease.and_then(|lease| Some(ports::published(&noted(lease)?, &lease.addresses, mark)))
+    {
+        return Ok(ports);
     }
+    let mut all = nft.published()?;
+    all.retain(|port| port.is_of(mark));
+    Ok(all)
 }
 
 /// What `extras` publish, and what of it stands.

@@ -88,37 +88,35 @@ impl Socket {
     /// Sends all `requests` at once and waits until the last has been handled. Where one is refused, those after it
     /// may have been carried out: the caller undoes.
     pub(crate) fn carry_out(&self, requests: &[Request]) -> Result<(), Error> {
-        let Some(last) = requests.len().checked_sub(1) else { return Ok(()) };
+        let all: Vec<_> = requests.iter().collect();
+        all.len().checked_sub(1).map_or(Ok(()), |last| self.exchange(&all, last, false))
+    }
+
+    /// Sends `requests` between the one that opens a transaction and the one that closes it: the kernel carries out all of
+    /// them or none. It need not answer what closes one, and one that is refused at its opening has no other answer, so
+    /// the first refusal ends the wait.
+    pub(crate) fn transact(
+        &self,
+        open: &Request,
+        requests: &[Request],
+        close: &Request,
+    ) -> Result<(), Error> {
+        let all: Vec<_> = std::iter::once(open).chain(requests).chain([close]).collect();
+        self.exchange(&all, requests.len(), true)
+    }
+
+    /// Sends `requests` in one packet, in which the one at `answered` asks for an answer, and waits for that.
+    fn exchange(&self, requests: &[&Request], answered: usize, is_transaction: bool) -> Result<(), Error> {
         let first = self.reserve(requests.len());
         let mut packet = Vec::with_capacity(256 * requests.len());
         for (index, request) in requests.iter().enumerate() {
-            let ack = if index == last { flag::ACK } else { 0 };
-            frame(
-                &mut packet,
-                request.kind,
-                flag::REQUEST | request.flags | ack,
-                first.wrapping_add(index as u32),
-                &request.body,
-            );
+            let ack = if index == answered { flag::ACK } else { 0 };
+            let sequence = first.wrapping_add(index as u32);
+            frame(&mut packet, request.kind, flag::REQUEST | request.flags | ack, sequence, &request.body);
         }
-        self.send(&packet, requests)?;
-        self.collect(requests, first, false)
-    }
-
-    /// Sends `packet`, whose requests carry the sequence numbers from [`Socket::reserve`].
-    pub(crate) fn send(&self, packet: &[u8], requests: &[Request]) -> Result<(), Error> {
-        let doing = || requests.first().map_or_else(String::new, |r| r.doing.clone());
-        self.raw.send(packet, 0).doing(doing).map(|_sent_whole| ())
-    }
-
-    /// Waits for the first refusal, or else for the answer to the last of `requests`: for batches of which the kernel
-    /// carries out all or nothing, and where one that is refused at its opening has no other answer.
-    pub(crate) fn collect_first(&self, requests: &[Request], first: u32) -> Result<(), Error> {
-        self.collect(requests, first, true)
-    }
-
-    fn collect(&self, requests: &[Request], first: u32, all_or_nothing: bool) -> Result<(), Error> {
+        let requests = requests.get(..=answered).unwrap_or_default();
         let doing = requests.last().map_or("", |request| &request.doing);
+        self.send(&packet, doing)?;
         let mut refused = None;
         loop {
             for message in self.receive(doing)? {
@@ -127,8 +125,7 @@ impl Socket {
                 if let Some(refusal) = message.refusal().filter(|r| !request.forgiven.contains(&r.errno)) {
                     refused.get_or_insert_with(|| Error::new(request.doing.clone(), refusal));
                 }
-                let is_last = index + 1 == requests.len();
-                if is_last || (all_or_nothing && refused.is_some()) {
+                if index == answered || (is_transaction && refused.is_some()) {
                     return refused.map_or(Ok(()), Err);
                 }
             }
@@ -140,7 +137,7 @@ impl Socket {
         let first = self.reserve(1);
         let mut packet = Vec::new();
         frame(&mut packet, request.kind, flag::REQUEST | request.flags, first, &request.body);
-        self.send(&packet, std::slice::from_ref(request))?;
+        self.send(&packet, &request.doing)?;
         loop {
             for message in self.receive(&request.doing)? {
                 if message.sequence != first {
@@ -171,7 +168,7 @@ impl Socket {
         let first = self.reserve(1);
         let mut packet = Vec::new();
         frame(&mut packet, request.kind, flag::REQUEST | flag::DUMP | request.flags, first, &request.body);
-        self.send(&packet, std::slice::from_ref(request))?;
+        self.send(&packet, &request.doing)?;
         let (mut replies, mut coherent) = (Vec::new(), true);
         loop {
             for message in self.receive(&request.doing)? {
@@ -195,8 +192,12 @@ impl Socket {
         }
     }
 
+    fn send(&self, packet: &[u8], doing: &str) -> Result<(), Error> {
+        self.raw.send(packet, 0).doing(|| doing).map(|_sent_whole| ())
+    }
+
     /// Takes `count` sequence numbers. Answers to older ones are leftovers of a batch that was given up.
-    pub(crate) fn reserve(&self, count: usize) -> u32 {
+    fn reserve(&self, count: usize) -> u32 {
         let first = self.sequence.get();
         self.sequence.set(first.wrapping_add(count as u32));
         first
@@ -219,7 +220,7 @@ impl Socket {
 }
 
 /// Appends one message with its header (`struct nlmsghdr`) and padding.
-pub(crate) fn frame(packet: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
+fn frame(packet: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, body: &[u8]) {
     packet.extend_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
     packet.extend_from_slice(&kind.to_ne_bytes());
     packet.extend_from_slice(&flags.to_ne_bytes());

@@ -37,7 +37,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::Error;
-use crate::netlink::{Reply, Request, Socket, attributes_of, flag, frame};
+use crate::netlink::{Reply, Request, Socket, attributes_of};
 
 mod chains;
 mod expr;
@@ -152,18 +152,31 @@ impl Nft {
         }
     }
 
-    /// Ends the masquerading of `addresses` for `owner`. One that is not masqueraded is no error, and one that is
-    /// masqueraded for somebody else stays: two networks may have the same range.
+    /// [`Nft::withdraw`] of masquerading alone.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn stop_masquerading(&self, owner: &str, addresses: &[IpAddr]) -> Result<(), Error> {
+        self.withdraw(owner, addresses, &[])
+    }
+
+    /// Ends the masquerading of `addresses` for `owner`, and what `ports` say as far as it is their owners'. One that does
+    /// not stand is no error, and one that stands for somebody else stays: two networks may have the same range.
+    ///
+    /// All of it is one batch, because the kernel frees what a batch has deleted after a grace period of its own, which
+    /// closing the socket waits for.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn withdraw(&self, owner: &str, addresses: &[IpAddr], ports: &[Published]) -> Result<(), Error> {
+        let mut own = Vec::new();
         for address in addresses {
             if self.find(*address)?.is_some_and(|found| found.is_of(owner)) {
-                self.remove(*address)?;
+                own.push(layout::delete_element(*address));
             }
         }
-        Ok(())
+        own.extend(self.deletions(ports)?);
+        self.delete(&own)
     }
 
     /// How packets from `address` are masqueraded; `None` where they are not.
@@ -232,17 +245,26 @@ impl Nft {
     /// At least one of the elements stands already: takes out those that may be replaced, and puts all in as they
     /// should be.
     fn install_instead(&self, elements: Elements<'_>) -> Result<(), Error> {
-        elements.masquerade.iter().try_for_each(|element| self.remove(element.address.ip()))?;
-        self.make_way(elements.ports)?;
+        let mut standing: Vec<_> =
+            elements.masquerade.iter().map(|element| layout::delete_element(element.address.ip())).collect();
+        standing.extend(self.replaceable(elements.ports)?);
+        self.delete(&standing)?;
         let mut requests = elements.foundation();
         requests.extend(elements.add());
         self.batch(None, &requests)
     }
 
-    /// One batch for each address: in a common one, one that is missing would keep the others in place.
-    fn remove(&self, address: IpAddr) -> Result<(), Error> {
-        match self.batch(None, &[layout::delete_element(address)]) {
-            Err(e) if e.errno() == Errno::ENOENT => Ok(()),
+    /// In one batch, unless somebody is removing them at the same time: one that is missing would keep the others.
+    fn delete(&self, deletions: &[Request]) -> Result<(), Error> {
+        if deletions.is_empty() {
+            return Ok(());
+        }
+        let absent = |e: &Error| e.errno() == Errno::ENOENT;
+        match self.batch(None, deletions) {
+            Err(e) if absent(&e) => deletions.iter().try_for_each(|request| {
+                self.batch(None, std::slice::from_ref(request))
+                    .or_else(|e| if absent(&e) { Ok(()) } else { Err(e) })
+            }),
             answer => answer,
         }
     }
@@ -261,18 +283,6 @@ impl Nft {
 
     /// Carries out all of `requests` or none; with a `generation`, only if nothing has changed since it.
     fn batch(&self, generation: Option<u32>, requests: &[Request]) -> Result<(), Error> {
-        let begin = wire::batch_begin(generation);
-        let all: Vec<_> = std::iter::once(&begin).chain(requests).cloned().collect();
-        let first = self.socket.reserve(all.len() + 1);
-        let mut packet = Vec::with_capacity(256 * all.len());
-        for (index, request) in all.iter().enumerate() {
-            let ack = if index + 1 == all.len() { flag::ACK } else { 0 };
-            let sequence = first.wrapping_add(index as u32);
-            frame(&mut packet, request.kind, flag::REQUEST | request.flags | ack, sequence, &request.body);
-        }
-        let end = wire::batch_end();
-        frame(&mut packet, end.kind, flag::REQUEST, first.wrapping_add(all.len() as u32), &end.body);
-        self.socket.send(&packet, requests)?;
-        self.socket.collect_first(&all, first)
+        self.socket.transact(&wire::batch_begin(generation), requests, &wire::batch_end())
     }
 }

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use nix::errno::Errno;
-
 use super::layout::{Family, kept};
 use super::{Nft, layout};
 use crate::Error;
@@ -154,42 +152,36 @@ impl Nft {
         Ok(all)
     }
 
-    /// Ends what `ports` say, as far as it is their owners'. One that is not published is no error, and one that leads
-    /// somewhere else for somebody else stays.
+    /// [`Nft::withdraw`] of ports alone.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn unpublish(&self, ports: &[Published]) -> Result<(), Error> {
+        self.withdraw("", &[], ports)
+    }
+
+    /// What removes `ports`, as far as they stand for their owners.
+    pub(super) fn deletions(&self, ports: &[Published]) -> Result<Vec<Request>, Error> {
+        let hairpins = hairpins(ports).map(|hairpin| (hairpin.slot(), hairpin.owner));
+        self.own(leading(ports).chain(hairpins))
+    }
+
+    /// What removes that in whose place `ports` may come: what the same owner has left at the same place, and what anybody
+    /// has left for the address of the pod, which is nobody else's any more.
+    pub(super) fn replaceable(&self, ports: &[Published]) -> Result<Vec<Request>, Error> {
+        let mut all = self.own(leading(ports))?;
+        all.extend(hairpins(ports).map(|hairpin| elements::delete(&hairpin.slot())));
+        Ok(all)
+    }
+
+    fn own<'a>(&self, slots: impl Iterator<Item = (Slot, &'a str)>) -> Result<Vec<Request>, Error> {
         let mut own = Vec::new();
-        for (slot, owner) in slots(ports) {
+        for (slot, owner) in slots {
             if self.owner_of(&slot)?.is_some_and(|found| found == kept(owner)) {
-                own.push(slot);
+                own.push(elements::delete(&slot));
             }
         }
-        self.clear(&own)
-    }
-
-    /// Removes what may be replaced by `ports`: what the same owner has left at the same place, and what anybody has left
-    /// for the address of the pod, which is nobody else's any more.
-    pub(super) fn make_way(&self, ports: &[Published]) -> Result<(), Error> {
-        self.unpublish(ports)?;
-        self.clear(&hairpins(ports).map(|hairpin| hairpin.slot()).collect::<Vec<_>>())
-    }
-
-    /// In one batch, unless somebody is removing them at the same time: one that is missing would keep the others.
-    fn clear(&self, slots: &[Slot]) -> Result<(), Error> {
-        if slots.is_empty() {
-            return Ok(());
-        }
-        let delete: Vec<_> = slots.iter().map(elements::delete).collect();
-        let absent = |e: &Error| e.errno() == Errno::ENOENT;
-        match self.batch(None, &delete) {
-            Err(e) if absent(&e) => delete.iter().try_for_each(|request| {
-                self.batch(None, std::slice::from_ref(request))
-                    .or_else(|e| if absent(&e) { Ok(()) } else { Err(e) })
-            }),
-            answer => answer,
-        }
+        Ok(own)
     }
 
     fn owner_of(&self, slot: &Slot) -> Result<Option<String>, Error> {
@@ -204,10 +196,9 @@ pub(super) fn add_elements(ports: &[Published]) -> Vec<Request> {
     leading.chain(hairpins(ports).map(|hairpin| hairpin.add())).collect()
 }
 
-/// The places of everything that `ports` need, each with its owner.
-fn slots(ports: &[Published]) -> Vec<(Slot, &str)> {
-    let leading = ports.iter().map(|port| (Slot::of(&port.at), port.owner.as_str()));
-    leading.chain(hairpins(ports).map(|hairpin| (hairpin.slot(), hairpin.owner))).collect()
+/// The places of `ports`, each with its owner.
+fn leading(ports: &[Published]) -> impl Iterator<Item = (Slot, &str)> {
+    ports.iter().map(|port| (Slot::of(&port.at), port.owner.as_str()))
 }
 
 /// One for each address that something leads to.
