@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, PortMapping,
-    RemovePodSandboxRequest, RunPodSandboxRequest, StatusRequest, StopPodSandboxRequest,
+    DnsConfig, LinuxPodSandboxConfig, ListPodSandboxRequest, PodSandboxConfig, PodSandboxMetadata,
+    PodSandboxStatusRequest, PortMapping, RemovePodSandboxRequest, RunPodSandboxRequest, StatusRequest,
+    StopPodSandboxRequest,
 };
 use serde_json::Value;
 use tonic::transport::{Channel, Endpoint};
@@ -47,12 +48,13 @@ pub struct PodSpec {
     name: String,
     ports: Vec<PortMapping>,
     annotations: HashMap<String, String>,
+    dns: Option<DnsConfig>,
 }
 
 impl PodSpec {
     /// A pod of this name that asks for nothing else.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), ports: Vec::new(), annotations: HashMap::new() }
+        Self { name: name.to_owned(), ports: Vec::new(), annotations: HashMap::new(), dns: None }
     }
 
     /// The same pod, with a port of the node that leads to one of its own. `host_ip` may be empty.
@@ -77,6 +79,14 @@ impl PodSpec {
     #[must_use]
     pub fn with_annotation(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The same pod, with the cluster's name service.
+    #[must_use]
+    pub fn with_dns(mut self, server: &str, search: &str) -> Self {
+        let (servers, searches) = (vec![server.to_owned()], vec![search.to_owned()]);
+        self.dns = Some(DnsConfig { servers, searches, options: Vec::new() });
         self
     }
 }
@@ -111,15 +121,26 @@ impl Containerd {
         Ok(containerd)
     }
 
-    /// Kills the daemon, and nothing that it has started, and starts it again. Its log begins anew.
-    pub fn restart(&mut self) -> Result<()> {
+    /// Kills the daemon, and nothing that it has started.
+    pub fn kill(&self) -> Result<()> {
         let pid = self.node.run(|| std::fs::read_to_string(pid_file(&self.dir)))?;
         let pid = pid.doing(|| "learn containerd's process id".to_owned())?;
-        self.init.output(Command::new("kill").args(["-KILL", pid.trim()]))?;
+        self.init.output(Command::new("kill").args(["-KILL", pid.trim()])).map(drop)
+    }
+
+    /// Starts the daemon again after it was killed. Its log begins anew.
+    pub fn start_again(&mut self) -> Result<()> {
         self.process.await_end(START)?;
         self.process = self.init.spawn(&daemon(&self.dir)?)?;
         self.await_socket()?;
         self.await_ready()
+    }
+
+    /// `ListPodSandbox`: the ids of those that it knows.
+    pub fn sandboxes(&self) -> Result<Vec<String>> {
+        let list = async |mut client: Client| client.list_pod_sandbox(ListPodSandboxRequest::default()).await;
+        let answer = self.call("ListPodSandbox", list)?;
+        Ok(answer.items.into_iter().map(|sandbox| sandbox.id).collect())
     }
 
     /// `RunPodSandbox`, as for a pod of this name, then its status.
@@ -191,6 +212,7 @@ impl Containerd {
             hostname: spec.name.clone(),
             port_mappings: spec.ports.clone(),
             annotations: spec.annotations.clone(),
+            dns_config: spec.dns.clone(),
             linux: Some(LinuxPodSandboxConfig { cgroup_parent, ..Default::default() }),
             ..Default::default()
         }

@@ -29,8 +29,7 @@ impl Inventory {
         lines.extend(rows(node, "ip -j address", address)?.into_iter().flatten());
         for family in ["-4", "-6"] {
             let routes = rows(node, &format!("ip -j {family} route show table all"), route)?;
-            // The kernel has anycast addresses for as long as a node forwards, which it goes on to do.
-            lines.extend(routes.into_iter().filter(|route| !route.starts_with("route type anycast")));
+            lines.extend(routes.into_iter().filter(|route| !varies(route)));
             lines
                 .extend(rows(node, &format!("ip -j {family} rule"), |rule| format!("rule {family} {rule}"))?);
             lines.extend(rows(node, &format!("ip -j {family} neighbour show nud permanent"), neighbour)?);
@@ -104,6 +103,12 @@ fn route(route: &Value) -> String {
         _ => format!("{key} {}", text(route, key)),
     });
     format!("route {}", parts.join(" "))
+}
+
+/// The kernel has anycast addresses for as long as a node forwards, which it goes on to do, and link-local ones come when a
+/// link has settled.
+fn varies(route: &str) -> bool {
+    route.starts_with("route type anycast") || route.contains(" dst fe80:")
 }
 
 fn neighbour(neighbour: &Value) -> String {

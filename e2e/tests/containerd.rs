@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use weft_e2e::containerd::Protocol::{Tcp, Udp};
 use weft_e2e::{
     Containerd, Inventory, Network, Node, Pod, PodSpec, Sandbox, UdpServer, Upstream, http, outside, udp,
+    wait,
 };
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn pods_of_weft_cni_are_joined_and_leave_nothing() {
@@ -49,9 +52,24 @@ fn a_sandbox_is_refused_with_the_plugins_own_words() {
 /// From another machine, from the node and from the pod itself; a port on one address is on no other.
 #[test]
 fn host_ports_are_reached_where_they_should_be_and_leave_nothing() {
+    host_ports_are_reached(&example());
+}
+
+#[test]
+fn host_ports_of_pods_on_a_bridge_are_reached_where_they_should_be_and_leave_nothing() {
+    let mut list = example();
+    for key in ["isGateway", "hairpinMode"] {
+        list["plugins"][0][key] = true.into();
+    }
+    host_ports_are_reached(&list);
+}
+
+fn host_ports_are_reached(list: &Value) {
     let node = Node::start().unwrap();
     let internet = outside::beyond(&node).unwrap();
-    let containerd = Containerd::start(&node, &example()).unwrap();
+    let containerd = Containerd::start(&node, list).unwrap();
+    // A bridge stays, so it is there before.
+    remove(&containerd, &containerd.run_sandbox("first").unwrap());
     let before = node.inventory().unwrap();
     let [v4, v6] = outside::NODE;
     let spec = PodSpec::named("web")
@@ -70,7 +88,8 @@ fn host_ports_are_reached_where_they_should_be_and_leave_nothing() {
     for from in [&internet, &host, &web] {
         for (to, own, other) in [(v4, 8084, 8086), (v6, 8086, 8084)] {
             for port in [8080, own] {
-                assert_eq!(answering(from, to, port).unwrap(), "web", "{} to {to}:{port}", from.name());
+                let answer = answering(from, to, port);
+                assert_eq!(answer.as_deref().ok(), Some("web"), "{} to {to}:{port}: {answer:?}", from.name());
                 assert_eq!(udp::ask(from, at(to, port)).unwrap(), "names", "{} to {to}:{port}", from.name());
             }
             for port in [other, 8087] {
@@ -166,10 +185,11 @@ fn pods_outlive_containerd_and_are_removed_by_its_successor() {
     let before = node.inventory().unwrap();
     let old = containerd.run_pod(&PodSpec::named("old").with_port(Tcp, "", 8080, 80)).unwrap();
     let _server = Upstream::start(&containerd.pod(&old).unwrap(), 80, "old").unwrap();
-    containerd.restart().unwrap();
-    assert_eq!(addresses(&containerd.sandbox(&old.id).unwrap()), addresses(&old));
+    containerd.kill().unwrap();
     let host = Pod::host(&node).unwrap();
     assert_eq!(answering(&host, "127.0.0.1", 8080).unwrap(), "old");
+    containerd.start_again().unwrap();
+    assert_eq!(addresses(&containerd.sandbox(&old.id).unwrap()), addresses(&old));
 
     let refusal = containerd.run_pod(&PodSpec::named("new").with_port(Tcp, "", 8080, 80)).unwrap_err();
     assert!(refusal.to_string().contains(&old.id), "{refusal}");
@@ -177,6 +197,56 @@ fn pods_outlive_containerd_and_are_removed_by_its_successor() {
     let new = containerd.run_pod(&PodSpec::named("new").with_port(Tcp, "", 8080, 80)).unwrap();
     remove(&containerd, &new);
     nothing_is_left(&before, &node);
+}
+
+/// containerd has noted a sandbox before it calls ADD, and its successor calls DEL for whatever had come of that.
+#[test]
+fn pods_that_were_starting_when_containerd_was_killed_are_removed_by_its_successor() {
+    each_at_once(&[4, 8, 12], |begun| killed_when_some_have_begun(*begun));
+}
+
+fn killed_when_some_have_begun(begun: usize) {
+    let names: Vec<_> = (0..16).map(|n| format!("pod-{n}")).collect();
+    let node = Node::start().unwrap();
+    let mut containerd = Containerd::start(&node, &example()).unwrap();
+    let before = node.inventory().unwrap();
+    thread::scope(|scope| {
+        let running: Vec<_> = names.iter().map(|name| scope.spawn(|| containerd.run_sandbox(name))).collect();
+        let namespaces = || std::fs::read_dir("/run/netns").map_or(0, Iterator::count);
+        wait::until("the first namespaces", PATIENCE, || match node.run(namespaces).unwrap() {
+            so_far if so_far < begun => Err(so_far.to_string()),
+            _ => Ok(()),
+        })
+        .unwrap();
+        containerd.kill().unwrap();
+        let started = running.into_iter().filter_map(|running| running.join().unwrap().ok()).count();
+        assert!(started < names.len(), "it was killed too late");
+    });
+    containerd.start_again().unwrap();
+    // kubelet tries again, under other names, and removes the old ones.
+    let old = containerd.sandboxes().unwrap();
+    let again = each_at_once(&names, |name| containerd.run_sandbox(&format!("{name}-again")).unwrap());
+    let distinct: BTreeSet<_> = again.iter().flat_map(addresses).collect();
+    assert_eq!(distinct.len(), 32);
+    each_at_once(&old, |id| remove_twice(&containerd, id));
+    each_at_once(&again, |sandbox| remove(&containerd, sandbox));
+    // What it had not noted yet are bare namespaces.
+    let left = before.diff(&node.inventory().unwrap());
+    let left: Vec<_> = left.iter().filter(|line| !line.starts_with("+ namespace ")).collect();
+    assert_eq!(left, [""; 0]);
+}
+
+/// What containerd asks for in its own way: the cluster's name service is what the plugin reports.
+#[test]
+fn the_name_service_of_a_pod_is_what_its_runtime_says() {
+    let node = Node::start().unwrap();
+    let containerd = Containerd::start(&node, &example()).unwrap();
+    let sandbox = containerd.run_pod(&PodSpec::named("pod").with_dns("10.96.0.10", "cluster.local")).unwrap();
+    let cache = format!("/var/lib/cni/results/weft-{}-eth0", sandbox.id);
+    let cache: Value = serde_json::from_str(&node.sh(&format!("cat {cache}")).unwrap()).unwrap();
+    let expected = json!({ "nameservers": ["10.96.0.10"], "search": ["cluster.local"] });
+    assert_eq!(cache["result"]["dns"], expected, "{cache}");
+    remove(&containerd, &sandbox);
 }
 
 /// The list that the README installs.
@@ -311,12 +381,16 @@ fn gateway(pod: &Pod, of: IpAddr) -> IpAddr {
     route[0]["gateway"].as_str().unwrap().parse().unwrap()
 }
 
-/// Each call twice: kubelet repeats what it does not know to have succeeded.
 fn remove(containerd: &Containerd, sandbox: &Sandbox) {
+    remove_twice(containerd, &sandbox.id);
+}
+
+/// Each call twice: kubelet repeats what it does not know to have succeeded.
+fn remove_twice(containerd: &Containerd, id: &str) {
     for _ in 0..2 {
-        containerd.stop_sandbox(&sandbox.id).unwrap();
+        containerd.stop_sandbox(id).unwrap();
     }
     for _ in 0..2 {
-        containerd.remove_sandbox(&sandbox.id).unwrap();
+        containerd.remove_sandbox(id).unwrap();
     }
 }

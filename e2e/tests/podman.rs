@@ -7,14 +7,29 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_e2e::{Inventory, Network, Node, Pod, Podman, UdpServer, http, outside, udp, wait};
+use weft_e2e::{Inventory, Network, Node, Pod, Podman, UdpServer, chain, http, outside, udp, wait};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// From another machine, from the node by each of its addresses, and from the container itself.
 #[test]
 fn a_published_port_is_reached_from_everywhere_and_leaves_nothing() {
+    a_published_port_is_reached(&list());
+}
+
+#[test]
+fn a_published_port_of_a_container_on_a_bridge_is_reached_from_everywhere_and_leaves_nothing() {
+    let bridged = Network::bridged(0).with(json!({ "hairpinMode": true }));
+    a_published_port_is_reached(bridged.with(capabilities()).list());
+}
+
+fn a_published_port_is_reached(list: &Value) {
     let node = Node::start().unwrap();
     let internet = outside::beyond(&node).unwrap();
-    let podman = Podman::start(&node, &list()).unwrap();
+    let podman = Podman::start(&node, list).unwrap();
+    // A bridge stays, so it is there before.
+    podman.run("first", "").unwrap();
+    podman.sh("rm --force --time 0 first").unwrap();
     let before = node.inventory().unwrap();
     podman.run("web", "-p 8080:80 -p 5353:53/udp").unwrap();
     let (host, web) = (Pod::host(&node).unwrap(), podman.pod("web").unwrap());
@@ -64,6 +79,9 @@ fn addresses_and_mac_are_those_that_are_asked_for() {
     for address in addresses(&podman, "web") {
         assert_eq!(served(&Pod::host(&node).unwrap(), &address, 80), "web");
     }
+    podman.run("other", "--network weft:ip=10.244.0.78,interface_name=net0").unwrap();
+    assert_eq!(addresses(&podman, "other")[0], "10.244.0.78");
+    podman.pod("other").unwrap().sh("ip link show dev net0").unwrap();
     let refusal = podman.run("second", "--ip 10.244.0.77").unwrap_err().to_string();
     assert!(refusal.contains("10.244.0.77"), "{refusal}");
 }
@@ -80,7 +98,7 @@ fn a_port_is_served_again_after_a_restart_and_a_reload() {
     for again in ["restart --time 0 web", "network reload web", "kill web", "start web"] {
         podman.sh(again).unwrap();
         if again == "kill web" {
-            wait::until("the container's monitor to have cleaned up", Duration::from_secs(20), || {
+            wait::until("the container's monitor to have cleaned up", PATIENCE, || {
                 let left = before.diff(&node.inventory().map_err(|error| error.to_string())?);
                 if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
             })
@@ -129,6 +147,16 @@ fn a_container_with_a_published_port_may_be_on_two_networks() {
 }
 
 #[test]
+fn a_container_asks_the_name_servers_that_the_network_names() {
+    let node = Node::start().unwrap();
+    let dns = json!({ "dns": { "nameservers": ["10.96.0.10"], "search": ["cluster.local"] } });
+    let podman = Podman::start(&node, Network::routed(0).with(dns).list()).unwrap();
+    podman.run("web", "").unwrap();
+    let resolv_conf = podman.sh("exec web /busybox cat /etc/resolv.conf").unwrap();
+    assert!(resolv_conf.contains("nameserver 10.96.0.10"), "{resolv_conf}");
+}
+
+#[test]
 fn podman_lists_and_shows_a_network_of_a_kind_it_does_not_know() {
     let node = Node::start().unwrap();
     let podman = Podman::start(&node, &list()).unwrap();
@@ -160,10 +188,12 @@ fn addresses(podman: &Podman, name: &str) -> [String; 2] {
     ["IPAddress", "GlobalIPv6Address"].map(|key| network[key].as_str().unwrap().to_owned())
 }
 
-/// The name of the container whose server answers.
+/// The name of the container whose server answers. It may have been started, and not listen yet.
+#[track_caller]
 fn served(from: &Pod, to: &str, port: u16) -> String {
-    let answer = http::get(from, (ip(to), port).into(), "test", "/hostname", &[]).unwrap();
-    answer.body.trim().to_owned()
+    let get = || http::get(from, (ip(to), port).into(), "test", "/hostname", &[]);
+    let answer = wait::until("the container's server", PATIENCE, || get().map_err(|error| chain(&error)));
+    answer.unwrap().body.trim().to_owned()
 }
 
 #[track_caller]
