@@ -20,12 +20,14 @@ pub struct Veth {
 pub struct Interface {
     /// Its name, 1 to 15 bytes.
     pub name: String,
-    /// Its hardware address; the kernel chooses one where there is none.
+    /// Its hardware address; where there is none, the kernel chooses one, or it stays as it is.
     pub mac: Option<Mac>,
-    /// Its MTU in bytes; the kernel's default (1500) where there is none.
+    /// Its MTU in bytes; where there is none, the kernel's default (1500), or it stays as it is.
     pub mtu: Option<u32>,
     /// Its alias (`ip link show` prints it): whose it is. Up to 255 bytes.
     pub alias: Option<String>,
+    /// Whether it is brought up; where not, it stays as it is.
+    pub up: bool,
     /// Whether it gives itself an IPv6 link-local address when it comes up.
     pub link_local: bool,
     /// Whether it takes frames that are for others; where nothing is said, it stays as it is.
@@ -54,6 +56,7 @@ impl Interface {
             mac: None,
             mtu: None,
             alias: None,
+            up: true,
             link_local: true,
             promisc: None,
             allmulti: None,

@@ -46,7 +46,9 @@ pub use error::{Error, Refusal};
 pub use interface::{Interface, Neighbour, Route, Veth};
 pub use mac::Mac;
 pub use netns::{NetNs, NetNsIdentity};
-pub use nft::{Chain, HostPort, Masquerade, Masqueraded, Nft, PinnedSource, Protocol, Published};
+pub use nft::{
+    Chain, HostPort, Masquerade, Masqueraded, Nft, PinnedSource, PortSources, Protocol, Published,
+};
 pub use observe::{Link, Observed};
 pub use rtnl::Rtnl;
 pub use tc::{Shaped, Shaping};

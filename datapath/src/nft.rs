@@ -47,7 +47,7 @@ mod source;
 pub(crate) mod wire;
 
 pub use chains::Chain;
-pub use ports::{HostPort, Protocol, Published};
+pub use ports::{HostPort, PortSources, Protocol, Published};
 pub use source::PinnedSource;
 
 use layout::Family;
@@ -85,13 +85,14 @@ impl Masqueraded {
 struct Elements<'a> {
     masquerade: &'a [Masquerade],
     ports: &'a [Published],
+    sources: PortSources,
 }
 
 impl Elements<'_> {
     /// The elements themselves.
     fn add(self) -> Vec<Request> {
         let masquerade = self.masquerade.iter().map(layout::add_element);
-        masquerade.chain(ports::add_elements(self.ports)).collect()
+        masquerade.chain(ports::add_elements(self.ports, self.sources)).collect()
     }
 
     /// What they need to stand on.
@@ -124,6 +125,17 @@ impl Nft {
         Socket::open(NETLINK_NETFILTER).map(|socket| Self { socket })
     }
 
+    /// Opens one, unless the kernel has no nf_tables: then nothing of what is found here can stand.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn open_if_any() -> Result<Option<Self>, Error> {
+        // Without nfnetlink there is no such socket; without nf_tables it does not know the message (`nfnetlink_rcv_msg`).
+        let is_absent = |e: &Error| matches!(e.errno(), Errno::EPROTONOSUPPORT | Errno::EINVAL);
+        let found = Self::open().and_then(|nft| nft.generation().map(|_any| nft));
+        found.map(Some).or_else(|e| if is_absent(&e) { Ok(None) } else { Err(e) })
+    }
+
     /// Masquerades all of `elements`, or none. What stands for one of the addresses from an owner that never cleaned
     /// up is replaced: the address is the caller's now.
     ///
@@ -140,10 +152,27 @@ impl Nft {
     /// # Errors
     /// Where the kernel refuses. With `EEXIST` a port is another owner's; [`Nft::published_at`] says whose.
     pub fn install(&self, masquerade: &[Masquerade], ports: &[Published]) -> Result<(), Error> {
-        let elements = Elements { masquerade, ports };
+        self.install_for(masquerade, ports, PortSources::Own)
+    }
+
+    /// The same, where it is said which connections over the ports get another source.
+    ///
+    /// # Errors
+    /// As for [`Nft::install`].
+    pub fn install_for(
+        &self,
+        masquerade: &[Masquerade],
+        ports: &[Published],
+        sources: PortSources,
+    ) -> Result<(), Error> {
+        let elements = Elements { masquerade, ports, sources };
         let add = elements.add();
         if add.is_empty() {
             return Ok(());
+        }
+        // A table that an earlier release made lacks the rule for it.
+        if sources == PortSources::All {
+            return self.install_anew(elements, &add);
         }
         match self.batch(None, &add) {
             Err(e) if e.errno() == Errno::ENOENT => self.install_anew(elements, &add),

@@ -27,7 +27,7 @@ use crate::rtnl::kind::{
     RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
     RTM_NEWNEIGH, RTM_NEWROUTE, RTM_SETLINK,
 };
-use crate::{Error, Interface, Neighbour, NetNs, Observed, Refusal, Route, Veth, tc};
+use crate::{Error, Interface, Neighbour, NetNs, Observed, Refusal, Route, Shaping, Veth, tc};
 
 /// Message types of `linux/rtnetlink.h`.
 ///
@@ -90,6 +90,28 @@ impl Rtnl {
         let name = &interface.name;
         let link = self.link(name)?.ok_or_else(|| Error::new(format!("configure {name}"), Errno::ENODEV))?;
         self.socket.carry_out(&configuration(interface, &link))
+    }
+
+    /// Shapes what leaves by the link called `name`, which nobody else does.
+    ///
+    /// # Errors
+    /// `EEXIST` where it has a queueing discipline already, whoever made it.
+    pub fn shape(&self, name: &str, shaping: Shaping) -> Result<(), Error> {
+        let request = |link: &Link| Request { flags: flag::CREATE | flag::EXCL, ..tc::shape(link, shaping) };
+        self.on_link(&format!("shape what leaves by {name}"), name, request)
+    }
+
+    /// Takes away what [`Rtnl::shape`] made.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn unshape(&self, name: &str) -> Result<(), Error> {
+        self.on_link(&format!("end the shaping of {name}"), name, tc::unshape)
+    }
+
+    fn on_link(&self, doing: &str, name: &str, request: impl Fn(&Link) -> Request) -> Result<(), Error> {
+        let link = self.link(name)?.ok_or_else(|| Error::new(doing, Errno::ENODEV))?;
+        self.socket.carry_out(&[request(&link)])
     }
 
     /// Sees to it that what is sent through the link called `name`, which is up with a carrier, leaves from now on.
@@ -223,7 +245,7 @@ fn configuration(interface: &Interface, link: &Link) -> Vec<Request> {
     }
     requests.extend(interface.shaping.map(|shaping| tc::shape(link, shaping)));
     requests.extend(interface.port.iter().flat_map(|port| bridge::port(name, index, port)));
-    requests.push(up(interface, index));
+    requests.push(up(interface, link));
     requests.extend(interface.addresses.iter().map(|address| add_address(name, index, *address)));
     requests.extend(interface.neighbours.iter().map(|neighbour| add_neighbour(name, index, neighbour)));
     requests.extend(interface.routes.iter().map(|route| add_route(name, index, route)));
@@ -245,13 +267,17 @@ fn without_link_local(name: &str, index: u32) -> Request {
 
 /// The alias comes along here because the kernel ignores one in the message that makes a link: `rtnl_create_link` in
 /// `net/core/rtnetlink.c` reads `IFLA_ADDRESS` and `IFLA_MTU`, but only `do_setlink` reads `IFLA_IFALIAS`.
-fn up(interface: &Interface, index: u32) -> Request {
+fn up(interface: &Interface, link: &Link) -> Request {
     let mut message = LinkMessage::default();
-    message.header.index = index;
+    message.header.index = link.index;
+    // The kernel tells the neighbours of an address that is set, even where it stays the same.
+    let mac = interface.mac.filter(|mac| Some(*mac) != link.mac);
+    message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
+    message.attributes.extend(interface.mtu.filter(|mtu| *mtu != link.mtu).map(LinkAttribute::Mtu));
     message.attributes.extend(interface.alias.clone().map(LinkAttribute::IfAlias));
     message.attributes.extend(interface.tx_queue_len.map(LinkAttribute::TxQueueLen));
     let asked = [
-        (LinkFlags::Up, Some(true)),
+        (LinkFlags::Up, interface.up.then_some(true)),
         (LinkFlags::Promisc, interface.promisc),
         (LinkFlags::Allmulti, interface.allmulti),
     ];
@@ -259,7 +285,8 @@ fn up(interface: &Interface, index: u32) -> Request {
         message.header.change_mask.set(flag, on.is_some());
         message.header.flags.set(flag, on == Some(true));
     }
-    request(format!("bring {} up", interface.name), RTM_SETLINK, &message, 0)
+    let doing = if interface.up { "bring up" } else { "set the attributes of" };
+    request(format!("{doing} {}", interface.name), RTM_SETLINK, &message, 0)
 }
 
 fn add_address(name: &str, index: u32, address: IpNetwork) -> Request {

@@ -10,6 +10,7 @@ use crate::netlink::{Reply, Request, attributes_of, flag};
 
 /// Message types.
 const RTM_NEWQDISC: u16 = 36;
+const RTM_DELQDISC: u16 = 37;
 const RTM_GETQDISC: u16 = 38;
 /// Length of `struct tcmsg`.
 const TCMSG: usize = 20;
@@ -82,6 +83,12 @@ pub(crate) fn shape(link: &Link, shaping: Shaping) -> Request {
         body,
         forgiven: &[],
     }
+}
+
+/// Takes away the root qdisc of the interface.
+pub(crate) fn unshape(link: &Link) -> Request {
+    let (doing, body) = (format!("end the shaping of {}", link.name), tcmsg(link.index, 0, ROOT));
+    Request { doing, kind: RTM_DELQDISC, flags: 0, body, forgiven: &[Errno::ENOENT, Errno::EINVAL] }
 }
 
 /// Asks for the qdiscs of all interfaces. A kernel without any answers that it has no such request.

@@ -3,7 +3,7 @@
 
 use super::layout;
 use super::wire::{self, Attributes, NFPROTO_BRIDGE, NFPROTO_INET, message_in};
-use super::{Elements, Masquerade, Nft, Published, attributes_of, source};
+use super::{Elements, Masquerade, Nft, PortSources, Published, attributes_of, source};
 use crate::Error;
 use crate::netlink::Request;
 
@@ -35,7 +35,7 @@ impl Nft {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn chains(&self, masquerade: &[Masquerade], ports: &[Published]) -> Result<Vec<Chain>, Error> {
-        let elements = Elements { masquerade, ports };
+        let elements = Elements { masquerade, ports, sources: PortSources::Own };
         if masquerade.is_empty() && ports.is_empty() {
             return Ok(Vec::new());
         }
@@ -55,7 +55,7 @@ impl Nft {
     /// # Errors
     /// Where the kernel refuses.
     pub fn restore_chains(&self, masquerade: &[Masquerade], ports: &[Published]) -> Result<(), Error> {
-        self.batch(None, &Elements { masquerade, ports }.foundation())
+        self.batch(None, &Elements { masquerade, ports, sources: PortSources::Own }.foundation())
     }
 
     /// The same for ports of a bridge.
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn rules(masquerade: &[Masquerade]) -> Vec<Rule> {
-        planned(&Elements { masquerade, ports: &[] }.foundation())
+        planned(&Elements { masquerade, ports: &[], sources: PortSources::Own }.foundation())
     }
 
     fn standing(found: Vec<Rule>) -> Vec<(String, usize, usize)> {

@@ -109,6 +109,14 @@ impl Expressions {
             .push("lookup", lookup)
     }
 
+    /// Matches packets to an address in `set`.
+    pub(super) fn destination_in(self, family: Family, set: &str) -> Self {
+        const NFTA_LOOKUP_SET: u16 = 1;
+        const NFTA_LOOKUP_SREG: u16 = 2;
+        let lookup = Attributes::default().text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, VALUE);
+        self.family(family).load(Side::Destination, family).push("lookup", lookup)
+    }
+
     /// Gives the packet the destination that `map` has for its protocol and port; goes on where it has none. With
     /// `at_address` the packet's destination address is a part of the key.
     pub(super) fn destination_from(self, family: Family, at_address: bool, map: &str) -> Self {

@@ -79,6 +79,18 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// Which connections over a port of the node get an address of the node as their source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortSources {
+    /// None: neither the pod nor a neighbour on its bridge reaches it over its own port.
+    Keep,
+    /// Those that would be answered past the node: the pod's own, and those of its neighbours on a bridge.
+    #[default]
+    Own,
+    /// All of them: for a pod whose answers would not come back through the node.
+    All,
+}
+
 /// A port of the node that leads into a pod. Each is one element of a map:
 ///
 /// ```text
@@ -91,6 +103,7 @@ impl fmt::Display for HostPort {
 ///     type ipv4_addr . ipv4_addr
 ///     elements = { 10.244.0.2 . 10.244.0.2 comment "weft/c1/eth0" }
 /// }
+/// set from_anybody4 { type ipv4_addr; }       # pods that see nobody's address but the node's
 /// chain ports {                               # a port on one address comes before one on all
 ///     dnat ip to ip daddr . meta l4proto . th dport map @ports4_at
 ///     meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports4
@@ -102,6 +115,7 @@ impl fmt::Display for HostPort {
 ///     type nat hook postrouting priority srcnat;
 ///     ip saddr . ip daddr @hairpin4 masquerade
 ///     meta iifkind "bridge" meta oifkind "bridge" ct status dnat ip daddr . ip daddr @hairpin4 masquerade
+///     ct status dnat ip daddr @from_anybody4 masquerade
 ///     oif != "lo" ip saddr 127.0.0.0/8 masquerade
 ///     …
 /// }
@@ -191,9 +205,14 @@ impl Nft {
 }
 
 /// Adds everything that `ports` need.
-pub(super) fn add_elements(ports: &[Published]) -> Vec<Request> {
+pub(super) fn add_elements(ports: &[Published], sources: PortSources) -> Vec<Request> {
     let leading = ports.iter().map(elements::add_port);
-    leading.chain(hairpins(ports).map(|hairpin| hairpin.add())).collect()
+    let asked = |hairpin: &Hairpin<'_>| match sources {
+        PortSources::Keep => false,
+        PortSources::Own => !hairpin.from_anybody,
+        PortSources::All => true,
+    };
+    leading.chain(hairpins(ports).filter(asked).map(|hairpin| hairpin.add())).collect()
 }
 
 /// The places of `ports`, each with its owner.
@@ -201,13 +220,15 @@ fn leading(ports: &[Published]) -> impl Iterator<Item = (Slot, &str)> {
     ports.iter().map(|port| (Slot::of(&port.at), port.owner.as_str()))
 }
 
-/// One for each address that something leads to.
+/// Two for each address that something leads to: for the pod itself, and for everybody.
 fn hairpins(ports: &[Published]) -> impl Iterator<Item = Hairpin<'_>> {
     let is_first = |(index, port): &(usize, &Published)| {
         !ports.iter().take(*index).any(|earlier| earlier.to.ip() == port.to.ip())
     };
     let first = ports.iter().enumerate().filter(is_first);
-    first.map(|(_, port)| Hairpin { pod: port.to.ip(), owner: &port.owner })
+    first.flat_map(|(_, port)| {
+        [false, true].map(|from_anybody| Hairpin { pod: port.to.ip(), from_anybody, owner: &port.owner })
+    })
 }
 
 #[cfg(test)]
@@ -225,15 +246,17 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_with_many_ports_has_one_hairpin_of_each_family() {
+    fn a_pod_with_many_ports_has_one_way_to_itself_of_each_family() {
         let published = |port, to: &str| Published {
             at: HostPort { address: [0; 4].into(), protocol: Protocol::Tcp, port },
             to: to.parse().unwrap(),
             owner: "o".to_owned(),
         };
         let ports = [published(1, "10.0.0.2:1"), published(2, "10.0.0.2:2"), published(3, "[fd00::2]:1")];
-        let pods: Vec<_> = hairpins(&ports).map(|hairpin| hairpin.pod.to_string()).collect();
-        assert_eq!(pods, ["10.0.0.2", "fd00::2"]);
-        assert_eq!(add_elements(&ports).len(), 5);
+        let own = hairpins(&ports).filter(|hairpin| !hairpin.from_anybody);
+        assert_eq!(own.map(|hairpin| hairpin.pod.to_string()).collect::<Vec<_>>(), ["10.0.0.2", "fd00::2"]);
+        let elements =
+            [PortSources::Keep, PortSources::Own, PortSources::All].map(|of| add_elements(&ports, of).len());
+        assert_eq!(elements, [3, 5, 7]);
     }
 }

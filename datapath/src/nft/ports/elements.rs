@@ -52,19 +52,26 @@ impl Slot {
     }
 }
 
-/// That a pod may reach itself: the packet comes back to where it came from, and must not come from there.
+/// That a pod may reach itself: the packet comes back to where it came from, and must not come from there. Or that nobody
+/// may reach it with an address of their own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hairpin<'a> {
     pub(super) pod: IpAddr,
+    pub(super) from_anybody: bool,
     pub(super) owner: &'a str,
 }
 
 impl Hairpin<'_> {
     pub(super) fn slot(&self) -> Slot {
-        let address = octets(self.pod);
+        let pod = octets(self.pod);
+        let family = Family::of(self.pod);
+        if self.from_anybody {
+            let what = format!("the masqueraded way to {}", self.pod);
+            return Slot { set: from_anybody_set(family), key: pod, what };
+        }
         Slot {
-            set: hairpin_set(Family::of(self.pod)),
-            key: [address.as_slice(), address.as_slice()].concat(),
+            set: hairpin_set(family),
+            key: [pod.as_slice(), pod.as_slice()].concat(),
             what: format!("the way of {} to itself", self.pod),
         }
     }
@@ -89,6 +96,13 @@ pub(super) const fn hairpin_set(family: Family) -> &'static str {
     match family {
         Family::V4 => "hairpin4",
         Family::V6 => "hairpin6",
+    }
+}
+
+pub(super) const fn from_anybody_set(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "from_anybody4",
+        Family::V6 => "from_anybody6",
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 
-use super::elements::{hairpin_set, map};
+use super::elements::{from_anybody_set, hairpin_set, map};
 use super::layout::{Family, base_chain, flush_chain, named_chain, rule, set};
 use crate::netlink::{Request, flag};
 use crate::nft::expr::{Expressions, Side, Through};
@@ -30,7 +30,7 @@ pub(in crate::nft) fn foundation() -> Vec<Request> {
     requests
 }
 
-fn sets(family: Family) -> [Request; 3] {
+fn sets(family: Family) -> [Request; 4] {
     // Numbers of their own within the batch; those of the masquerading maps are the lengths of their keys.
     let id = 32 + family.key_length();
     let (address, length) = (family.key_type(), family.key_length());
@@ -44,6 +44,7 @@ fn sets(family: Family) -> [Request; 3] {
             Some(destination),
         ),
         set(hairpin_set(family), id + 2, (concat(&[address, address]), 2 * length), None),
+        set(from_anybody_set(family), id + 3, (address, length), None),
     ]
 }
 
@@ -96,8 +97,9 @@ fn rules() -> Vec<Request> {
 }
 
 /// A pod that reaches itself, and one that reaches its neighbour on the same bridge: both would be answered without the
-/// node, from an address that they did not ask. That somebody's way to itself is open says that it has ports.
-fn hairpins(family: Family) -> [Request; 2] {
+/// node, from an address that they did not ask. That somebody's way to itself is open says that it has ports. Last, a pod
+/// that asked not to see anybody's address.
+fn hairpins(family: Family) -> [Request; 3] {
     let set = hairpin_set(family);
     let itself = Expressions::default().addresses_in([Side::Source, Side::Destination], family, set);
     let neighbour = Expressions::default().between_bridges().translated().addresses_in(
@@ -105,7 +107,8 @@ fn hairpins(family: Family) -> [Request; 2] {
         family,
         set,
     );
-    [rule(HAIRPIN, itself.masquerade()), rule(HAIRPIN, neighbour.masquerade())]
+    let anybody = Expressions::default().translated().destination_in(family, from_anybody_set(family));
+    [itself, neighbour, anybody].map(|matching| rule(HAIRPIN, matching.masquerade()))
 }
 
 fn loopback() -> IpNetwork {
