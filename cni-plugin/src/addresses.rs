@@ -12,12 +12,13 @@
 use std::net::IpAddr;
 
 use weft_cni_spec::{AddRequest, AddResult, CheckRequest, Conf, Dns, IpConfig, Route, Version};
+use weft_datapath::Mac;
 use weft_ipam::config::{Config as LeaseConfig, Mistakes};
 use weft_ipam::lease::{Assigned, NetnsIdentity};
 use weft_ipam::store::local::DEFAULT_DIR;
 use weft_ipam::{Ipam, Request, Reservation};
 
-use crate::config::{Addressing, Config, Named};
+use crate::config::{Addressing, Config, Mode, Named};
 use crate::delegate::{self, Delegate, Delegated, PluginName};
 use crate::detach::evict;
 use crate::error::mistake;
@@ -31,6 +32,8 @@ pub(crate) enum Source<'a> {
     Leases(Ipam, &'a LeaseConfig),
     /// Another plugin does.
     Delegate(Delegate),
+    /// It gets none.
+    Nobody,
 }
 
 impl<'a> Source<'a> {
@@ -41,8 +44,14 @@ impl<'a> Source<'a> {
             Addressing::Delegate(name) => {
                 Ok(Self::Delegate(Delegate::find(name, &request.path, &request.conf)?))
             }
+            Addressing::Nobody => Ok(Self::Nobody),
             Addressing::Chained => Err(Error::Config(Mistakes(vec![mistake("ipam", "missing")]))),
         }
+    }
+
+    /// Whether it expects to find the interface.
+    pub(crate) const fn is_asked_on_link(&self, mode: &Mode) -> bool {
+        matches!((self, mode), (Self::Delegate(_), Mode::Bridge(_)))
     }
 
     /// Takes addresses for the attachment. They are given back unless the answer is kept.
@@ -58,6 +67,7 @@ impl<'a> Source<'a> {
                 Ok(Taken::leased(reservation, leases))
             }
             Self::Delegate(delegate) => Ok(Taken::delegated(delegate.add()?, request.conf.version)?),
+            Self::Nobody => Ok(Taken::nothing()),
         }
     }
 }
@@ -76,6 +86,7 @@ pub(crate) struct Taken<'a> {
 enum Held<'a> {
     Lease(Reservation),
     Delegated(Delegated<'a>),
+    Nothing,
 }
 
 impl<'a> Taken<'a> {
@@ -95,8 +106,13 @@ impl<'a> Taken<'a> {
         Ok(Self { addresses, routes, dns, held: Held::Delegated(delegated) })
     }
 
+    fn nothing() -> Self {
+        Self { addresses: Vec::new(), routes: Vec::new(), dns: Dns::default(), held: Held::Nothing }
+    }
+
     pub(crate) fn keep(self) {
         match self.held {
+            Held::Nothing => {}
             Held::Lease(reservation) => drop(reservation.keep()),
             Held::Delegated(delegated) => delegated.keep(),
         }
@@ -116,6 +132,7 @@ pub(crate) fn recall(
             let lease = lease.ok_or(Error::NoLease { attachment })?;
             Ok((lease.addresses, leases.routes.clone()))
         }
+        Addressing::Nobody => Ok((Vec::new(), Vec::new())),
         Addressing::Delegate(_) | Addressing::Chained => {
             let addresses = of_interface(&request.prev_result, request.id.ifname.as_str())?;
             Ok((addresses, request.prev_result.routes.clone()))
@@ -139,6 +156,12 @@ pub(crate) fn of_interface(result: &AddResult, ifname: &str) -> Result<Vec<Assig
         return Err(Error::Config(Mistakes(vec![mistake("prevResult.interfaces", what)])));
     }
     Ok(result.ips.iter().filter(is_meant).map(assigned).collect())
+}
+
+/// The hardware address that `result` lists for `ifname` in the container.
+pub(crate) fn mac_of_interface(result: &AddResult, ifname: &str) -> Option<Mac> {
+    let mut listed = result.interfaces.iter().filter(|i| i.name == ifname && !i.sandbox.is_empty());
+    listed.next()?.mac.parse().ok()
 }
 
 /// Who keeps the addresses, as DEL and GC see it: whatever else is wrong with the configuration by now.

@@ -4,8 +4,8 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
-use weft_cni_spec::{AddRequest, AddResult, Dns};
-use weft_datapath::{NetNs, Nft, Rtnl, Veth, sysctl};
+use weft_cni_spec::{AddRequest, AddResult, Dns, Route};
+use weft_datapath::{Link, NetNs, Nft, Rtnl, Veth, sysctl};
 use weft_ipam::lease::Assigned;
 use weft_ipam::resolv_conf;
 
@@ -16,6 +16,9 @@ use crate::identity::Identity;
 use crate::plan::{Inputs, Plan, Shared};
 use crate::undo::Undo;
 use crate::{Error, chained, extras, ports, tuned};
+
+type Undone = Result<(), weft_datapath::Error>;
+type Undoing<F> = Undo<F, weft_datapath::Error>;
 
 /// MTU of a pair on a node that has no way to the outside.
 const MTU_DEFAULT: u32 = 1500;
@@ -29,6 +32,9 @@ pub(crate) fn attach(request: &AddRequest) -> Result<AddResult, Error> {
 }
 
 /// Makes the attachment: take addresses, decide, apply. What was done is undone on every early return.
+///
+/// On a bridge another IPAM plugin is asked when the interface is there, as by the reference's bridge: it may work on the
+/// link, as DHCP does. Everywhere else addresses come first, for an ADD that gets none has then nothing to undo.
 fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let config = Config::try_from(request)?;
     allow(&config.tuning.sysctls)?;
@@ -39,27 +45,27 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     if let Source::Delegate(_) = source {
         refuse_second(&host, &netns, &identity, request.id.ifname.as_str())?;
     }
+    let ifname = request.id.ifname.as_str();
+    let decide = |addresses: &[Assigned], routes: &[Route]| {
+        let mtu = config.mtu.map_or_else(|| detect_mtu(&host, addresses), Ok)?;
+        let inputs = Inputs::new(&config, &identity, ifname, addresses);
+        Ok::<_, Error>(Plan::new(&config.mode, Inputs { routes, mtu, ..inputs }))
+    };
 
+    let bare = source.is_asked_on_link(&config.mode).then(|| decide(&[], &[])).transpose()?;
+    let early = bare.as_ref().map(|plan| lay(&host, &netns, plan)).transpose()?;
+    bare.iter().try_for_each(|plan| bring_up(&host, &netns, plan).map(drop))?;
     let taken = source.take(request, &config, &identity)?;
     let dns = name_service(&config, &taken.dns)?;
-    let mtu = config.mtu.map_or_else(|| detect_mtu(&host, &taken.addresses), Ok)?;
-    let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &taken.addresses);
-    let mut plan = Plan::new(&config.mode, Inputs { routes: &taken.routes, mtu, ..inputs });
+    let mut plan = decide(&taken.addresses, &taken.routes)?;
     ports::claim(&config, &mut plan.extras)?;
     let answer = plan.result(&request.netns.to_string_lossy(), dns);
 
-    // It is everybody's, so nobody undoes it.
-    let bridge = plan.shared.as_ref().map(|shared| host.ensure_bridge(&shared.bridge)).transpose()?;
+    let bridge = ensure_bridge(&host, &plan)?;
     let answer = bridge.iter().fold(answer, Shared::report);
-    create_pair(&host, &plan.veth, &netns)?;
-    let pair = Undo::by(|| remove_pair(&host, &plan.veth));
-    let held = Undo::by(|| unpin_source(&plan));
-    pin_source(&plan)?;
-    enable_forwarding(&plan)?;
-    host.configure(&plan.veth.host)?;
-    let inside = configure_pod(&netns, &plan)?;
-    host.settle(&plan.veth.host.name)?;
-    if plan.shared.is_some() {
+    let late = if early.is_none() { Some(lay(&host, &netns, &plan)?) } else { None };
+    let inside = bring_up(&host, &netns, &plan)?;
+    if plan.shared.is_some() && !plan.is_bare() {
         // An address may have been another pod's a moment ago, and the neighbours remember that one's hardware address.
         // The bridge lets the announcement through, for its port has settled.
         inside.announce(&plan.veth.pod)?;
@@ -67,10 +73,38 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let extras = extras::apply(&identity, &plan.extras)?;
 
     extras.keep();
-    held.keep();
-    pair.keep();
+    late.into_iter().for_each(Undo::keep);
     taken.keep();
+    early.into_iter().for_each(Undo::keep);
     Ok(answer)
+}
+
+/// It is everybody's, so nobody undoes it.
+fn ensure_bridge(host: &Rtnl, plan: &Plan) -> Result<Option<Link>, Error> {
+    Ok(plan.shared.as_ref().map(|shared| host.ensure_bridge(&shared.bridge)).transpose()?)
+}
+
+/// Makes the pair, whose ends are down, and holds the pod to its hardware address where it is to be held: not one packet
+/// goes unchecked.
+fn lay<'a>(
+    host: &'a Rtnl,
+    netns: &NetNs,
+    plan: &'a Plan,
+) -> Result<Undoing<impl Fn() -> Undone + 'a>, Error> {
+    ensure_bridge(host, plan)?;
+    create_pair(host, &plan.veth, netns)?;
+    let laid = Undo::by(|| unpin_source(plan).and(remove_pair(host, &plan.veth)));
+    pin_source(plan)?;
+    Ok(laid)
+}
+
+/// Gives both ends all that they are to hold. It may be done again with more.
+fn bring_up(host: &Rtnl, netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
+    enable_forwarding(plan)?;
+    host.configure(&plan.veth.host)?;
+    let inside = configure_pod(netns, plan)?;
+    host.settle(&plan.veth.host.name)?;
+    Ok(inside)
 }
 
 /// An attachment that stands has to stay as it is. A lease of its own tells Weft; another plugin must not even be asked,
@@ -96,13 +130,15 @@ fn name_service(config: &Config, given: &Dns) -> Result<Dns, Error> {
         .map_err(|source| Error::ResolvConf { path: path.to_owned(), source })
 }
 
-/// The smallest MTU on the way to the outside. The destinations stand for "anything": only a default route leads there.
+/// The smallest MTU on the way to the outside, of the families that there is an address of, or, where there is none yet, of
+/// both. The destinations stand for "anything": only a default route leads there.
 fn detect_mtu(host: &Rtnl, addresses: &[Assigned]) -> Result<u32, Error> {
     const OUTSIDE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
     const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0));
     let mut found = Vec::new();
     for outside in [OUTSIDE_V4, OUTSIDE_V6] {
-        if addresses.iter().any(|assigned| assigned.address.is_ipv4() == outside.is_ipv4()) {
+        let is_asked = |assigned: &Assigned| assigned.address.is_ipv4() == outside.is_ipv4();
+        if addresses.is_empty() || addresses.iter().any(is_asked) {
             found.extend(host.path_mtu(outside)?);
         }
     }
@@ -160,7 +196,6 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
     Ok(inside)
 }
 
-/// Before the port is up: not one packet goes unchecked.
 fn pin_source(plan: &Plan) -> Result<(), Error> {
     let source = plan.shared.as_ref().and_then(|shared| shared.source.as_ref());
     source.map_or(Ok(()), |source| Ok(Nft::open()?.pin_source(source)?))

@@ -242,7 +242,7 @@ fn mend(ipam: &Ipam, seen: &Seen, finding: &Finding) -> Fate {
 
 fn detach_marked(ipam: &Ipam, mark: &str) -> Result<(), Error> {
     let [network, container, ifname] = names(mark);
-    detach(ipam, &Identity::derive(Attachment::new(network, container, ifname)?))
+    detach(ipam, &Identity::derive(Attachment::new(network, container, ifname)?)).map(drop)
 }
 
 fn stop_masquerading(element: &Masqueraded) -> Result<(), Error> {

@@ -24,7 +24,7 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     let (addresses, routes) = addresses::recall(request, &config, &identity)?;
     // The MTU is not compared: the path's may have changed since, and later plugins may set it.
     let inputs = Inputs::new(&config, &identity, request.id.ifname.as_str(), &addresses);
-    let inputs = Inputs { routes: &routes, ..inputs };
+    let inputs = as_reported(request, &config, Inputs { routes: &routes, ..inputs });
 
     let mut findings = in_result(&addresses, request);
     findings.extend(compare(&config, &inputs, Some(&request.netns))?);
@@ -34,8 +34,17 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     }
     match &config.addressing {
         Addressing::Delegate(name) => Ok(Delegate::find(name, &request.path, &request.conf)?.check()?),
-        Addressing::Leases(_) | Addressing::Chained => Ok(()),
+        Addressing::Leases(_) | Addressing::Chained | Addressing::Nobody => Ok(()),
     }
+}
+
+/// A plugin behind the one that made the interface may have set another hardware address, and said so in the result.
+pub(crate) fn as_reported<'a>(request: &CheckRequest, config: &Config, inputs: Inputs<'a>) -> Inputs<'a> {
+    if config.addressing == Addressing::Chained {
+        return inputs;
+    }
+    let reported = addresses::mac_of_interface(&request.prev_result, inputs.ifname);
+    Inputs { mac: reported.or(inputs.mac), ..inputs }
 }
 
 /// Decides what ADD decides for `inputs`, and looks at all of it: on the node, and in the namespace if it is still there.
@@ -48,9 +57,10 @@ pub(crate) fn compare(
     let plan = Plan::new(&config.mode, *inputs);
     let mut findings = match config.addressing {
         Addressing::Chained => {
-            netns.map_or_else(|| Ok(Vec::new()), |netns| tuning::compare(&netns, &Tuned::of(inputs)))?
+            let tuned = Tuned::of(&Inputs { mtu: config.mtu.unwrap_or_default(), ..*inputs });
+            netns.map_or_else(|| Ok(Vec::new()), |netns| tuning::compare(&netns, &tuned))?
         }
-        Addressing::Leases(_) | Addressing::Delegate(_) => ends(&plan, netns.as_ref())?,
+        Addressing::Leases(_) | Addressing::Delegate(_) | Addressing::Nobody => ends(&plan, netns.as_ref())?,
     };
     findings.extend(extras::compare(&plan.extras)?);
     Ok(findings)

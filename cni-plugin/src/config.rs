@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use weft_cni_spec::{AddRequest, Args, CheckRequest, Conf, Dns, ResultError, StatusRequest, Version};
-use weft_datapath::Mac;
+use weft_datapath::{Mac, PortSources};
 use weft_ipam::config::{self as ipam_config, Mistake, Mistakes, nearest};
 use weft_ipam::lease::Pod;
 use weft_ipam::range::Pool;
@@ -13,6 +13,7 @@ use crate::error::mistake;
 mod addressing;
 mod bandwidth;
 mod bridge;
+mod nat;
 pub mod ports;
 mod tuning;
 
@@ -22,6 +23,7 @@ use addressing::Position;
 pub use bandwidth::{Bandwidth, Limit};
 pub use bridge::{Bridge, Mode};
 use ports::PortMapping;
+pub(crate) use tuning::data_dir;
 pub use tuning::{Sysctl, Tuning};
 
 /// The keys that are read here, or by the protocol, or that only runtimes write.
@@ -41,28 +43,22 @@ const KNOWN: [&str; 13] = [
     "prevResult",
 ];
 
-/// Keys of the reference plugins, and of Weft's own design, that mean something but are not honoured. A pod that lacks
-/// what its operator wrote down must not start, so they are refused by name.
-const NOT_HONOURED: [&str; 18] = [
-    "backend",
-    "bandwidth",
-    "conditionsV4",
-    "conditionsV6",
-    "dataDir",
-    "externalSetMarkChain",
-    "ipMasqBackend",
-    "markMasqBit",
-    "masqAll",
-    "master",
-    "mesh",
-    "portMappings",
-    "runtimeArgs",
-    "shapedSubnets",
-    "snat",
-    "socketPath",
-    "table",
-    "unshapedSubnets",
+/// Keys of the reference plugins, and of Weft's own design, that mean something but are not honoured, each with what to do
+/// instead. A pod that lacks what its operator wrote down must not start, so they are refused by name, unless they ask
+/// for nothing.
+const NOT_HONOURED: [(&str, &str); 10] = [
+    ("bandwidth", "rates and bursts are keys of their own, and the capability comes in runtimeConfig"),
+    ("master", "keep the plugin that has this key"),
+    ("mesh", "there is no capture yet"),
+    ("portMappings", "they come from the runtime: say \"capabilities\": {\"portMappings\": true}"),
+    ("runtimeArgs", "runtimes no longer send it"),
+    ("shapedSubnets", SUBNETS),
+    ("socketPath", "keep the plugin that has this key"),
+    ("table", "keep the plugin that has this key behind weft-cni"),
+    ("unshapedSubnets", SUBNETS),
+    ("vrfname", "keep the plugin vrf behind weft-cni"),
 ];
+const SUBNETS: &str = "all traffic of a pod is shaped; keep the plugin bandwidth behind weft-cni";
 
 /// What runtimes pass for capabilities. Of the first group Weft makes something; of the second it needs nothing; all
 /// else is refused where it asks for something.
@@ -99,6 +95,8 @@ pub struct Config {
     pub tuning: Tuning,
     /// Ports of the node that lead into the pod.
     pub ports: Vec<PortMapping>,
+    /// Who of those that come over such a port is masqueraded.
+    pub port_sources: PortSources,
     /// Name service for the result.
     pub dns: Dns,
     /// The pod, where the runtime names it.
@@ -161,15 +159,28 @@ impl<'a> Reader<'a> {
         self.keys();
         let mode = self.mode(position);
         self.capabilities();
-        let addressing = self.addressing(position);
+        let addressing = self.addressing(position, &mode);
         let requested = addressing::requested(self, addressing.as_ref(), args);
         let ipam = addressing.as_ref().and_then(Addressing::leases);
         let (mtu, masquerade) = (self.mtu(ipam), self.flag("ipMasq"));
         let (mac, dns) = (self.mac(args), self.dns());
         let (bandwidth, tuning) = (self.bandwidth(), Tuning::read(self.document, &mut self.mistakes));
-        let ports = self.ports(ipam);
+        let (ports, port_sources) = (self.ports(ipam), self.port_sources());
         let (addressing, requested, pod) = (addressing?, requested?, Pod::from_args(args));
-        Some(Config { mode, mtu, masquerade, addressing, requested, mac, bandwidth, tuning, ports, dns, pod })
+        Some(Config {
+            mode,
+            mtu,
+            masquerade,
+            addressing,
+            requested,
+            mac,
+            bandwidth,
+            tuning,
+            ports,
+            port_sources,
+            dns,
+            pod,
+        })
     }
 
     /// Mistakes come before what is merely unsupported; neither hides the others of its kind.
@@ -190,12 +201,16 @@ impl<'a> Reader<'a> {
             if known().any(|known| known == key) || key.starts_with("cni.dev/") {
                 continue;
             }
-            if NOT_HONOURED.contains(&key) {
-                self.unsupported.push(mistake(key, format!("{value} is not supported")));
-            } else {
-                let hint = nearest(key, known().chain(NOT_HONOURED));
-                let hint = hint.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-                self.mistakes.push(mistake(key, format!("unknown key{hint}")));
+            match NOT_HONOURED.iter().find(|(name, _)| *name == key) {
+                Some((_, instead)) if asks_for_something(value) => {
+                    self.unsupported.push(mistake(key, format!("{value} is not supported: {instead}")));
+                }
+                Some(_) => {}
+                None => {
+                    let hint = nearest(key, known().chain(NOT_HONOURED.map(|(name, _)| name)));
+                    let hint = hint.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+                    self.mistakes.push(mistake(key, format!("unknown key{hint}")));
+                }
             }
         }
     }
@@ -333,6 +348,11 @@ impl<'a> Reader<'a> {
             );
             self.mistakes.push(mistake("ipam.ranges", what));
         }
+        let is_bare = config.is_some_and(|config| config.addressing == Addressing::Nobody);
+        if is_bare && version < Version::V0_3_0 {
+            let what = format!("results of version {version} cannot be without an address");
+            self.mistakes.push(mistake("ipam", what));
+        }
     }
 
     /// A route needs an address of its family to be used from.
@@ -354,7 +374,7 @@ impl<'a> Reader<'a> {
 
 /// All keys that are read.
 fn known() -> impl Iterator<Item = &'static str> {
-    KNOWN.into_iter().chain(bandwidth::KEYS).chain(bridge::KEYS).chain(tuning::KEYS)
+    KNOWN.into_iter().chain(bandwidth::KEYS).chain(bridge::KEYS).chain(nat::KEYS).chain(tuning::KEYS)
 }
 
 /// Runtimes may pass a capability with nothing in it.

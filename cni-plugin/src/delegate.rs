@@ -42,6 +42,11 @@ impl PluginName {
         }
     }
 
+    /// Whether it gives an address back over the link that has it: a DHCP server is told there.
+    pub(crate) fn needs_link(&self) -> bool {
+        self.0 == "dhcp"
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

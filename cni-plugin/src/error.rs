@@ -94,6 +94,34 @@ pub enum Error {
         /// `CNI_IFNAME`.
         ifname: String,
     },
+    /// A link that another entry or plugin shapes already.
+    #[error("{link} is shaped already: of all entries of a list only one may ask for rates")]
+    Shaped {
+        /// Its name.
+        link: String,
+    },
+    /// The interface that is to be tuned is not there.
+    #[error("there is no {ifname} in the container")]
+    NoInterface {
+        /// `CNI_IFNAME`.
+        ifname: String,
+    },
+    /// What an interface was like could not be kept.
+    #[error("cannot keep in {path} what an interface was like", path = path.display())]
+    Backup {
+        /// The file, below `dataDir`.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An address of the reference's host-local could not be freed.
+    #[error("cannot free {path} of host-local", path = path.display())]
+    HostLocal {
+        /// The file that holds it.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The interface's name is taken in the container.
     #[error("{ifname} exists in {netns} already: it must be removed before an ADD may create it", netns = netns.display())]
     InterfaceExists {
@@ -194,12 +222,16 @@ impl Error {
             Self::ResolvConf { .. }
             | Self::AllowList { .. }
             | Self::DataDir { .. }
+            | Self::Backup { .. }
+            | Self::HostLocal { .. }
             | Self::NoLeases { .. }
             | Self::Unexplained(_)
             | Self::ConfigFile { .. }
             | Self::Thread(_) => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
-            Self::Datapath(_) | Self::NoPair { .. } => code::KERNEL,
+            Self::Datapath(_) | Self::NoPair { .. } | Self::NoInterface { .. } | Self::Shaped { .. } => {
+                code::KERNEL
+            }
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,
             Self::Incomplete { .. } => code::INCOMPLETE,
             Self::PortTaken { .. } => code::PORT_TAKEN,

@@ -11,7 +11,7 @@ use weft_ipam::Ipam;
 use weft_ipam::lease::{Assigned, Lease};
 use weft_ipam::store::local::networks_in;
 
-use crate::check::compare;
+use crate::check::{as_reported, compare};
 use crate::config::{Addressing, Config, Mode};
 use crate::extras::TABLE;
 use crate::finding::{Finding, Findings, State};
@@ -132,6 +132,7 @@ impl Subject {
         let (addresses, routes) = self.addresses(request, &config)?;
         let (ifname, identity) = (request.id.ifname.as_str(), self.identity.clone());
         let inputs = Inputs { routes: &routes, ..Inputs::new(&config, &identity, ifname, &addresses) };
+        let inputs = as_reported(request, &config, inputs);
         let netns = match &self.netns {
             Namespace::There(path) => Some(path.as_path()),
             Namespace::Gone(_) | Namespace::Unknown => None,
@@ -167,6 +168,7 @@ impl Subject {
                 self.findings.extend(findings.into_list());
                 Ok((addresses, leases.routes.clone()))
             }
+            Addressing::Nobody => Ok((Vec::new(), Vec::new())),
             Addressing::Delegate(_) | Addressing::Chained => {
                 if let Addressing::Delegate(name) = &config.addressing {
                     self.unknown.push(format!("whether {name} still holds the addresses: CHECK asks it"));

@@ -13,6 +13,7 @@ use crate::delegate::Delegate;
 use crate::detach::{detach, remove_unused_table};
 use crate::identity::Identity;
 use crate::ports;
+use crate::tuned::backup;
 
 /// Detaches whatever belongs to the network but is not on the list: leases, then pairs and elements that no lease knows
 /// of. What fails is reported at the end. Another IPAM plugin frees addresses only after nothing is left that would answer
@@ -31,9 +32,16 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
         failures.extend(network.detach_stale(ipam, stale));
         failures.extend(network.detach_stale(ipam, network.pairs()?));
     }
-    failures.extend(network.remove_stale_elements().err().map(|error| chain(&error)));
-    failures.extend(network.unpublish_stale().err().map(|error| chain(&error)));
-    failures.extend(remove_table(ipam.as_ref()).err().map(|error| chain(&error)));
+    failures.extend(backup::retain(&request.conf, &request.valid).err().map(|error| chain(&error)));
+    match Nft::open_if_any() {
+        Ok(None) => {}
+        Ok(Some(nft)) => {
+            failures.extend(network.remove_stale_elements(&nft).err().map(|error| chain(&error)));
+            failures.extend(network.unpublish_stale(&nft).err().map(|error| chain(&error)));
+            failures.extend(remove_table(ipam.as_ref(), &nft).err().map(|error| chain(&error)));
+        }
+        Err(error) => failures.push(chain(&error)),
+    }
     let what = format!("what nobody owns in network {}", network.name);
     if !failures.is_empty() {
         return Err(Error::Incomplete { what, failures });
@@ -42,10 +50,10 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
     Ok(Delegate::find(&name, &request.path, &request.conf)?.gc()?)
 }
 
-fn remove_table(ipam: Option<&Ipam>) -> Result<(), Error> {
+fn remove_table(ipam: Option<&Ipam>, nft: &Nft) -> Result<(), Error> {
     match ipam {
         Some(ipam) => remove_unused_table(ipam),
-        None => Ok(Nft::open()?.remove_unused_table()?),
+        None => Ok(nft.remove_unused_table()?),
     }
 }
 
@@ -90,8 +98,7 @@ impl Network {
     }
 
     /// Elements are told by whole marks, and not by what the marks say, for an element keeps less of a long one.
-    fn remove_stale_elements(&self) -> Result<(), Error> {
-        let nft = Nft::open()?;
+    fn remove_stale_elements(&self, nft: &Nft) -> Result<(), Error> {
         for found in nft.masqueraded()? {
             if self.is_stale(&found.owner, |mark| found.is_of(mark)) {
                 nft.stop_masquerading(&found.owner, &[found.address])?;
@@ -105,11 +112,10 @@ impl Network {
         Ok(())
     }
 
-    fn unpublish_stale(&self) -> Result<(), Error> {
-        let nft = Nft::open()?;
+    fn unpublish_stale(&self, nft: &Nft) -> Result<(), Error> {
         let mut published = nft.published()?;
         published.retain(|found| self.is_stale(&found.owner, |mark| found.is_of(mark)));
-        Ok(ports::withdraw(&nft, "", &[], &published)?)
+        Ok(ports::withdraw(nft, "", &[], &published)?)
     }
 
     fn is_stale(&self, owner: &str, is_of: impl Fn(&str) -> bool) -> bool {

@@ -32,6 +32,7 @@ mod gc;
 pub mod identity;
 pub mod plan;
 mod ports;
+mod predecessor;
 mod status;
 mod tuned;
 mod undo;

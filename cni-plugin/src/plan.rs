@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec as spec;
-use weft_datapath::{Interface, Mac, Neighbour, Route, Veth};
+use weft_datapath::{Interface, Mac, Neighbour, PortSources, Route, Veth};
 use weft_ipam::lease::Assigned;
 
 use crate::config::ports::PortMapping;
@@ -67,6 +67,8 @@ pub struct Inputs<'a> {
     pub tuning: &'a Tuning,
     /// Ports of the node that are to lead to the pod.
     pub ports: &'a [PortMapping],
+    /// Which connections over them get another source.
+    pub port_sources: PortSources,
 }
 
 impl<'a> Inputs<'a> {
@@ -89,6 +91,7 @@ impl<'a> Inputs<'a> {
             bandwidth: config.bandwidth,
             tuning: &config.tuning,
             ports: &config.ports,
+            port_sources: config.port_sources,
         }
     }
 }
@@ -133,6 +136,12 @@ impl Plan {
     #[must_use]
     pub fn has_family(&self, is_v4: bool) -> bool {
         self.addresses.iter().any(|assigned| assigned.address.is_ipv4() == is_v4)
+    }
+
+    /// Whether it is a link without addresses.
+    #[must_use]
+    pub const fn is_bare(&self) -> bool {
+        self.addresses.is_empty()
     }
 
     /// What ADD answers.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use serde_json::Value;
-use weft_datapath::{Nft, Published, Rtnl, conntrack, sysctl};
+use weft_datapath::{Nft, PortSources, Published, Rtnl, conntrack, sysctl};
 use weft_ipam::Ipam;
 use weft_ipam::config::Mistakes;
 use weft_ipam::lease::{Lease, Notes};
@@ -68,7 +68,7 @@ fn data_dir(config: &Config) -> &Path {
 
 /// All elements at once, and what the kernel remembers from before.
 pub(crate) fn install(nft: &Nft, extras: &Extras) -> Result<(), Error> {
-    match nft.install(&extras.masquerade, &extras.published) {
+    match nft.install_for(&extras.masquerade, &extras.published, extras.port_sources) {
         // Somebody was faster since the look.
         Err(error) if error.errno() == Errno::EEXIST => {
             Err(held(nft, extras)?.into_iter().next().map_or_else(|| error.into(), refusal))
@@ -81,7 +81,12 @@ pub(crate) fn install(nft: &Nft, extras: &Extras) -> Result<(), Error> {
 /// What the node sends from 127.0.0.1 to one of its ports leaves through the interface that leads to the pod: the pair's
 /// end, or another plugin's bridge. This comes after the elements, for with them comes the rule that keeps pods from
 /// addressing the node's loopback.
+///
+/// Where nobody is to be masqueraded, there is nothing that could come back.
 pub(crate) fn route_loopback(extras: &Extras) -> Result<(), Error> {
+    if extras.port_sources == PortSources::Keep {
+        return Ok(());
+    }
     let Some(pod) = extras.published.iter().map(|port| port.to.ip()).find(IpAddr::is_ipv4) else {
         return Ok(());
     };

@@ -45,6 +45,6 @@ fn ready(request: &StatusRequest, deadline: Instant) -> Result<(), Error> {
             let delegate = Delegate::find(name, &request.path, &request.conf)?;
             Ok(delegate.status(deadline.saturating_duration_since(Instant::now()))?)
         }
-        Addressing::Chained => Ok(()),
+        Addressing::Chained | Addressing::Nobody => Ok(()),
     }
 }

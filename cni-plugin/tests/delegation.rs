@@ -615,7 +615,10 @@ fn behind_another_plugin_a_section_of_its_own_is_a_mistake_and_changes_nothing()
             node.exec("ADD", "c", &pod.netns, &with(&conf, "ipam", node.host_local())).unwrap_err().0,
             7
         );
-        assert_eq!(node.exec("ADD", "c", &pod.netns, &with(&conf, "mtu", json!(1400))).unwrap_err().0, 2);
+        assert_eq!(
+            node.exec("ADD", "c", &pod.netns, &with(&conf, "mode", json!("routed"))).unwrap_err().0,
+            2
+        );
         assert_eq!(
             node.exec("ADD", "c", &pod.netns, &with(&conf, "prevResult", Value::Null)).unwrap_err().0,
             7

@@ -12,7 +12,12 @@ use crate::finding::{Finding, Findings, State};
 pub(super) fn compare(side: &str, planned: &Interface, seen: &Observed) -> Vec<Finding> {
     let mut findings = Findings::at(format!("{side} {}", planned.name));
     let link = seen.link(&planned.name);
-    findings.note("link", "up", link.map(|link| up(link.up).to_owned()));
+    if planned.up {
+        findings.note("link", "up", link.map(|link| up(link.up).to_owned()));
+    } else {
+        // Whoever uses it may have brought it up.
+        findings.note_presence("link", planned.name.as_str(), link.is_some());
+    }
     if let Some(alias) = &planned.alias {
         findings.note("alias", alias, link.and_then(|link| link.alias.clone()));
     }

@@ -19,9 +19,14 @@ pub(super) fn compare(netns: &NetNs, tuned: &Tuned) -> Result<Vec<Finding>, Erro
     let (inside, parameters) = netns.run(|| (Rtnl::open(), parameters(&tuned.sysctls, ifname)))?;
     let (inside, parameters) = (inside?, parameters?);
     let seen = inside.observe()?;
+    let link = seen.link(ifname);
+    let wanted = Interface { shaping: tuned.from_pod, ..tuned.pod.clone() };
     let mut pod = Findings::at(format!("pod {ifname}"));
-    pod.note_presence("link", ifname, seen.link(ifname).is_some());
-    attributes(&mut pod, &tuned.pod, seen.link(ifname), &seen);
+    pod.note_presence("link", ifname, link.is_some());
+    attributes(&mut pod, &wanted, link, &seen);
+    if let Some(mtu) = wanted.mtu {
+        pod.note("mtu", mtu.to_string(), link.map(|link| link.mtu.to_string()));
+    }
     let mut findings = pod.into_list();
     findings.extend(parameters);
     if tuned.to_pod.is_some() {

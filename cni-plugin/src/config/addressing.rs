@@ -6,22 +6,30 @@ use serde_json::{Map, Value};
 use weft_cni_spec::{Args, Conf};
 use weft_ipam::config as ipam_config;
 
-use super::{HONOURED_CAPABILITIES, KNOWN_ARGS, Reader, asks_for_something, bandwidth, known, tuning};
+use super::{
+    HONOURED_CAPABILITIES, KNOWN_ARGS, Mode, Reader, asks_for_something, bandwidth, bridge, known, nat,
+    tuning,
+};
 use crate::delegate::PluginName;
 use crate::error::mistake;
 
 /// The IPAM that needs no exec.
 const OURS: &str = "weft-ipam";
 
-/// The keys and capabilities that are honoured behind another plugin, or mean nothing there, beside those of bandwidth and
-/// tuning. All else is about an interface that Weft makes.
-const BEHIND_ANOTHER: [&str; 14] = [
+/// The reference's, which asks a server on the pod's link.
+const DHCP: &str = "dhcp";
+
+/// The keys and capabilities that are honoured behind another plugin, or mean nothing there, beside those of bandwidth,
+/// tuning and NAT. All else is about an interface that Weft makes.
+const BEHIND_ANOTHER: [&str; 16] = [
     "cniVersion",
     "name",
     "type",
     "ipMasq",
     "ipam",
     "dns",
+    "mac",
+    "mtu",
     "capabilities",
     "runtimeConfig",
     "args",
@@ -41,6 +49,8 @@ pub enum Addressing {
     Delegate(PluginName),
     /// From a plugin before this one: `prevResult` lists them.
     Chained,
+    /// It has none: a link of a bridge, for whoever is behind it to use.
+    Nobody,
 }
 
 impl Addressing {
@@ -49,7 +59,7 @@ impl Addressing {
     pub const fn leases(&self) -> Option<&ipam_config::Config> {
         match self {
             Self::Leases(leases) => Some(leases),
-            Self::Delegate(_) | Self::Chained => None,
+            Self::Delegate(_) | Self::Chained | Self::Nobody => None,
         }
     }
 
@@ -76,10 +86,9 @@ impl Position {
     }
 
     /// As any other verb tells it, for those bring a result to every plugin, or to none: whoever makes an interface has to
-    /// say where its addresses come from.
+    /// say where its addresses come from, or that it is a port of a bridge.
     pub(super) fn of_section(conf: &Conf) -> Self {
-        let shapes_one = ["ipam", "mode"].iter().any(|key| has(&conf.document, key));
-        if shapes_one { Self::First } else { Self::Chained }
+        if makes_interface(&conf.document) { Self::First } else { Self::Chained }
     }
 }
 
@@ -89,32 +98,59 @@ pub(crate) enum Named {
     Ours,
     /// Another plugin.
     Foreign(PluginName),
-    /// There is no section.
+    /// There is no section, nor an interface to make.
     Nothing,
 }
 
 impl Named {
     pub(crate) fn by(document: &Map<String, Value>) -> Self {
-        let Some(section) = document.get("ipam").filter(|section| !section.is_null()) else {
+        if !makes_interface(document) {
             return Self::Nothing;
-        };
-        let name = section.get("type").and_then(Value::as_str).filter(|name| *name != OURS);
+        }
+        let name = document.get("ipam").and_then(|section| section.get("type")).and_then(Value::as_str);
+        let name = name.filter(|name| *name != OURS);
         name.and_then(|name| PluginName::new(name).ok()).map_or(Self::Ours, Self::Foreign)
     }
 }
 
 impl Reader<'_> {
-    pub(super) fn addressing(&mut self, position: Position) -> Option<Addressing> {
-        match position {
-            Position::First => self.section(),
-            Position::Chained => self.no_section(),
+    pub(super) fn addressing(&mut self, position: Position, mode: &Mode) -> Option<Addressing> {
+        match (position, mode) {
+            (Position::Chained, _) => self.no_section(),
+            (Position::First, Mode::Bridge(bridge)) if self.names_nobody() => self.nobody(bridge),
+            (Position::First, _) => self.section(mode),
         }
     }
 
-    fn section(&mut self) -> Option<Addressing> {
+    /// As the reference has it, whose bridge asks for no addresses where `ipam` is `{}` or missing.
+    fn names_nobody(&self) -> bool {
+        let section = self.document.get("ipam").filter(|section| !section.is_null());
+        section.is_none_or(|section| section.as_object().is_some_and(Map::is_empty))
+    }
+
+    fn nobody(&mut self, bridge: &bridge::Bridge) -> Option<Addressing> {
+        if bridge.is_gateway {
+            let what = "missing: a gateway has an address; without isGateway the bridge only joins its ports";
+            self.mistakes.push(mistake("ipam.type", what));
+        }
+        Some(Addressing::Nobody)
+    }
+
+    fn section(&mut self, mode: &Mode) -> Option<Addressing> {
         let section = self.document.get("ipam");
+        if let Mode::Bridge(bridge) = mode
+            && bridge.disabled
+        {
+            let what = "true goes with no ipam: addresses need an interface that is up";
+            self.mistakes.push(mistake("disableContainerInterface", what));
+        }
         match section.and_then(|section| section.get("type")) {
             Some(Value::String(kind)) if kind == OURS => self.leases(),
+            Some(Value::String(kind)) if kind == DHCP && *mode == Mode::Routed => {
+                let what = r#""dhcp" needs "mode": "bridge": on the link of a routed pod there is nobody but the node"#;
+                self.unsupported.push(mistake("ipam.type", what));
+                None
+            }
             Some(Value::String(kind)) if !kind.is_empty() => self.delegate(kind),
             // A section that is missing, or none, is named where it is read.
             _ if !section.is_some_and(Value::is_object) => self.leases(),
@@ -154,7 +190,8 @@ impl Reader<'_> {
 }
 
 fn is_honoured_behind_another(key: &str) -> bool {
-    BEHIND_ANOTHER.into_iter().chain(bandwidth::KEYS).chain(tuning::KEYS).any(|honoured| honoured == key)
+    let keys = BEHIND_ANOTHER.into_iter().chain(bandwidth::KEYS).chain(nat::KEYS).chain(tuning::KEYS);
+    keys.into_iter().any(|honoured| honoured == key)
 }
 
 /// What the configuration and the runtime ask this plugin for. `args.cni` is not among it: that goes to every plugin of the
@@ -183,9 +220,13 @@ pub(super) fn requested(
     args: &Args,
 ) -> Option<Vec<std::net::IpAddr>> {
     match addressing {
-        Some(Addressing::Delegate(_) | Addressing::Chained) => Some(Vec::new()),
+        Some(Addressing::Delegate(_) | Addressing::Chained | Addressing::Nobody) => Some(Vec::new()),
         _ => reader.collect(ipam_config::requested_addresses(reader.document, args)),
     }
+}
+
+fn makes_interface(document: &Map<String, Value>) -> bool {
+    ["ipam", "mode"].iter().chain(&bridge::KEYS).any(|key| has(document, key))
 }
 
 fn has(document: &Map<String, Value>, key: &str) -> bool {

@@ -43,6 +43,8 @@ pub struct Bridge {
     pub trunk: Vec<RangeInclusive<u16>>,
     /// `preserveDefaultVlan`: the pod's port stays in the VLAN 1.
     pub default_vlan: bool,
+    /// `disableContainerInterface`: the pod's end is left down.
+    pub disabled: bool,
 }
 
 impl Bridge {
@@ -118,13 +120,13 @@ impl Reader<'_> {
             trunk: self.trunk(),
             default_vlan: self.document.get("preserveDefaultVlan").is_none_or(Value::is_null)
                 || self.flag("preserveDefaultVlan"),
+            disabled: self.flag("disableContainerInterface"),
         };
         self.contradictions(&bridge);
         self.refuse_where_set(
             "enabledad",
             "addresses are settled by IPAM, and nobody waits to detect a duplicate",
         );
-        self.refuse_where_set("disableContainerInterface", "an interface that is down has no network");
         bridge
     }
 

@@ -39,16 +39,84 @@ fn all_mistakes_are_named_at_once() {
         "invalid network configuration: ipmasq: unknown key; did you mean \"ipMasq\"?; \
          mode: \"tunnel\" is not a mode: say \"routed\" or \"bridge\"; \
          mtu: -1 is not 0 (detect it) or a number of bytes from 68 to 65535; \
-         ipMasq: \"yes\" is neither true nor false; table: 7 is not supported"
+         ipMasq: \"yes\" is neither true nor false; \
+         table: 7 is not supported: keep the plugin that has this key behind weft-cni"
     );
 }
 
 #[test]
-fn what_the_reference_knows_and_weft_does_not_honour_is_refused_by_name_and_value() {
-    for key in NOT_HONOURED {
+fn what_the_reference_knows_and_weft_does_not_honour_is_refused_by_name_and_value_with_what_to_do() {
+    for (key, instead) in NOT_HONOURED {
         let (code, msg) = refusal(json!({ key: 7 }));
-        assert_eq!((code, msg), (2, format!("unsupported field: {key}: 7 is not supported")));
+        assert_eq!((code, msg), (2, format!("unsupported field: {key}: 7 is not supported: {instead}")));
+        for nothing in [json!(null), json!([]), json!(""), json!(false)] {
+            assert!(read(json!({ key: nothing })).is_ok(), "{key}: {nothing} asks for nothing");
+        }
     }
+}
+
+#[test]
+fn portmaps_keys_are_honoured_taken_where_they_ask_for_what_is_done_anyway_and_else_refused() {
+    let sources = |extra: Value| read(extra).unwrap().port_sources;
+    for (extra, expected) in [
+        (json!({}), PortSources::Own),
+        (json!({"snat": null, "masqAll": false}), PortSources::Own),
+        (
+            json!({"snat": true, "markMasqBit": 13, "conditionsV4": [], "backend": "iptables"}),
+            PortSources::Own,
+        ),
+        (json!({"externalSetMarkChain": "KUBE-MARK-MASQ", "ipMasqBackend": "nftables"}), PortSources::Own),
+        (json!({"snat": true, "masqAll": true}), PortSources::All),
+        (json!({"snat": false, "masqAll": true}), PortSources::Keep),
+    ] {
+        assert_eq!(sources(extra.clone()), expected, "{extra}");
+    }
+    for (extra, code, place) in [
+        (json!({"snat": "yes"}), 7, "snat: \"yes\" is neither true nor false"),
+        (json!({"markMasqBit": 32}), 7, "markMasqBit: 32 is no bit from 0 to 31"),
+        (json!({"markMasqBit": 1, "externalSetMarkChain": "X"}), 7, "externalSetMarkChain: cannot be set"),
+        (json!({"externalSetMarkChain": "X"}), 2, "externalSetMarkChain: \"X\" is not supported"),
+        (
+            json!({"conditionsV4": ["-d", "192.0.2.0/24"]}),
+            2,
+            "conditionsV4: [\"-d\",\"192.0.2.0/24\"] is not",
+        ),
+        (json!({"conditionsV6": ["ip6"]}), 2, "conditionsV6: [\"ip6\"] is not supported"),
+        (json!({"backend": "firewalld"}), 2, "backend: \"firewalld\" is not supported"),
+        (json!({"ipMasqBackend": 7}), 2, "ipMasqBackend: 7 is not supported"),
+    ] {
+        let (found, msg) = refusal(extra);
+        assert_eq!(found, code, "{msg}");
+        assert!(msg.contains(place), "{msg}");
+    }
+}
+
+#[test]
+fn a_bridge_may_give_no_addresses_but_nothing_else_may() {
+    for extra in [json!({"bridge": "b", "ipam": {}}), json!({"mode": "bridge", "ipam": null})] {
+        assert_eq!(read(extra).unwrap().addressing, Addressing::Nobody);
+    }
+    for (extra, expected) in [
+        (json!({"ipam": {}}), "ipam.type: missing"),
+        (
+            json!({"ipam": {}, "bridge": "b", "isGateway": true}),
+            "ipam.type: missing: a gateway has an address",
+        ),
+        (json!({"ipam": {}, "bridge": "b", "cniVersion": "0.2.0"}), "ipam: results of version 0.2.0"),
+        (json!({"disableContainerInterface": true}), "disableContainerInterface: true goes with no ipam"),
+    ] {
+        let (code, msg) = refusal(extra);
+        assert_eq!(code, 7, "{msg}");
+        assert!(msg.contains(expected), "{msg}");
+    }
+}
+
+#[test]
+fn dhcp_has_nobody_to_ask_on_the_link_of_a_routed_pod() {
+    let dhcp = json!({"type": "dhcp"});
+    assert!(read(json!({"ipam": dhcp, "bridge": "b"})).is_ok());
+    let (code, msg) = refusal(json!({ "ipam": dhcp }));
+    assert_eq!((code, msg.contains("ipam.type: \"dhcp\" needs \"mode\": \"bridge\"")), (2, true), "{msg}");
 }
 
 #[test]
@@ -222,21 +290,18 @@ fn behind_another_plugin_there_is_no_interface_to_shape_and_no_address_to_give()
     let (code, msg) = with("ipam", json!({"type": "weft-ipam"}));
     assert_eq!(code, 7);
     assert!(msg.contains("ipam: the plugins before this one have given the addresses"), "{msg}");
-    for (key, value) in [
-        ("mode", json!("routed")),
-        ("mtu", json!(1400)),
-        ("mac", json!("02:00:00:00:00:01")),
-        ("isGateway", json!(true)),
-        ("runtimeConfig", json!({"mac": "02:00:00:00:00:01"})),
-    ] {
+    for (key, value) in [("mode", json!("routed")), ("isGateway", json!(true))] {
         let (code, msg) = with(key, value);
         assert_eq!(code, 2, "{key}");
         assert!(msg.contains("there is one already"), "{msg}");
     }
-    let mut nothing = chained.clone();
-    nothing["mtu"] = json!(0);
-    nothing["args"] = json!({"cni": {"mac": "02:00:00:00:00:01", "promisc": true}});
-    assert!(read(nothing).is_ok(), "0 asks for nothing, and args are also for those before");
+    let mac = "02:00:00:00:00:01".parse().unwrap();
+    let mut tuned = chained.clone();
+    tuned["mtu"] = json!(1400);
+    tuned["dataDir"] = json!("/run/x");
+    tuned["runtimeConfig"] = json!({"mac": "02:00:00:00:00:01"});
+    let config = read(tuned).unwrap();
+    assert_eq!((config.mtu, config.mac), (Some(1400), Some(mac)));
 }
 
 #[test]
@@ -254,6 +319,7 @@ fn a_position_is_told_by_the_result_on_add_and_else_by_what_shapes_an_interface(
         (json!({"prevResult": result}), Position::Chained, Position::Chained),
         (json!({"ipam": {}, "prevResult": result}), Position::Chained, Position::First),
         (json!({"mode": "routed"}), Position::First, Position::First),
+        (json!({"bridge": "b"}), Position::First, Position::First),
     ] {
         let conf = conf(extra.clone());
         assert_eq!((Position::of_add(&conf), Position::of_section(&conf)), (add, others), "{extra}");
@@ -335,7 +401,6 @@ fn what_contradicts_itself_on_a_bridge_is_named() {
         (json!({"bridge": "a/b"}), 7, "bridge: "),
         (json!({"vlan": 5, "isGateway": true}), 2, "vlan: is not supported together with isGateway"),
         (json!({"enabledad": true}), 2, "enabledad: true is not supported"),
-        (json!({"disableContainerInterface": true}), 2, "disableContainerInterface: true is not supported"),
     ] {
         let (found, msg) = refusal(extra);
         assert_eq!(found, code, "{msg}");

@@ -1,6 +1,7 @@
 //! What the reference plugin `tuning` takes: parameters of the pod's namespace, and attributes of its interface.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 use weft_ipam::config::Mistake;
@@ -32,7 +33,10 @@ pub struct Sysctl {
 }
 
 /// The keys at the top level; `args.cni` may have the same.
-pub(super) const KEYS: [&str; 4] = ["sysctl", "promisc", "allmulti", "txQLen"];
+pub(super) const KEYS: [&str; 5] = ["sysctl", "promisc", "allmulti", "txQLen", "dataDir"];
+
+/// Where it is kept what an interface was like before, so that DEL can restore it.
+const DEFAULT_DATA_DIR: &str = "/run/weft/tuning";
 
 /// Stands for the name of the interface (the reference replaces it after it has taken the name apart, so that an
 /// interface's name may have dots).
@@ -41,6 +45,10 @@ const IFNAME: &str = "IFNAME";
 impl Tuning {
     /// `args.cni` replaces the configuration's, key by key, and for parameters one by one.
     pub(super) fn read(document: &Map<String, Value>, mistakes: &mut Vec<Mistake>) -> Self {
+        if data_dir(document).is_none() {
+            let found = document.get("dataDir").unwrap_or(&Value::Null);
+            mistakes.push(mistake("dataDir", format!("{found} is not an absolute path")));
+        }
         let mut reader = Reader { document, mistakes };
         Self {
             sysctls: reader.sysctls(),
@@ -48,6 +56,15 @@ impl Tuning {
             allmulti: reader.flag("allmulti"),
             tx_queue_len: reader.number("txQLen"),
         }
+    }
+}
+
+/// `dataDir` at the top level. DEL reads nothing else, so that it does not depend on what has become of the rest.
+pub(crate) fn data_dir(document: &Map<String, Value>) -> Option<PathBuf> {
+    match document.get("dataDir") {
+        None | Some(Value::Null) => Some(DEFAULT_DATA_DIR.into()),
+        Some(Value::String(text)) if text.is_empty() => Some(DEFAULT_DATA_DIR.into()),
+        Some(value) => value.as_str().map(PathBuf::from).filter(|path| path.is_absolute()),
     }
 }
 

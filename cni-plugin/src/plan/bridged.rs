@@ -66,6 +66,7 @@ impl Plan {
                 pod: Interface {
                     mac: Some(pod_mac),
                     mtu: Some(inputs.mtu),
+                    up: !config.disabled,
                     promisc: inputs.tuning.promisc.then_some(true),
                     allmulti: inputs.tuning.allmulti,
                     tx_queue_len: inputs.tuning.tx_queue_len,
@@ -145,9 +146,12 @@ fn everywhere(family_of: IpAddr) -> IpNetwork {
 }
 
 /// The subnet is on the link, as the kernel's own route for an address's prefix would have it. A route that the
-/// configuration spells out takes its place.
+/// configuration spells out takes its place, unless it has a next hop in that subnet, which could not be reached then.
 fn pod_routes(addresses: &[Assigned], reported: &[spec::Route]) -> Vec<Route> {
-    let wanted: Vec<_> = reported.iter().map(route).collect();
+    let is_subnet = |dst| addresses.iter().any(|assigned| network_of(assigned.address) == dst);
+    let is_through_itself =
+        |route: &Route| route.gateway.is_some_and(|hop| is_subnet(route.dst) && route.dst.contains(hop));
+    let wanted: Vec<_> = reported.iter().map(route).filter(|route| !is_through_itself(route)).collect();
     let on_link = |assigned: &Assigned| {
         let subnet = network_of(assigned.address);
         let source = assigned.address.is_ipv4().then_some(assigned.address.ip());

@@ -1,6 +1,6 @@
 //! What the configuration asks for over and above an interface with addresses.
 
-use weft_datapath::{Masquerade, Published};
+use weft_datapath::{Masquerade, PortSources, Published};
 use weft_ipam::lease::Assigned;
 
 use super::{Inputs, ports};
@@ -13,6 +13,8 @@ pub struct Extras {
     pub masquerade: Vec<Masquerade>,
     /// Ports of the node that lead to the pod.
     pub published: Vec<Published>,
+    /// Which connections over those ports get another source.
+    pub port_sources: PortSources,
 }
 
 impl Extras {
@@ -22,6 +24,7 @@ impl Extras {
         Self {
             masquerade: if inputs.masquerade { masqueraded(inputs) } else { Vec::new() },
             published: ports::published(inputs.ports, inputs.addresses, &inputs.identity.mark()),
+            port_sources: inputs.port_sources,
         }
     }
 

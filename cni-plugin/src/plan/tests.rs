@@ -25,6 +25,7 @@ fn routed(addresses: &[Assigned], routes: &[&str]) -> Plan {
         bandwidth: Bandwidth::default(),
         tuning: &Tuning::default(),
         ports: &[],
+        port_sources: PortSources::Own,
     })
 }
 
@@ -150,6 +151,7 @@ fn what_goes_to_the_pod_is_shaped_on_the_node_and_what_comes_from_it_at_its_own_
         bandwidth: Bandwidth { ingress: Some(ingress), egress: Some(egress) },
         tuning: &tuning,
         ports: &[],
+        port_sources: PortSources::Own,
     });
     let (host, pod) = (plan.veth.host, plan.veth.pod);
     assert_eq!(host.shaping, Some(Shaping { rate: 1_000_000, burst: 20_000 }));

@@ -17,6 +17,7 @@ fn config() -> config::Bridge {
         vlan: None,
         trunk: Vec::new(),
         default_vlan: true,
+        disabled: false,
     }
 }
 
@@ -41,6 +42,7 @@ fn planned(config: &config::Bridge, addresses: &[Assigned], routes: &[&str]) -> 
         bandwidth: config::Bandwidth::default(),
         tuning: &config::Tuning::default(),
         ports: &[],
+        port_sources: weft_datapath::PortSources::Own,
     };
     Plan::bridged(inputs, config)
 }
@@ -109,7 +111,7 @@ fn two_addresses_of_a_subnet_have_one_route_and_one_gateway() {
         &[assigned("10.244.0.5/24", gateway), assigned("10.244.0.6/24", gateway)],
         &["10.244.0.0/24"],
     );
-    assert_eq!(written(&plan.veth.pod), ["10.244.0.0/24 via 10.244.0.1"]);
+    assert_eq!(written(&plan.veth.pod), ["10.244.0.0/24 src 10.244.0.5"], "its next hop is in it");
     assert_eq!(on_bridge(&plan), ["10.244.0.1/24"]);
 }
 
