@@ -49,10 +49,9 @@ fn a_sandbox_is_refused_with_the_plugins_own_words() {
     assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
 }
 
-/// From another machine, from the node and from the pod itself; a port on one address is on no other.
 #[test]
 fn host_ports_are_reached_where_they_should_be_and_leave_nothing() {
-    host_ports_are_reached(&example());
+    host_ports_leave_nothing(&example());
 }
 
 #[test]
@@ -61,16 +60,36 @@ fn host_ports_of_pods_on_a_bridge_are_reached_where_they_should_be_and_leave_not
     for key in ["isGateway", "hairpinMode"] {
         list["plugins"][0][key] = true.into();
     }
-    host_ports_are_reached(&list);
+    host_ports_leave_nothing(&list);
 }
 
-fn host_ports_are_reached(list: &Value) {
+#[test]
+fn host_ports_of_the_reference_are_reached_where_they_should_be() {
+    let node = Node::start().unwrap();
+    let mut list = Network::reference(0).with(json!({ "hairpinMode": true })).list().clone();
+    let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+    list["plugins"].as_array_mut().unwrap().push(portmap);
+    let internet = outside::beyond(&node).unwrap();
+    with_host_ports(&Containerd::start(&node, &list).unwrap(), &internet);
+}
+
+fn host_ports_leave_nothing(list: &Value) {
     let node = Node::start().unwrap();
     let internet = outside::beyond(&node).unwrap();
     let containerd = Containerd::start(&node, list).unwrap();
     // A bridge stays, so it is there before.
     remove(&containerd, &containerd.run_sandbox("first").unwrap());
     let before = node.inventory().unwrap();
+    let sandbox = with_host_ports(&containerd, &internet);
+    assert!(!udp_flows(&node, &sandbox).is_empty());
+    remove(&containerd, &sandbox);
+    nothing_is_left(&before, &node);
+    assert_eq!(udp_flows(&node, &sandbox), [""; 0], "UDP clients would go on sending to nobody");
+}
+
+/// A pod whose ports are reached from another machine, from the node and from the pod itself; a port on one address is on no
+/// other.
+fn with_host_ports(containerd: &Containerd, internet: &Pod) -> Sandbox {
     let [v4, v6] = outside::NODE;
     let spec = PodSpec::named("web")
         .with_port(Tcp, "", 8080, 80)
@@ -82,10 +101,10 @@ fn host_ports_are_reached(list: &Value) {
         .with_port(Tcp, "127.0.0.1", 8087, 80)
         .with_port(Tcp, "", 0, 80);
     let sandbox = containerd.run_pod(&spec).unwrap();
-    let (host, web) = (Pod::host(&node).unwrap(), containerd.pod(&sandbox).unwrap());
-    let (server, names) =
-        (Upstream::start(&web, 80, "web").unwrap(), UdpServer::start(&web, 53, "names").unwrap());
-    for from in [&internet, &host, &web] {
+    let (host, web) = (Pod::host(internet.node()).unwrap(), containerd.pod(&sandbox).unwrap());
+    let _server = Upstream::start(&web, 80, "web").unwrap();
+    let _names = UdpServer::start(&web, 53, "names").unwrap();
+    for from in [internet, &host, &web] {
         for (to, own, other) in [(v4, 8084, 8086), (v6, 8086, 8084)] {
             for port in [8080, own] {
                 let answer = answering(from, to, port);
@@ -100,12 +119,7 @@ fn host_ports_are_reached(list: &Value) {
     for port in [8080, 8087] {
         assert_eq!(answering(&host, "127.0.0.1", port).unwrap(), "web");
     }
-    assert!(!udp_flows(&node, &sandbox).is_empty());
-
-    drop((server, names, web));
-    remove(&containerd, &sandbox);
-    nothing_is_left(&before, &node);
-    assert_eq!(udp_flows(&node, &sandbox), [""; 0], "UDP clients would go on sending to nobody");
+    sandbox
 }
 
 #[test]
@@ -124,7 +138,7 @@ fn a_sandbox_whose_port_is_taken_is_refused_with_the_owners_name_and_leaves_noth
     remove(&containerd, &containerd.run_pod(&second).unwrap());
 }
 
-/// containerd passes a burst of 4 GiB along, which would let the first minutes through unshaped.
+/// containerd passes a burst of 2³²−1 bits along, which would let the first minutes through unshaped.
 #[test]
 fn annotations_limit_a_pods_bandwidth_from_the_first_megabyte_on() {
     const BITS: u64 = 16_000_000;

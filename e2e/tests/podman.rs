@@ -23,6 +23,14 @@ fn a_published_port_of_a_container_on_a_bridge_is_reached_from_everywhere_and_le
     a_published_port_is_reached(bridged.with(capabilities()).list());
 }
 
+/// The suite is held against the reference, too: what it asks for is what a CNI plugin owes.
+#[test]
+fn a_published_port_of_the_reference_is_reached_from_everywhere() {
+    let node = Node::start().unwrap();
+    let internet = outside::beyond(&node).unwrap();
+    publishes(&Podman::start(&node, &reference(0)).unwrap(), &internet);
+}
+
 fn a_published_port_is_reached(list: &Value) {
     let node = Node::start().unwrap();
     let internet = outside::beyond(&node).unwrap();
@@ -31,23 +39,25 @@ fn a_published_port_is_reached(list: &Value) {
     podman.run("first", "").unwrap();
     podman.sh("rm --force --time 0 first").unwrap();
     let before = node.inventory().unwrap();
+    publishes(&podman, &internet);
+    podman.sh("stop --time 0 web").unwrap();
+    nothing_is_left(&before, &node, "a stopped container holds nothing");
+    podman.sh("rm web").unwrap();
+    nothing_is_left(&before, &node, "nor does one that was removed");
+}
+
+fn publishes(podman: &Podman, internet: &Pod) {
     podman.run("web", "-p 8080:80 -p 5353:53/udp").unwrap();
-    let (host, web) = (Pod::host(&node).unwrap(), podman.pod("web").unwrap());
-    let names = UdpServer::start(&web, 53, "names").unwrap();
+    let (host, web) = (Pod::host(internet.node()).unwrap(), podman.pod("web").unwrap());
+    let _names = UdpServer::start(&web, 53, "names").unwrap();
     for to in outside::NODE {
-        for from in [&internet, &host, &web] {
+        for from in [internet, &host, &web] {
             assert_eq!(served(from, to, 8080), "web", "{} to {to}", from.name());
             assert_eq!(udp::ask(from, (ip(to), 5353).into()).unwrap(), "names", "{} to {to}", from.name());
         }
     }
     assert_eq!(served(&host, "127.0.0.1", 8080), "web");
     assert_eq!(udp::ask(&host, (ip("127.0.0.1"), 5353).into()).unwrap(), "names");
-
-    drop((names, web));
-    podman.sh("stop --time 0 web").unwrap();
-    nothing_is_left(&before, &node, "a stopped container holds nothing");
-    podman.sh("rm web").unwrap();
-    nothing_is_left(&before, &node, "nor does one that was removed");
 }
 
 #[test]
@@ -133,17 +143,32 @@ fn a_container_with_a_published_port_may_be_on_two_networks() {
     other["name"] = "other".into();
     podman.add_network(&other).unwrap();
     let before = node.inventory().unwrap();
-    podman.run("web", "-p 8080:80 --network weft --network other").unwrap();
-    let host = Pod::host(&node).unwrap();
-    assert_eq!(served(&host, "127.0.0.1", 8080), "web");
-    let networks = podman.inspect("web").unwrap()["NetworkSettings"]["Networks"].clone();
-    for network in ["weft", "other"] {
-        for family in ["IPAddress", "GlobalIPv6Address"] {
-            assert_eq!(served(&host, networks[network][family].as_str().unwrap(), 80), "web");
-        }
-    }
+    is_on_two_networks(&node, &podman, ["weft", "other"]);
     podman.sh("rm --force --time 0 web").unwrap();
     nothing_is_left(&before, &node, "");
+}
+
+#[test]
+fn a_container_with_a_published_port_may_be_on_two_networks_of_the_reference() {
+    let node = Node::start().unwrap();
+    let podman = Podman::start(&node, &reference(0)).unwrap();
+    let mut other = reference(1);
+    other["name"] = "other".into();
+    other["plugins"][0]["bridge"] = "cni1".into();
+    podman.add_network(&other).unwrap();
+    is_on_two_networks(&node, &podman, ["reference", "other"]);
+}
+
+fn is_on_two_networks(node: &Node, podman: &Podman, names: [&str; 2]) {
+    podman.run("web", &format!("-p 8080:80 --network {} --network {}", names[0], names[1])).unwrap();
+    let host = Pod::host(node).unwrap();
+    assert_eq!(served(&host, "127.0.0.1", 8080), "web");
+    let networks = podman.inspect("web").unwrap()["NetworkSettings"]["Networks"].clone();
+    for name in names {
+        for family in ["IPAddress", "GlobalIPv6Address"] {
+            assert_eq!(served(&host, networks[name][family].as_str().unwrap(), 80), "web");
+        }
+    }
 }
 
 #[test]
@@ -167,6 +192,13 @@ fn podman_lists_and_shows_a_network_of_a_kind_it_does_not_know() {
 
 fn list() -> Value {
     Network::routed(0).with(capabilities()).list().clone()
+}
+
+fn reference(n: u8) -> Value {
+    let mut list = Network::reference(n).with(json!({ "hairpinMode": true })).list().clone();
+    let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true } });
+    list["plugins"].as_array_mut().unwrap().push(portmap);
+    list
 }
 
 fn capabilities() -> Value {
