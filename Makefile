@@ -1,6 +1,7 @@
 # The front door. `make help` lists what is here; CI calls these targets and nothing else.
 
-# The static binaries that a node gets. Plugins start for every pod and are built to be small (`Cargo.toml`).
+# The static binaries that a node gets, and `weft-bare`, which `make bench` compares a plugin with. Plugins start for
+# every pod and are built to be small (`Cargo.toml`).
 PLUGINS := weft-cni weft-ipam
 DAEMONS := weft-sidecar weft-node
 CARGO_STATIC = cargo build --config .cargo/static.toml --target $(TARGET) --locked
@@ -17,10 +18,12 @@ rust:
 	@[ -n "$(TARGET)" ] || { echo "make: Rust 1.95 or newer is needed: https://rustup.rs" >&2; exit 1; }
 
 build: rust ## the static binaries, in target/release
-	$(CARGO_STATIC) --config .cargo/plugin.toml --profile plugin $(addprefix -p ,$(PLUGINS))
+	$(CARGO_STATIC) --config .cargo/plugin.toml --profile plugin $(addprefix -p ,$(PLUGINS) weft-datapath) \
+		$(addprefix --bin ,$(PLUGINS)) --example weft-bare
 	$(CARGO_STATIC) --release $(addprefix -p ,$(DAEMONS))
-	@mkdir -p $(OUT)/release
+	@mkdir -p $(OUT)/release/examples
 	@cd $(OUT) && ln -f $(addprefix $(TARGET)/plugin/,$(PLUGINS)) $(addprefix $(TARGET)/release/,$(DAEMONS)) release/
+	@cd $(OUT) && ln -f $(TARGET)/plugin/examples/weft-bare release/examples/
 
 demo: rust setup envoy build ## three pods, an Envoy, and a route that is edited while it serves
 	@scripts/demo
@@ -28,7 +31,7 @@ demo: rust setup envoy build ## three pods, an Envoy, and a route that is edited
 test: rust setup envoy build ## every test, those on containerd and Envoy included
 	cargo test --workspace --locked
 
-bench: setup build ## ADD and DEL against the reference plugins, side by side
+bench: rust setup build ## ADD and DEL against the reference plugins and the least that it takes, side by side
 	@scripts/bench
 
 fmt: ## format the tree

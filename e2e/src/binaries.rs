@@ -20,6 +20,11 @@ pub fn weft_dir() -> PathBuf {
     }
 }
 
+/// The program that `weft-cni` is measured against.
+pub fn bare() -> Result<PathBuf> {
+    present("weft-bare", weft_dir().join("examples/weft-bare"), "make build")
+}
+
 /// The pinned Envoy, as `scripts/envoy` leaves it in the cache; `WEFT_ENVOY` names another one.
 pub fn envoy() -> Result<PathBuf> {
     let path = match std::env::var_os("WEFT_ENVOY") {

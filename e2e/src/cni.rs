@@ -68,7 +68,12 @@ impl std::error::Error for Refusal {}
 
 /// Execs `plugin` in the node with this environment and nothing else, and `stdin`.
 pub fn call(node: &Node, plugin: &Path, env: &[(&str, OsString)], stdin: &str) -> Result<Reply> {
-    node.run(|| exec(plugin, env, stdin))?.doing(|| format!("run {}", plugin.display()))
+    node.run(|| call_here(plugin, env, stdin))?
+}
+
+/// The same, from where the calling thread is.
+pub fn call_here(plugin: &Path, env: &[(&str, OsString)], stdin: &str) -> Result<Reply> {
+    exec(plugin, env, stdin).doing(|| format!("run {}", plugin.display()))
 }
 
 fn exec(plugin: &Path, env: &[(&str, OsString)], stdin: &str) -> std::io::Result<Reply> {
@@ -193,41 +198,44 @@ impl Network {
 
     /// ADD: the plugins in their order. Returns the last one's result.
     pub fn add(&self, node: &Node, attachment: &Attachment) -> Result<Value> {
+        node.run(|| self.add_here(attachment))?
+    }
+
+    /// The same, from where the calling thread is: inside [`Node::run`], to see what the plugins alone take.
+    pub fn add_here(&self, attachment: &Attachment) -> Result<Value> {
         let mut result = Value::Null;
         for plugin in self.plugins() {
-            result = self.exec(node, "ADD", plugin, attachment, &result)?.json()?;
+            result = self.exec("ADD", plugin, attachment, &result)?.json()?;
         }
         Ok(result)
     }
 
     /// CHECK against the result of ADD.
     pub fn check(&self, node: &Node, attachment: &Attachment, result: &Value) -> Result<()> {
-        self.plugins().try_for_each(|plugin| self.exec(node, "CHECK", plugin, attachment, result).map(drop))
+        node.run(|| {
+            self.plugins().try_for_each(|plugin| self.exec("CHECK", plugin, attachment, result).map(drop))
+        })?
     }
 
     /// DEL: the plugins backwards. `result` is what ADD returned, or null when the runtime has lost it.
     pub fn del(&self, node: &Node, attachment: &Attachment, result: &Value) -> Result<()> {
-        self.plugins()
-            .rev()
-            .try_for_each(|plugin| self.exec(node, "DEL", plugin, attachment, result).map(drop))
+        node.run(|| self.del_here(attachment, result))?
+    }
+
+    /// The same, from where the calling thread is.
+    pub fn del_here(&self, attachment: &Attachment, result: &Value) -> Result<()> {
+        self.plugins().rev().try_for_each(|plugin| self.exec("DEL", plugin, attachment, result).map(drop))
     }
 
     fn plugins(&self) -> impl DoubleEndedIterator<Item = &Value> {
         self.list.get("plugins").and_then(Value::as_array).into_iter().flatten()
     }
 
-    fn exec(
-        &self,
-        node: &Node,
-        command: &str,
-        plugin: &Value,
-        to: &Attachment,
-        previous: &Value,
-    ) -> Result<Reply> {
+    fn exec(&self, command: &str, plugin: &Value, to: &Attachment, previous: &Value) -> Result<Reply> {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
         let binary = self.find(kind)?;
         let stdin = self.config_of(plugin, to, previous).to_string();
-        let reply = call(node, &binary, &self.environment(command, to), &stdin)?;
+        let reply = call_here(&binary, &self.environment(command, to), &stdin)?;
         if reply.status.success() { Ok(reply) } else { Err(Box::new(refusal(kind, command, reply)).into()) }
     }
 
