@@ -374,6 +374,7 @@ impl Ipam {
             seen = Some(look(view)?);
             Ok(())
         })?;
+        report(&*self.store);
         Ok(seen.expect("a store that succeeds has let it look"))
     }
 
@@ -452,13 +453,18 @@ fn transact<T>(
             Ok(Vec::new())
         }
     })?;
-    for notice in store.take_notices() {
-        log(format_args!("weft-ipam: {notice}"));
-    }
+    report(store);
     outcome.expect("a store that succeeds has run the decision")
 }
 
-fn this_boot() -> Option<String> {
+fn report(store: &dyn Store) {
+    for notice in store.take_notices() {
+        log(format_args!("weft-ipam: {notice}"));
+    }
+}
+
+/// The id of this boot, where the kernel tells.
+pub(crate) fn this_boot() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim_end().to_owned())
 }

@@ -222,18 +222,22 @@ impl Range {
         IpNetwork::new(address, self.subnet.prefix()).ok()
     }
 
-    /// The lowest address that may be handed out and is not in `used`.
-    pub(crate) fn first_outside(&self, used: &Spans) -> Option<IpAddr> {
+    /// The lowest address that may be handed out and is not in use, where `first_gap` is the first number not in use at or
+    /// above one.
+    pub(crate) fn first_outside<E>(
+        &self,
+        first_gap: impl Fn(u128) -> Result<Option<u128>, E>,
+    ) -> Result<Option<IpAddr>, E> {
         let (first, last) = self.bounds();
         let mut candidate = first;
         loop {
-            let free = used.first_gap(candidate)?;
-            candidate = self.excluded.first_gap(free)?;
-            if candidate > last {
-                return None;
-            }
+            let Some(free) = first_gap(candidate)? else { return Ok(None) };
+            candidate = match self.excluded.first_gap(free) {
+                Some(allowed) if allowed <= last => allowed,
+                _ => return Ok(None),
+            };
             if candidate == free {
-                return Some(self.family().address(free));
+                return Ok(Some(self.family().address(free)));
             }
         }
     }

@@ -148,11 +148,6 @@ impl State {
         v4.chain(self.v6.order.values().map(|freed| (Family::V6.address(freed.address), freed.at)))
     }
 
-    /// Makes room for so many more leases.
-    pub(crate) fn expect_leases(&mut self, count: usize) {
-        self.records.reserve(count);
-    }
-
     /// Makes one change. On an error the state is as it was.
     pub fn apply(&mut self, change: Change) -> Result<(), Conflict> {
         match change {
@@ -237,7 +232,8 @@ impl View for State {
     }
 
     fn never_used_in(&self, range: &Range) -> Result<Option<IpAddr>, Error> {
-        Ok(range.first_outside(&self.of(range.family()).used))
+        let used = &self.of(range.family()).used;
+        range.first_outside(|from| Ok(used.first_gap(from)))
     }
 
     fn longest_free_in(&self, set: &RangeSet) -> Result<Option<IpAddr>, Error> {

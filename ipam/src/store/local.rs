@@ -1,4 +1,4 @@
-//! The node-local store: one append-only log per network, shared by any number of processes.
+//! The node-local store: one append-only log per network, and an index of it, shared by any number of processes.
 //!
 //! # Files
 //!
@@ -8,29 +8,39 @@
 //! | path | mode | what it is |
 //! |---|---|---|
 //! | `DIR/NAME/` | 0700 | everything of the network |
-//! | `DIR/NAME/leases.log` | 0600 | the log; [`log`] has its format, byte by byte |
-//! | `DIR/NAME/leases.lock` | 0600 | empty; whoever holds its `flock` owns the log |
+//! | `DIR/NAME/leases.log` | 0600 | the log, which is the truth; [`log`] has its format, byte by byte |
+//! | `DIR/NAME/leases.index` | 0600 | the index, which is made of the log; [`index`] and [`tree`] have its format |
+//! | `DIR/NAME/leases.lock` | 0600 | empty; whoever holds its `flock` owns the others |
 //! | `DIR/NAME/leases.new` | 0600 | a log in the making; renamed over `leases.log` when it is whole. What a killed process left of it is overwritten by the next |
 //!
 //! # What may be relied on
 //!
-//! - **A transaction is one line, written by one `write` and covered by one checksum.** A process killed at any byte of it
-//!   leaves an unfinished line at the end of the log. Readers pass over it; the next writer, who holds the lock and so
-//!   knows that nobody is still writing, cuts it off and reports it through [`Store::take_notices`].
-//! - **Nothing else is ever cut.** A line that is whole but does not match its checksum is damage, not a crash: every
-//!   operation fails with the file and the offset, and the file stays as it is.
+//! - **A transaction is one line of the log, written by one `write` and covered by one checksum.** It stands as soon as that
+//!   line does; the index follows. A process killed at any byte of the line leaves an unfinished one at the end of the log.
+//!   Readers pass over it; the next writer, who holds the lock and so knows that nobody is still writing, cuts it off and
+//!   reports it through [`Store::take_notices`].
+//! - **The index is believed only where it cannot be wrong.** It names its log and how much of that it covers, says while it
+//!   is being changed that it is, and has a checksum on every page. What the log has beyond it is read from the log. Where
+//!   there is any doubt, be it a page that is not what was written or, on a disk, another boot, it is made anew from the whole
+//!   log, which is checked line by line on the way.
+//! - **Nothing else is ever cut.** A line that is whole but does not match its checksum is damage, not a crash, and so is a
+//!   log that ends before the index says that it was written. Whatever needs that line fails with the file and the offset, and
+//!   the files stay as they are; with a good index that is one lease, and the others are served on. Its addresses stay held.
 //! - **A failed write changes nothing.** On a full disk the log is cut back to its former length, which needs no space.
 //! - **On a disk the log is synced before a transaction is answered**; on tmpfs and ramfs there is nothing to sync to.
 //! - **Waiting for the lock ends.** After the timeout the error names the process that holds it, if the kernel tells.
 //!
 //! # Cost
 //!
-//! A handle remembers the state and how far it has read, so within a process a transaction reads only what others
-//! appended. The first use reads the log once. The log is rewritten when more than a third of it is history.
+//! A transaction reads and writes a few pages of the index and one line, however many leases there are. A handle remembers
+//! the pages that it has read for as long as nobody else writes. The log is rewritten when more than a third of it is
+//! history, so once in as many transactions as half of what is in it.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -38,11 +48,18 @@ use std::time::Duration;
 use nix::sys::statfs::{self, FsType};
 
 use crate::lease::{self, NameError};
-use crate::state::{Change, Conflict, State};
+use crate::state::{Change, Conflict};
+use crate::store::local::index::{Found, Index, Refusal};
+use crate::store::local::log::{Header, Log, Spot};
+use crate::store::local::view::Seen;
 use crate::store::{self, Decide, Look, Store};
 
+mod disk;
+pub mod index;
 pub mod lock;
 pub mod log;
+pub mod tree;
+mod view;
 
 /// Where leases are kept unless the configuration says otherwise.
 pub const DEFAULT_DIR: &str = "/run/weft/ipam";
@@ -88,6 +105,10 @@ enum Notice {
     Cut { path: PathBuf, offset: u64, bytes: u64 },
     #[error("the log goes on growing: {}", crate::chain(.0))]
     NotCompacted(Error),
+    #[error("the index is made anew from the log: {}", crate::chain(.0))]
+    IndexDamaged(Error),
+    #[error("every use of the leases has to read all of them: {}", crate::chain(.0))]
+    NotIndexed(Error),
 }
 
 /// Why the node-local store could not do what it was asked.
@@ -131,28 +152,45 @@ pub enum Error {
         found: u32,
     },
     /// A whole line is not what was written. Nothing was changed.
-    #[error("{} is damaged at byte {offset} (line {line})", path.display())]
+    #[error("{} is damaged at byte {offset}", path.display())]
     Damaged {
         /// The log.
         path: PathBuf,
         /// Where the line begins.
         offset: u64,
-        /// Its number, counted from one.
-        line: u64,
         /// What is wrong with it.
         source: log::Flaw,
     },
     /// A line is whole, but its change cannot follow the ones before it. Nothing was changed.
-    #[error("{} contradicts itself at byte {offset} (line {line})", path.display())]
+    #[error("{} contradicts itself at byte {offset}", path.display())]
     Contradiction {
         /// The log.
         path: PathBuf,
         /// Where the line begins.
         offset: u64,
-        /// Its number, counted from one.
-        line: u64,
         /// The contradiction.
         source: Conflict,
+    },
+    /// The log was longer once. Nothing was changed.
+    #[error(
+        "{} is damaged at byte {end}: {expected} bytes of it were written. To take it as it is, and whatever was lost for \
+         never given, remove leases.index beside it", path.display()
+    )]
+    Short {
+        /// The log.
+        path: PathBuf,
+        /// Where its last whole line ends.
+        end: u64,
+        /// Where it ended.
+        expected: u64,
+    },
+    /// A page of the index cannot be used. It is made anew then, so this is seen where that fails too.
+    #[error("cannot use {}", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// The page, and why.
+        source: tree::Flaw,
     },
 }
 
@@ -161,24 +199,29 @@ struct Files {
     dir: PathBuf,
     log: PathBuf,
     new: PathBuf,
+    index: PathBuf,
     lock: PathBuf,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The log as far as it was read. `None` before the first use and after any failure.
-    log: Option<OpenLog>,
+    /// What is known of the files. `None` before the first use and after any failure.
+    open: Option<Open>,
     notices: Vec<Notice>,
 }
 
-/// An open log and the state that its lines up to `read` make.
+/// A log and its index, which covers all whole lines of it.
 #[derive(Debug)]
-struct OpenLog {
-    file: File,
-    read: u64,
-    lines: u64,
-    state: State,
-    durable: bool,
+struct Open {
+    log: Log,
+    index: Index,
+}
+
+/// A log in the making, of which not all is written yet.
+struct Draft {
+    open: Open,
+    text: String,
+    written: u64,
 }
 
 impl LocalStore {
@@ -186,8 +229,10 @@ impl LocalStore {
     pub fn new(dir: &Path, network: &str) -> Result<Self, Error> {
         lease::check_network(network)?;
         let dir = dir.join(network);
-        let [log, new, lock] = ["leases.log", "leases.new", "leases.lock"].map(|name| dir.join(name));
-        Ok(Self { files: Files { dir, log, new, lock }, timeout: LOCK_TIMEOUT, inner: Mutex::default() })
+        let [log, new, index, lock] =
+            ["leases.log", "leases.new", "leases.index", "leases.lock"].map(|name| dir.join(name));
+        let files = Files { dir, log, new, index, lock };
+        Ok(Self { files, timeout: LOCK_TIMEOUT, inner: Mutex::default() })
     }
 
     /// Waits at most so long for other transactions.
@@ -195,54 +240,46 @@ impl LocalStore {
         Self { timeout, ..self }
     }
 
-    /// A panic in a transaction leaves `log` empty, so what it was about is read again.
+    /// A panic in a transaction leaves `open` empty, so what it was about is read again.
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn try_update(&self, decide: Decide<'_>) -> Result<(), store::Error> {
-        let mut inner = self.inner();
-        self.files.create_dir()?;
-        let _lock = lock::exclusive(&self.files.lock, self.timeout)?;
-        let mut log = match self.files.catch_up(inner.log.take())? {
-            Some(log) => log,
-            None => self.files.write_new(State::default())?,
-        };
-        inner.notices.extend(log.cut_unfinished(&self.files.log)?);
-        let changes = decide(&log.state)?;
-        log.commit(&self.files.log, changes)?;
-        inner.log = Some(self.compact_if_due(log, &mut inner.notices));
-        Ok(())
-    }
-
-    fn compact_if_due(&self, log: OpenLog, notices: &mut Vec<Notice>) -> OpenLog {
-        if !log.is_due_for_compaction() {
-            return log;
-        }
-        match self.files.write_new(log.state.clone()) {
-            Ok(compacted) => compacted,
-            Err(error) => {
-                notices.push(Notice::NotCompacted(error));
-                log
-            }
-        }
     }
 }
 
 impl Store for LocalStore {
     fn update(&self, decide: Decide<'_>) -> Result<(), store::Error> {
-        self.try_update(decide)
+        let Inner { open, notices } = &mut *self.inner();
+        self.files.create_dir()?;
+        let _lock = lock::exclusive(&self.files.lock, self.timeout)?;
+        let mut current = self.files.open_to_write(open.take(), notices)?;
+        notices.extend(current.cut_unfinished()?);
+        if let Some(line) = self.files.prepare(&mut current, decide, notices)? {
+            current.append(&line)?;
+        }
+        // From here on the transaction stands, whatever becomes of the index.
+        *open = self.files.tidy(current, notices);
+        Ok(())
     }
 
     fn read(&self, look: Look<'_>) -> Result<(), store::Error> {
-        let mut inner = self.inner();
-        let Some(_lock) = lock::shared(&self.files.lock, self.timeout)? else {
-            return look(&State::default());
+        let Inner { open, notices } = &mut *self.inner();
+        let lock = lock::shared(&self.files.lock, self.timeout)?;
+        let found = match lock {
+            Some(_) => self.files.catch_up(open.take(), notices)?,
+            None => None,
         };
-        match self.files.catch_up(inner.log.take())? {
-            Some(log) => look(&inner.log.insert(log).state),
-            None => look(&State::default()),
+        let Some(mut current) = found else {
+            return look(&Seen { index: &Index::new(0, 0, 0), log: None, path: &self.files.index });
+        };
+        match look(&self.files.seen(&current)) {
+            Err(store::Error::Local(damaged @ Error::Index { .. })) => {
+                self.files.index_anew(&mut current, damaged, notices)?;
+                look(&self.files.seen(&current))?;
+            }
+            looked => looked?,
         }
+        *open = Some(current);
+        Ok(())
     }
 
     fn take_notices(&self) -> Vec<String> {
@@ -266,125 +303,290 @@ impl Files {
     }
 
     /// The log with everything that was appended to it, or `None` when there is none yet. Call it with the lock held.
-    fn catch_up(&self, known: Option<OpenLog>) -> Result<Option<OpenLog>, Error> {
-        let mut log = match known {
-            Some(log) if log.is_still(&self.log)? => log,
-            _ => match self.open()? {
-                Some(log) => log,
+    fn catch_up(&self, known: Option<Open>, notices: &mut Vec<Notice>) -> Result<Option<Open>, Error> {
+        let (log, found) = match known {
+            Some(Open { log, index }) if self.is_still(&log)? => {
+                let found =
+                    if index.is_current() { Found::Good(Box::new(index)) } else { self.find_index(&log) };
+                (log, found)
+            }
+            _ => match self.open_log()? {
+                Some(log) => {
+                    let found = self.find_index(&log);
+                    (log, found)
+                }
                 None => return Ok(None),
             },
         };
-        log.read_on(&self.log)?;
-        Ok((log.read > 0).then_some(log))
+        self.cover(log, found, notices).map(Some)
+    }
+
+    /// The log of today's format; one that is older is rewritten, and made where there is none.
+    fn open_to_write(&self, known: Option<Open>, notices: &mut Vec<Notice>) -> Result<Open, Error> {
+        match self.catch_up(known, notices)? {
+            Some(open) if open.log.header.format == log::FORMAT => Ok(open),
+            older => self.write_new(older.as_ref()),
+        }
+    }
+
+    /// Whether this is the log that the directory has. Our descriptor keeps its inode from being used again.
+    fn is_still(&self, log: &Log) -> Result<bool, Error> {
+        let ours = log.file.metadata().map_err(io_error("inspect", &self.log))?;
+        match fs::metadata(&self.log) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("inspect", &self.log)(error)),
+        }
     }
 
     /// On a file system that became read-only the log can still be looked at; a transaction does not come this far,
     /// for it cannot have the lock.
-    fn open(&self) -> Result<Option<OpenLog>, Error> {
-        let opened = match OpenOptions::new().read(true).append(true).open(&self.log) {
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&self.log),
-            opened => opened,
+    fn open_log(&self) -> Result<Option<Log>, Error> {
+        let file = match open_both_ways(&self.log) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error("open", &self.log)(error)),
         };
-        match opened {
-            Ok(file) => OpenLog::unread(file, &self.log).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error("open", &self.log)(error)),
+        let header = Log::read_header(&file, &self.log)?;
+        let durable = outlives_the_boot(&file, &self.log)?;
+        Ok(Some(Log { file, path: self.log.clone(), header, durable }))
+    }
+
+    fn find_index(&self, log: &Log) -> Found {
+        match open_both_ways(&self.index) {
+            Ok(file) => Index::open(file, log.header.id, boot_of(log.durable)),
+            Err(_) => Found::Doubtful(0),
         }
     }
 
-    /// Makes a log of nothing but `state` and puts it in the place of the old one.
-    fn write_new(&self, state: State) -> Result<OpenLog, Error> {
-        let text = log::snapshot(&state);
-        let made = self.write_aside(text.as_bytes());
-        let (file, durable) = made.inspect_err(|_| drop(fs::remove_file(&self.new)))?;
-        fs::rename(&self.new, &self.log).map_err(io_error("replace", &self.log))?;
-        if durable {
+    /// Reads what the log has beyond the index, and all of it where the index is not to be trusted.
+    fn cover(&self, log: Log, found: Found, notices: &mut Vec<Notice>) -> Result<Open, Error> {
+        let written = match found {
+            Found::Doubtful(written) => written,
+            Found::Good(index) => {
+                let written = index.applied();
+                let mut open = Open { log, index: *index };
+                return match open.read_on(&self.index) {
+                    Err(damaged @ Error::Index { .. }) => {
+                        self.index_anew(&mut open, damaged, notices)?;
+                        open.expect_length(written)
+                    }
+                    read => read.and_then(|()| open.expect_length(written)),
+                };
+            }
+        };
+        let index = new_index(&log);
+        let mut open = Open { log, index };
+        open.read_on(&self.index)?;
+        open.expect_length(written)
+    }
+
+    fn index_anew(&self, open: &mut Open, damaged: Error, notices: &mut Vec<Notice>) -> Result<(), Error> {
+        notices.push(Notice::IndexDamaged(damaged));
+        open.index = new_index(&open.log);
+        open.read_on(&self.index)
+    }
+
+    fn seen<'a>(&'a self, open: &'a Open) -> Seen<'a> {
+        Seen { index: &open.index, log: Some(&open.log), path: &self.index }
+    }
+
+    /// Decides, and makes the changes in the index that is in memory. The line is what is left to do.
+    fn prepare(
+        &self,
+        open: &mut Open,
+        decide: Decide<'_>,
+        notices: &mut Vec<Notice>,
+    ) -> Result<Option<String>, store::Error> {
+        match self.try_prepare(open, decide) {
+            Err(store::Error::Local(damaged @ Error::Index { .. })) => {
+                self.index_anew(open, damaged, notices)?;
+                self.try_prepare(open, decide)
+            }
+            prepared => prepared,
+        }
+    }
+
+    fn try_prepare(&self, open: &mut Open, decide: Decide<'_>) -> Result<Option<String>, store::Error> {
+        let changes = decide(&self.seen(open))?;
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let line = log::transaction(&changes);
+        for (change, spot) in changes.iter().zip(Spot::all(open.index.applied(), line.len())) {
+            open.index.apply(change, spot, &open.log).map_err(|refusal| match refusal {
+                Refusal::Flaw(source) => self.index_error(source).into(),
+                Refusal::Conflict(conflict) => store::Error::from(conflict),
+            })?;
+        }
+        Ok(Some(line))
+    }
+
+    fn index_error(&self, source: tree::Flaw) -> Error {
+        Error::Index { path: self.index.clone(), source }
+    }
+
+    /// Writes the index, and rewrites the log where that is due. `None` where the files are to be opened anew.
+    fn tidy(&self, mut open: Open, notices: &mut Vec<Notice>) -> Option<Open> {
+        if open.index.is_due_for_compaction() {
+            match self.write_new(Some(&open)) {
+                Ok(compacted) => open = compacted,
+                Err(error) => notices.push(Notice::NotCompacted(error)),
+            }
+        }
+        if open.index.is_written() {
+            return Some(open);
+        }
+        let written = open.index.write(|| disk::create(&self.index));
+        let written = written.map_err(io_error("write", &self.index));
+        written.map_err(|error| notices.push(Notice::NotIndexed(error))).ok().map(|()| open)
+    }
+
+    /// Makes a log of nothing but what is held and remembered, and puts it in the place of the old one.
+    fn write_new(&self, old: Option<&Open>) -> Result<Open, Error> {
+        let made = self.write_aside(old);
+        let open = made.inspect_err(|_| drop(disk::remove(&self.new)))?;
+        disk::rename(&self.new, &self.log).map_err(io_error("replace", &self.log))?;
+        if open.log.durable {
             sync_dir(&self.dir)?;
         }
-        let lines = text.lines().count() as u64;
-        Ok(OpenLog { file, read: text.len() as u64, lines, state, durable })
+        Ok(open)
     }
 
-    fn write_aside(&self, text: &[u8]) -> Result<(File, bool), Error> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600);
-        let mut file = options.open(&self.new).map_err(io_error("create", &self.new))?;
-        file.set_len(0).map_err(io_error("empty", &self.new))?;
-        file.write_all(text).map_err(io_error("write", &self.new))?;
+    fn write_aside(&self, old: Option<&Open>) -> Result<Open, Error> {
+        let file = disk::create(&self.new).map_err(io_error("create", &self.new))?;
+        disk::set_len(&file, 0).map_err(io_error("empty", &self.new))?;
         let durable = outlives_the_boot(&file, &self.new)?;
-        if durable {
-            file.sync_all().map_err(io_error("sync", &self.new))?;
+        let log = Log { file, path: self.log.clone(), header: Header::new(draw()), durable };
+        let mut draft =
+            Draft { text: log.header.line(), written: 0, open: Open { index: new_index(&log), log } };
+        if let Some(old) = old {
+            self.copy(old, &mut draft)?;
         }
-        Ok((file, durable))
+        draft.write(&self.new)?;
+        if durable {
+            disk::sync(&draft.open.log.file).map_err(io_error("sync", &self.new))?;
+        }
+        Ok(draft.open)
+    }
+
+    fn copy(&self, old: &Open, draft: &mut Draft) -> Result<(), Error> {
+        let mut add = |change| draft.add(change, &self.new, &self.index);
+        if let Some(spot) = old.index.ranges() {
+            add(old.log.change_at(spot)?)?;
+        }
+        for (address, at) in self.seen(old).all_freed()? {
+            add(Change::Retire { address, at })?;
+        }
+        for spot in old.index.grants().map_err(|flaw| self.index_error(flaw))? {
+            add(Change::Grant(old.log.record_at(spot)?))?;
+        }
+        Ok(())
     }
 }
 
-impl OpenLog {
-    fn unread(file: File, path: &Path) -> Result<Self, Error> {
-        let durable = outlives_the_boot(&file, path)?;
-        Ok(Self { file, read: 0, lines: 0, state: State::default(), durable })
-    }
-
-    /// Whether this is the file that `path` names. Our descriptor keeps its inode from being used again.
-    fn is_still(&self, path: &Path) -> Result<bool, Error> {
-        let ours = self.file.metadata().map_err(io_error("inspect", path))?;
-        match fs::metadata(path) {
-            Ok(named) => {
-                let same = (named.dev(), named.ino()) == (ours.dev(), ours.ino());
-                Ok(same && named.len() >= self.read)
+impl Open {
+    fn read_on(&mut self, index_path: &Path) -> Result<(), Error> {
+        if self.log.length()? <= self.index.applied() {
+            return Ok(());
+        }
+        let mut lines = self.log.lines(self.index.applied());
+        while let Some(transaction) = lines.next_transaction()? {
+            for (spot, change) in transaction.changes(&self.log)? {
+                let applied = self.index.apply(&change, spot, &self.log);
+                applied.map_err(|refusal| self.log.refuse(refusal, transaction.offset(), index_path))?;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(io_error("inspect", path)(error)),
+            self.index.has_applied(transaction.end());
         }
+        Ok(())
     }
 
-    fn read_on(&mut self, path: &Path) -> Result<(), Error> {
-        let mut text = Vec::new();
-        self.file.seek(SeekFrom::Start(self.read)).map_err(io_error("read", path))?;
-        self.file.read_to_end(&mut text).map_err(io_error("read", path))?;
-        self.state.expect_leases(text.len() / log::USUAL_LINE);
-        let mut lines = log::Lines::new(&text, self.read, self.lines);
-        lines.check_header(path)?;
-        while let Some(transaction) = lines.next_transaction(path)? {
-            transaction.apply(&mut self.state, path)?;
+    /// Whether what was written once is all there.
+    fn expect_length(self, expected: u64) -> Result<Self, Error> {
+        let end = self.index.applied().min(self.log.length()?);
+        if end < expected {
+            return Err(Error::Short { path: self.log.path, end, expected });
         }
-        (self.read, self.lines) = (lines.offset(), lines.number());
-        Ok(())
+        Ok(self)
     }
 
     /// Call it with the exclusive lock held: then nobody is in the middle of the last line any more.
-    fn cut_unfinished(&mut self, path: &Path) -> Result<Option<Notice>, Error> {
-        let length = self.file.metadata().map_err(io_error("inspect", path))?.len();
-        if length <= self.read {
+    fn cut_unfinished(&mut self) -> Result<Option<Notice>, Error> {
+        let (length, offset, path) = (self.log.length()?, self.index.applied(), &self.log.path);
+        if length <= offset {
             return Ok(None);
         }
-        self.file.set_len(self.read).map_err(io_error("cut", path))?;
-        Ok(Some(Notice::Cut { path: path.into(), offset: self.read, bytes: length - self.read }))
+        disk::set_len(&self.log.file, offset).map_err(io_error("cut", path))?;
+        Ok(Some(Notice::Cut { path: path.clone(), offset, bytes: length - offset }))
     }
 
-    fn commit(&mut self, path: &Path, changes: Vec<Change>) -> Result<(), store::Error> {
-        if changes.is_empty() {
-            return Ok(());
+    fn append(&mut self, line: &str) -> Result<(), Error> {
+        let (end, Log { file, path, durable, .. }) = (self.index.applied(), &self.log);
+        let written = disk::write_at(file, line.as_bytes(), end);
+        let synced = written.and_then(|()| if *durable { disk::sync(file) } else { Ok(()) });
+        if let Err(error) = synced {
+            let cut = disk::set_len(file, end);
+            return Err(io_error("write", path)(cut.err().unwrap_or(error)));
         }
-        let line = log::transaction(&changes);
-        changes.into_iter().try_for_each(|change| self.state.apply(change))?;
-        self.append(line.as_bytes()).map_err(io_error("write", path))?;
-        (self.read, self.lines) = (self.read + line.len() as u64, self.lines + 1);
+        self.index.has_applied(end + line.len() as u64);
         Ok(())
     }
+}
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
-        let written = self.file.write_all(line);
-        let synced = written.and_then(|()| if self.durable { self.file.sync_data() } else { Ok(()) });
-        if synced.is_err() {
-            self.file.set_len(self.read)?;
+impl Log {
+    fn refuse(&self, refusal: Refusal, offset: u64, index: &Path) -> Error {
+        match refusal {
+            Refusal::Flaw(source) => Error::Index { path: index.into(), source },
+            Refusal::Conflict(source) => Error::Contradiction { path: self.path.clone(), offset, source },
         }
-        synced
+    }
+}
+
+impl Draft {
+    fn add(&mut self, change: Change, path: &Path, index_path: &Path) -> Result<(), Error> {
+        let Open { log, index } = &mut self.open;
+        let (offset, changes) = (index.applied(), [change]);
+        let line = log::transaction(&changes);
+        for (change, spot) in changes.iter().zip(Spot::all(offset, line.len())) {
+            index.apply(change, spot, log).map_err(|refusal| log.refuse(refusal, offset, index_path))?;
+        }
+        index.has_applied(offset + line.len() as u64);
+        self.text.push_str(&line);
+        if self.text.len() < 64 * 1024 { Ok(()) } else { self.write(path) }
     }
 
-    fn is_due_for_compaction(&self) -> bool {
-        let needed = (self.state.len() + self.state.remembered()) as u64;
-        self.lines > needed + needed / 2 + 128
+    fn write(&mut self, path: &Path) -> Result<(), Error> {
+        disk::write_at(&self.open.log.file, self.text.as_bytes(), self.written)
+            .map_err(io_error("write", path))?;
+        self.written += self.text.len() as u64;
+        self.text.clear();
+        Ok(())
+    }
+}
+
+/// Of a log of which only the header was read.
+fn new_index(log: &Log) -> Index {
+    Index::new(log.header.id, boot_of(log.durable), log.header.length)
+}
+
+/// A number that no other log or index has.
+fn draw() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// What an index is good for: a boot, where its log outlives one. A boot that cannot be told is like no other.
+fn boot_of(durable: bool) -> u128 {
+    if !durable {
+        return 0;
+    }
+    let id = crate::ipam::this_boot().and_then(|id| u128::from_str_radix(&id.replace('-', ""), 16).ok());
+    id.unwrap_or_else(|| draw().into())
+}
+
+fn open_both_ways(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path),
+        opened => opened,
     }
 }
 
@@ -411,3 +613,6 @@ fn describe(timeout: Duration) -> String {
 fn by(holder: &Option<lock::Process>) -> String {
     holder.as_ref().map_or_else(String::new, |process| format!(" by {process}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Every call that changes a file of the store, so that tests can end a process at each of them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Opens the file for reading and writing, and makes it where there is none. What is in it stays.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    #[cfg(test)]
+    death::call()?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(test)]
+    death::call().inspect_err(|_| death::tear(file, bytes, offset))?;
+    file.write_all_at(bytes, offset)
+}
+
+pub(super) fn set_len(file: &File, length: u64) -> io::Result<()> {
+    #[cfg(test)]
+    death::call()?;
+    file.set_len(length)
+}
+
+pub(super) fn sync(file: &File) -> io::Result<()> {
+    #[cfg(test)]
+    death::call()?;
+    file.sync_data()
+}
+
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    death::call()?;
+    fs::rename(from, to)
+}
+
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    death::call()?;
+    fs::remove_file(path)
+}
+
+/// A death of this thread's store that tests can order. From the call on at which it happens, none changes anything any
+/// more; the one at which it happens may still write a part of what it was given.
+#[cfg(test)]
+pub(super) mod death {
+    use std::cell::Cell;
+    use std::fs::File;
+    use std::io;
+    use std::os::unix::fs::FileExt;
+
+    /// How much of the bytes of its last call a dying process writes.
+    #[derive(Clone, Copy, Debug)]
+    pub(in crate::store::local) enum Torn {
+        Nothing,
+        OneByte,
+        Half,
+        AllButOne,
+    }
+
+    thread_local! {
+        static CALLS_LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+        static TORN: Cell<Torn> = const { Cell::new(Torn::Nothing) };
+    }
+
+    /// The store dies at its call number `calls`, counted from 0.
+    pub(in crate::store::local) fn at(calls: u64, torn: Torn) {
+        CALLS_LEFT.set(calls + 1);
+        TORN.set(torn);
+    }
+
+    /// It lives again, as the next process does. Returns whether it was dead.
+    pub(in crate::store::local) fn resurrect() -> bool {
+        CALLS_LEFT.replace(u64::MAX) == 0
+    }
+
+    pub(super) fn call() -> io::Result<()> {
+        let left = CALLS_LEFT.get();
+        if left < u64::MAX {
+            CALLS_LEFT.set(left.saturating_sub(1));
+        }
+        if left > 1 { Ok(()) } else { Err(io::Error::other("the process is dead")) }
+    }
+
+    pub(super) fn tear(file: &File, bytes: &[u8], offset: u64) {
+        let length = match TORN.replace(Torn::Nothing) {
+            Torn::Nothing => 0,
+            Torn::OneByte => 1,
+            Torn::Half => bytes.len() / 2,
+            Torn::AllButOne => bytes.len() - 1,
+        };
+        file.write_all_at(bytes.get(..length).unwrap_or_default(), offset).expect("the disk lives");
+    }
+}

@@ -1,0 +1,126 @@
+//! The leases as a transaction sees them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::address::Family;
+use crate::lease::{Holder, Record, Timestamp};
+use crate::range::{Range, RangeSet};
+use crate::state::Change;
+use crate::store::local::Error;
+use crate::store::local::index::Index;
+use crate::store::local::log::{Log, Spot};
+use crate::store::local::tree::Flaw;
+use crate::store::{self, View};
+
+/// An index, and the log it is of. Without a log there is nothing in the index.
+#[derive(Debug)]
+pub(super) struct Seen<'a> {
+    pub(super) index: &'a Index,
+    pub(super) log: Option<&'a Log>,
+    /// The index's, for messages.
+    pub(super) path: &'a Path,
+}
+
+impl Seen<'_> {
+    /// The freed addresses with the times they were freed at, longest free first, IPv4 before IPv6.
+    pub(super) fn all_freed(&self) -> Result<Vec<(IpAddr, Timestamp)>, Error> {
+        let mut freed = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            self.checked(self.index.freed(family, &mut |address, at| {
+                freed.push((address, at));
+                ControlFlow::Continue(())
+            }))?;
+        }
+        Ok(freed)
+    }
+
+    fn record_at(&self, spot: Spot) -> Result<Option<Record>, Error> {
+        self.log.map(|log| log.record_at(spot)).transpose()
+    }
+
+    fn records_at(&self, spots: impl IntoIterator<Item = Spot>) -> Result<Vec<Record>, Error> {
+        spots.into_iter().filter_map(|spot| self.record_at(spot).transpose()).collect()
+    }
+
+    fn checked<T>(&self, found: Result<T, Flaw>) -> Result<T, Error> {
+        found.map_err(|source| Error::Index { path: self.path.into(), source })
+    }
+}
+
+impl View for Seen<'_> {
+    fn get(&self, holder: &Holder) -> Result<Option<Record>, store::Error> {
+        let Some(spot) = self.checked(self.index.grant_of(holder))? else { return Ok(None) };
+        Ok(self.record_at(spot)?.filter(|record| record.holder == *holder))
+    }
+
+    fn is_held(&self, address: IpAddr) -> Result<bool, store::Error> {
+        Ok(self.checked(self.index.grant_on(address))?.is_some())
+    }
+
+    fn holder_of(&self, address: IpAddr) -> Result<Option<Record>, store::Error> {
+        let Some(spot) = self.checked(self.index.grant_on(address))? else { return Ok(None) };
+        Ok(self.record_at(spot)?)
+    }
+
+    fn is_empty(&self) -> Result<bool, store::Error> {
+        Ok(self.index.is_empty())
+    }
+
+    fn never_used_in(&self, range: &Range) -> Result<Option<IpAddr>, store::Error> {
+        let family = range.family();
+        Ok(self.checked(range.first_outside(|from| self.index.first_gap(family, from)))?)
+    }
+
+    fn longest_free_in(&self, set: &RangeSet) -> Result<Option<IpAddr>, store::Error> {
+        let mut found = None;
+        self.checked(self.index.freed(set.family(), &mut |address, _| {
+            if !set.hands_out(address) {
+                return ControlFlow::Continue(());
+            }
+            found = Some(address);
+            ControlFlow::Break(())
+        }))?;
+        Ok(found)
+    }
+
+    fn ranges(&self) -> Result<Option<String>, store::Error> {
+        let change = self.log.zip(self.index.ranges()).map(|(log, spot)| log.change_at(spot));
+        Ok(match change.transpose()? {
+            Some(Change::Ranges { json, .. }) => Some(json.into()),
+            _ => None,
+        })
+    }
+
+    fn records(&self) -> Result<Vec<Record>, store::Error> {
+        let mut records = self.records_at(self.checked(self.index.grants())?)?;
+        records.sort_by_key(|record| record.since);
+        Ok(records)
+    }
+
+    fn freed(&self) -> Result<Vec<(IpAddr, Timestamp)>, store::Error> {
+        Ok(self.all_freed()?)
+    }
+
+    fn held_in(&self, range: &Range) -> Result<u128, store::Error> {
+        let mut held = 0;
+        self.checked(self.index.held_in(range, &mut |_| held += 1))?;
+        Ok(held)
+    }
+
+    /// In the order of the log, which is that of time.
+    fn longest_held_in(&self, set: &RangeSet, count: usize) -> Result<Vec<Record>, store::Error> {
+        let mut first = BTreeSet::new();
+        for range in set.ranges() {
+            self.checked(self.index.held_in(range, &mut |spot| {
+                first.insert(spot);
+                if first.len() > count {
+                    first.pop_last();
+                }
+            }))?;
+        }
+        Ok(self.records_at(first)?)
+    }
+}
