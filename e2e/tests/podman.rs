@@ -96,8 +96,8 @@ fn addresses_and_mac_are_those_that_are_asked_for() {
     assert!(refusal.contains("10.244.0.77"), "{refusal}");
 }
 
-/// `restart` is a DEL and an ADD of the same container in another namespace, `network reload` in the same one; a container
-/// whose process dies is DELeted by its monitor.
+/// `restart` is a DEL and an ADD of the same container in another namespace, `network reload`, and to disconnect and connect
+/// it, in the same one. A container whose process dies is taken off the network by its monitor.
 #[test]
 fn a_port_is_served_again_after_a_restart_and_a_reload() {
     let node = Node::start().unwrap();
@@ -105,7 +105,10 @@ fn a_port_is_served_again_after_a_restart_and_a_reload() {
     let before = node.inventory().unwrap();
     podman.run("web", "-p 8080:80").unwrap();
     let host = Pod::host(&node).unwrap();
-    for again in ["restart --time 0 web", "network reload web", "kill web", "start web"] {
+    podman.sh("network disconnect weft web").unwrap();
+    for again in
+        ["network connect weft web", "network reload web", "restart --time 0 web", "kill web", "start web"]
+    {
         podman.sh(again).unwrap();
         if again == "kill web" {
             wait::until("the container's monitor to have cleaned up", PATIENCE, || {
@@ -118,6 +121,17 @@ fn a_port_is_served_again_after_a_restart_and_a_reload() {
         }
     }
     podman.sh("rm --force --time 0 web").unwrap();
+    nothing_is_left(&before, &node, "");
+}
+
+/// The network is there before runc finds that there is nothing to run.
+#[test]
+fn a_container_that_cannot_start_leaves_nothing() {
+    let node = Node::start().unwrap();
+    let podman = Podman::start(&node, &list()).unwrap();
+    let before = node.inventory().unwrap();
+    let refusal = podman.run("web", "-p 8080:80 --entrypoint /nowhere").unwrap_err().to_string();
+    assert!(refusal.contains("/nowhere") && refusal.contains("runc"), "{refusal}");
     nothing_is_left(&before, &node, "");
 }
 
