@@ -407,3 +407,14 @@ fn what_contradicts_itself_on_a_bridge_is_named() {
         assert!(msg.contains(place), "{msg}");
     }
 }
+
+#[test]
+fn the_guide_names_every_key_of_the_reference() {
+    let guide = include_str!("../../../docs/migration.md");
+    let refused = NOT_HONOURED.map(|(key, _)| key);
+    let keys =
+        bandwidth::KEYS.into_iter().chain(bridge::KEYS).chain(nat::KEYS).chain(tuning::KEYS).chain(refused);
+    for key in keys.filter(|key| !["mesh", "runtimeArgs"].contains(key)) {
+        assert!(guide.contains(&format!("`{key}`")), "{key}");
+    }
+}
