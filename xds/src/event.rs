@@ -69,6 +69,21 @@ pub enum Event {
         /// The snapshot the response was rendered from.
         revision: Revision,
     },
+    /// Resources are not sent, because the response would be larger than
+    /// [`Policy::max_message_bytes`](crate::stream::Policy): it would break the stream, and the next one. The client
+    /// keeps what it has of them until they change.
+    Withheld {
+        /// The stream.
+        stream: StreamId,
+        /// The type of the resources.
+        type_url: TypeUrl,
+        /// The snapshot they are in.
+        revision: Revision,
+        /// Their names.
+        resources: Vec<Arc<str>>,
+        /// How large the response would be.
+        bytes: usize,
+    },
     /// The stream is over.
     Disconnected {
         /// The stream.
@@ -86,6 +101,7 @@ impl Event {
             | Self::InSync { stream, .. }
             | Self::Nacked { stream, .. }
             | Self::Unanswered { stream, .. }
+            | Self::Withheld { stream, .. }
             | Self::Disconnected { stream } => *stream,
         }
     }

@@ -15,7 +15,7 @@
 //!
 //!     let cluster = Cluster { name: "web".into(), ..Default::default() };
 //!     let mut snapshot = Snapshot::builder();
-//!     snapshot.insert_cluster(Resource::encode("web", &cluster), None);
+//!     snapshot.insert(Resource::encode("web", &cluster));
 //!     publisher.publish(snapshot.build(Revision(1))?.into());
 //!
 //!     let listener = UnixListener::bind("/run/weft/xds.sock")?;
@@ -57,9 +57,10 @@ pub mod server;
 pub mod snapshot;
 pub mod stream;
 mod type_url;
+mod wire;
 
 pub use event::{Event, StreamId};
-pub use resource::{Resource, Version};
+pub use resource::{Reference, Resource, Version};
 pub use server::{Publisher, Server};
 pub use snapshot::{Revision, Snapshot, SnapshotError};
 pub use type_url::TypeUrl;

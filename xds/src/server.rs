@@ -26,7 +26,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::connection::Connection;
-use crate::stream::{Policy, Stream};
+use crate::stream::{Policy, Service as Kind, Stream, Variant};
 use crate::{Event, Snapshot, StreamId};
 
 /// How a server behaves.
@@ -226,7 +226,7 @@ impl AggregatedDiscoveryService for Service {
         self.admit(&request)?;
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
         let responses = Connection::spawn(
-            Stream::new(id, self.policy),
+            Stream::new(id, Kind::aggregated(Variant::Incremental), self.policy),
             request.into_inner(),
             self.snapshots.clone(),
             self.stopping.clone(),

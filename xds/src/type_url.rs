@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// Any text is a type: a client may ask for types this crate has never heard of. Cloning never copies text.
 ///
 /// The order is the one in which a change must reach a client to be make-before-break: clusters, endpoints,
-/// secrets, listeners, routes, then everything else by name
+/// secrets, listeners, routes, scopes, virtual hosts, then everything else by name
 /// ([eventual consistency considerations][order] of the xDS protocol).
 ///
 /// [order]: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#eventual-consistency-considerations
@@ -83,10 +83,19 @@ impl TypeUrl {
         }
     }
 
-    /// Whether a request for nothing in particular asks for everything of this type. The rule is older than
-    /// the explicit `*`, and the protocol keeps it for clusters and listeners only.
-    pub(crate) fn has_legacy_wildcard(&self) -> bool {
-        *self == Self::CLUSTER || *self == Self::LISTENER
+    /// Whether clients find resources of this type by names they have learned from another resource. Of all other
+    /// types a request for nothing in particular asks for everything: Envoy still asks so for clusters, listeners,
+    /// scoped routes (`subscription_->start({})`) and the types of its extensions.
+    pub(crate) fn is_named(&self) -> bool {
+        let named = [
+            Self::ENDPOINT,
+            Self::SECRET,
+            Self::ROUTE,
+            Self::VIRTUAL_HOST,
+            Self::EXTENSION_CONFIG,
+            Self::RUNTIME,
+        ];
+        named.contains(self)
     }
 
     /// Whether requests are routed *to* resources of this type: such a resource must be there before, and may
@@ -96,7 +105,15 @@ impl TypeUrl {
     }
 
     fn rank(&self) -> u8 {
-        let order = [Self::CLUSTER, Self::ENDPOINT, Self::SECRET, Self::LISTENER, Self::ROUTE];
+        let order = [
+            Self::CLUSTER,
+            Self::ENDPOINT,
+            Self::SECRET,
+            Self::LISTENER,
+            Self::ROUTE,
+            Self::SCOPED_ROUTE,
+            Self::VIRTUAL_HOST,
+        ];
         (0..).zip(&order).find(|(_, url)| *url == self).map_or(u8::MAX, |(rank, _)| rank)
     }
 }

@@ -79,7 +79,7 @@ impl Ads {
 
 fn snapshot(revision: u64, content: Vec<u8>) -> Arc<Snapshot> {
     let mut builder = Snapshot::builder();
-    builder.insert(TEST, Resource::from_bytes("a", content.into()));
+    builder.insert(Resource::from_bytes(TEST, "a", content.into()));
     builder.build(Revision(revision)).unwrap().into()
 }
 

@@ -62,6 +62,10 @@ pub(super) fn event(event: &Event) {
         Event::Unanswered { type_url, revision, .. } => {
             tracing::warn!(stream, %type_url, revision = revision.0, "Envoy has not answered yet");
         }
+        Event::Withheld { type_url, revision, resources, bytes, .. } => {
+            let names = resources.join(", ");
+            tracing::error!(stream, %type_url, revision = revision.0, bytes, "too large for Envoy: {names}");
+        }
         Event::InSync { .. } | Event::Nacked { .. } => {}
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use weft_xds::{Event, Resource, Revision, Snapshot, SnapshotError, TypeUrl};
+use weft_xds::{Event, Resource, Revision, Snapshot, SnapshotError};
 
 use super::log;
 use crate::configuration::Configuration;
@@ -210,16 +210,16 @@ fn encode(mesh: &Mesh, revision: Revision) -> Result<(Snapshot, Provenance), Sna
     let (mut snapshot, mut provenance) = (Snapshot::builder(), Provenance::default());
     for cluster in translate::clusters(mesh) {
         let (name, message) = provenance.add(cluster);
-        snapshot.insert_cluster(Resource::encode(name.as_str(), &message), Some(&name));
+        snapshot.insert(Resource::encode(name, &message));
     }
     for endpoints in translate::endpoints(mesh) {
         let (name, message) = provenance.add(endpoints);
-        snapshot.insert(TypeUrl::ENDPOINT, Resource::encode(name, &message));
+        snapshot.insert(Resource::encode(name, &message));
     }
     let (name, message) = provenance.add(translate::listener(mesh));
-    snapshot.insert(TypeUrl::LISTENER, Resource::encode(name, &message));
+    snapshot.insert(Resource::encode(name, &message));
     let (name, message) = provenance.add(translate::routes(mesh));
-    snapshot.insert(TypeUrl::ROUTE, Resource::encode(name, &message));
+    snapshot.insert(Resource::encode(name, &message));
     Ok((snapshot.build(revision)?, provenance))
 }
 

@@ -123,7 +123,11 @@ impl Connection {
 
     fn write(&mut self, room: mpsc::Permit<'_, DeltaDiscoveryResponse>) {
         match self.stream.on_writable(now()) {
-            Some(response) => room.send(response),
+            Some(response) => {
+                if let Some(response) = response.to_delta() {
+                    room.send(response);
+                }
+            }
             None => self.stirred = false,
         }
     }

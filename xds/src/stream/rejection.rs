@@ -2,12 +2,21 @@
 
 use std::sync::Arc;
 
+/// Splits a client's message over the `offered`; a resource that was alone in its response needs no naming.
+pub(super) fn blame(message: &str, offered: &[Arc<str>]) -> Vec<(Arc<str>, String)> {
+    let named = split(message, offered);
+    match (named.is_empty(), offered) {
+        (true, [only]) => vec![(Arc::clone(only), message.to_owned())],
+        _ => named,
+    }
+}
+
 /// Splits a client's message into one reason per resource.
 ///
 /// Envoy writes `Error adding/updating cluster(s) a: reason, b: reason` for clusters and puts a line break instead
 /// of the comma for listeners (`cds_api_helper.cc`, `lds_api.cc` of 1.40). A reason may hold commas and colons
 /// itself, so the text is cut only where one of `offered`, the names in the response, begins.
-pub(super) fn split(message: &str, offered: &[Arc<str>]) -> Vec<(Arc<str>, String)> {
+fn split(message: &str, offered: &[Arc<str>]) -> Vec<(Arc<str>, String)> {
     let mut starts: Vec<_> =
         offered.iter().filter_map(|name| Some((position(message, name)?, name))).collect();
     starts.sort();

@@ -1,14 +1,25 @@
 //! What one stream has asked for, holds and is owed, for one type of resource.
+//!
+//! What a client holds is kept as one snapshot of the type that is in force (`base`), shared with all other streams,
+//! and the names that differ from it (`held`). A client that is in sync costs its names, and nothing for what it
+//! holds; under the wildcard not even those.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
+mod names;
+mod world;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use super::due::{Due, Permit, Step};
+use super::held::{Content, Held, Rejected, Sent};
+use super::memory::Remembered;
+use super::rejection;
+use crate::snapshot::{Failure, Resources};
+use crate::{Resource, Revision, TypeUrl, Version};
 
-use crate::snapshot::Resources;
-use crate::{Revision, TypeUrl, Version};
+pub(super) use self::names::Opening;
 
 /// Responses that may wait for an answer before the oldest is forgotten. More than one waits only where a client
 /// leaves responses unanswered for longer than [`Policy::answer_timeout`](super::Policy) each.
@@ -17,326 +28,220 @@ const MAX_IN_FLIGHT: usize = 16;
 /// The state of one type on one stream.
 #[derive(Debug)]
 pub(super) struct Subscription {
+    type_url: TypeUrl,
     wildcard: bool,
-    names: BTreeMap<Arc<str>, Held>,
+    /// No name was ever asked for: nothing in particular means everything.
+    legacy: bool,
+    explicit: BTreeSet<Arc<str>>,
+    /// What there is.
+    target: Resources,
+    /// What the client has, except for what is in `held`. A name that was asked for and is in neither is known to be
+    /// absent.
+    base: Resources,
+    held: BTreeMap<Arc<str>, Held>,
+    /// Go out in a response of their own, because the client rejected them together and did not say which of
+    /// them is at fault.
+    suspects: BTreeSet<Arc<str>>,
+    due: Due,
     in_flight: VecDeque<InFlight>,
     /// A first request is answered even with nothing: Envoy waits 15 s for it (measured with 1.40).
     owes_answer: bool,
     /// Nothing was ever sent: there is no last good state to protect.
     fresh: bool,
-    /// What the client lacks; `None` is the dirty mark.
-    due: Option<Due>,
-}
-
-/// What a client has of one name.
-#[derive(Debug, Default)]
-struct Held {
-    /// Subscribed to by name, not only through the wildcard.
-    explicit: bool,
-    sent: Sent,
-    accepted: Option<Version>,
-    rejected: Option<Version>,
-    /// Goes out in a response of its own, because the client rejected it together with others and did not say
-    /// which of them is at fault.
-    alone: bool,
-}
-
-/// What was last sent under a name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Sent {
-    /// Nothing yet, or the client asks again.
-    #[default]
-    Nothing,
-    /// That it does not exist.
-    Absent,
-    /// Something we cannot tell: from another server, or out of a response rejected for the sake of another name.
-    Unknown,
-    /// This content.
-    Version(Version),
+    /// When times to live were last renewed.
+    beat_at: Option<Instant>,
+    last_nonce: Option<u64>,
+    /// Of the last response that was accepted.
+    accepted_version: Option<Version>,
 }
 
 /// A response that has not been answered.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    nonce: u64,
+    pub(super) nonce: u64,
     pub(super) revision: Revision,
-    sent_at: Instant,
+    pub(super) version: Version,
+    pub(super) sent_at: Instant,
     reported: bool,
-    /// Names and versions; no version where the name was taken away.
-    names: Vec<(Arc<str>, Option<Version>)>,
+    /// Names and what they were said to be; nothing where the name was taken away.
+    names: Names,
 }
 
-/// The difference between what a client holds and what it should.
-#[derive(Debug, Default)]
-pub(super) struct Due {
-    /// Asked for by name and not answered yet, or all of a subscription that never got anything.
-    pub(super) answers: Vec<Arc<str>>,
-    /// Held in another version, or new under the wildcard.
-    pub(super) changes: Vec<Arc<str>>,
-    /// Held and no longer there.
-    pub(super) removals: Vec<Arc<str>>,
-    /// Held back because the client has rejected this very content.
-    pub(super) parked: usize,
-}
-
-/// Which part of what is due may be sent now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Permit {
-    pub(super) answers: bool,
-    pub(super) changes: bool,
-    pub(super) removals: bool,
-}
-
-impl Due {
-    pub(super) fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.changes.is_empty() && self.removals.is_empty()
-    }
-
-    fn permitted(&self, permit: Permit) -> impl Iterator<Item = &Arc<str>> {
-        let list = |allowed: bool, names: &'_ [Arc<str>]| if allowed { names.len() } else { 0 };
-        let answers = self.answers.iter().take(list(permit.answers, &self.answers));
-        let changes = self.changes.iter().take(list(permit.changes, &self.changes));
-        let removals = self.removals.iter().take(list(permit.removals, &self.removals));
-        answers.chain(changes).chain(removals)
-    }
-
-    fn add(&mut self, name: &Arc<str>, step: Step) {
-        match step {
-            Step::Nothing => {}
-            Step::Answer => self.answers.push(Arc::clone(name)),
-            Step::Change => self.changes.push(Arc::clone(name)),
-            Step::Remove => self.removals.push(Arc::clone(name)),
-            Step::Park => self.parked += 1,
-        }
-    }
-}
-
-/// What a name is due.
-enum Step {
-    Nothing,
-    Answer,
-    Change,
-    Remove,
-    Park,
-}
-
-impl Held {
-    fn explicit() -> Self {
-        Self { explicit: true, ..Self::default() }
-    }
-
-    fn from_earlier_stream(version: &str) -> Self {
-        let accepted = Version::parse(version);
-        Self { sent: accepted.map_or(Sent::Unknown, Sent::Version), accepted, ..Self::default() }
-    }
-
-    fn step(&self, wanted: Option<Version>) -> Step {
-        match (wanted, self.sent) {
-            (Some(wanted), Sent::Version(sent)) if wanted == sent => {
-                if self.rejected == Some(wanted) {
-                    Step::Park
-                } else {
-                    Step::Nothing
-                }
-            }
-            (Some(_), Sent::Nothing | Sent::Absent) => Step::Answer,
-            (Some(_), Sent::Unknown | Sent::Version(_)) => Step::Change,
-            (None, Sent::Absent) => Step::Nothing,
-            (None, Sent::Nothing) => Step::Answer,
-            (None, Sent::Unknown | Sent::Version(_)) => Step::Remove,
-        }
-    }
-}
+/// Names and what is said about each.
+pub(super) type Names = Vec<(Arc<str>, Option<Resource>)>;
 
 impl InFlight {
+    pub(super) fn new(nonce: u64, revision: Revision, version: Version, now: Instant, names: Names) -> Self {
+        Self { nonce, revision, version, sent_at: now, reported: false, names }
+    }
+
     fn is_overdue(&self, now: Instant, timeout: Duration) -> bool {
         now >= self.sent_at + timeout
     }
 }
 
 impl Subscription {
-    /// Opens the subscription with the first request for its type on this stream. What the client says it holds
-    /// is sent again unless it is `believed`.
-    pub(super) fn open(type_url: &TypeUrl, request: &DeltaDiscoveryRequest, believed: bool) -> Self {
-        let held = request.initial_resource_versions.iter().filter(|_| believed);
-        let names: BTreeMap<_, _> =
-            held.map(|(name, version)| (name.as_str().into(), Held::from_earlier_stream(version))).collect();
-        let mut opened = Self {
-            wildcard: request.resource_names_subscribe.is_empty() && type_url.has_legacy_wildcard(),
-            owes_answer: names.is_empty(),
-            fresh: names.is_empty(),
-            names,
-            in_flight: VecDeque::new(),
-            due: None,
-        };
-        for name in &request.resource_names_subscribe {
-            opened.subscribe_first(name);
-        }
-        opened.forget_unsubscribed();
-        opened
+    /// There is something else of this type. It costs what has changed.
+    pub(super) fn retarget(&mut self, target: &Resources) {
+        let old = std::mem::replace(&mut self.target, target.clone());
+        let mut changed = Vec::new();
+        old.for_each_difference(target, |name| changed.push(Arc::clone(name)));
+        changed.iter().for_each(|name| self.touch(name));
     }
 
-    /// Applies the subscription changes of a later request.
-    pub(super) fn change(&mut self, request: &DeltaDiscoveryRequest) {
-        for name in &request.resource_names_unsubscribe {
-            self.unsubscribe(name);
-        }
-        for name in &request.resource_names_subscribe {
-            self.subscribe_again(name);
-        }
-        if !self.is_live() {
-            self.in_flight.clear();
-            // Envoy drops a response of a type it wants nothing of, and never answers it.
-            self.owes_answer = false;
+    /// Works out anew what a name is due.
+    fn touch(&mut self, name: &Arc<str>) {
+        let step = if self.is_subscribed(name) { self.step(name) } else { Step::Nothing };
+        self.due.set(name, step);
+    }
+
+    fn step(&self, name: &str) -> Step {
+        match (self.state(name), self.wanted(name)) {
+            (Some(held), wanted) => held.step(wanted),
+            (None, Some(_)) if self.fresh => Step::Answer,
+            (None, Some(_)) => Step::Change,
+            (None, None) => Step::Nothing,
         }
     }
 
-    /// A client that comes back names what it has: only what differs is sent.
-    fn subscribe_first(&mut self, name: &str) {
-        match name {
-            "*" => self.wildcard = true,
-            name => self.names.entry(name.into()).or_default().explicit = true,
+    fn is_subscribed(&self, name: &str) -> bool {
+        self.wildcard || self.explicit.contains(name)
+    }
+
+    /// What the client should have under this name. Under the wildcard an alias is nothing of its own.
+    pub(super) fn wanted(&self, name: &str) -> Option<&Resource> {
+        self.target.get(name).filter(|found| found.name() == name || self.explicit.contains(name))
+    }
+
+    /// Why there is nothing under this name.
+    pub(super) fn failure(&self, name: &str) -> Option<&Failure> {
+        self.target.failure(name)
+    }
+
+    /// What the client has under a name; `None` if it has never heard of it.
+    pub(super) fn state(&self, name: &str) -> Option<Cow<'_, Held>> {
+        if let Some(held) = self.held.get(name) {
+            return Some(Cow::Borrowed(held));
+        }
+        let explicit = self.explicit.contains(name);
+        let covered = |found: &&Resource| explicit || self.wildcard && found.name() == name;
+        match self.base.get(name).filter(covered) {
+            Some(resource) => Some(Cow::Owned(Held::settled(resource))),
+            None => explicit.then(|| Cow::Owned(Held::absent())),
         }
     }
 
-    /// Whatever is asked for on a running stream is sent, changed or not: the client has dropped it meanwhile.
-    fn subscribe_again(&mut self, name: &str) {
-        self.due = None;
-        if name == "*" {
-            self.wildcard = true;
-            self.owes_answer = true;
-        } else {
-            let accepted = self.names.get(name).and_then(|held| held.accepted);
-            self.names.insert(name.into(), Held { accepted, ..Held::explicit() });
+    fn held_mut(&mut self, name: &Arc<str>) -> &mut Held {
+        if !self.held.contains_key(name) {
+            let held = self.state(name).map(Cow::into_owned).unwrap_or_default();
+            self.held.insert(Arc::clone(name), held);
         }
+        self.held.entry(Arc::clone(name)).or_default()
     }
 
-    fn unsubscribe(&mut self, name: &str) {
-        self.due = None;
-        if name == "*" {
-            self.wildcard = false;
-            self.forget_unsubscribed();
-        } else if self.wildcard {
-            // The client has dropped the name, and only the server knows whether the wildcard still covers it.
-            if let Some(held) = self.names.get_mut(name).filter(|held| held.explicit) {
-                (held.explicit, held.sent) = (false, Sent::Nothing);
-            }
-        } else {
-            self.names.remove(name);
-        }
+    /// Works out everything anew.
+    fn touch_all(&mut self) {
+        self.due = Due::default();
+        let mut names: Vec<_> = self.held.keys().cloned().collect();
+        self.base.for_each_difference(&self.target, |name| names.push(Arc::clone(name)));
+        names.iter().for_each(|name| self.touch(name));
     }
 
-    fn forget_unsubscribed(&mut self) {
-        if !self.wildcard {
-            self.names.retain(|_, held| held.explicit);
+    /// Has `name` sent once more, if the client is subscribed to it.
+    pub(super) fn repeat(&mut self, name: &str) {
+        if !self.is_subscribed(name) || self.state(name).is_none() {
+            return;
         }
+        let name = self.shared(name);
+        let held = self.held_mut(&name);
+        (held.sent, held.rejected) = (Sent::Nothing, None);
+        self.touch(&name);
+    }
+
+    /// The text, as it is held elsewhere already if it is.
+    fn shared(&self, name: &str) -> Arc<str> {
+        let known = self.explicit.get(name);
+        let named = || self.target.get(name).map(Resource::shared_name).filter(|known| &***known == name);
+        known.or_else(named).cloned().unwrap_or_else(|| name.into())
+    }
+
+    /// The version the client has said it accepted.
+    pub(super) fn accepted(&self, name: &str) -> Option<Version> {
+        self.state(name)?.accepted.as_ref().map(Content::version)
+    }
+
+    pub(super) fn due(&self) -> &Due {
+        &self.due
     }
 
     /// Whether the client still wants anything of this type. Envoy drops responses for a type it has left
     /// without an answer, so nobody waits for that answer.
     pub(super) fn is_live(&self) -> bool {
-        self.wildcard || !self.names.is_empty()
+        self.wildcard || !self.explicit.is_empty()
     }
 
-    /// The content of this type is not what it was.
-    pub(super) fn mark_dirty(&mut self) {
-        self.due = None;
+    pub(super) fn is_wildcard(&self) -> bool {
+        self.wildcard
     }
 
-    /// Has `name` sent once more, if the client is subscribed to it.
-    pub(super) fn repeat(&mut self, name: &str) {
-        if let Some(held) = self.names.get_mut(name) {
-            held.sent = Sent::Nothing;
-            self.due = None;
-        }
+    /// Whether the client has asked for this very name.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.explicit.contains(name)
     }
 
-    /// The version the client has said it accepted.
-    pub(super) fn accepted(&self, name: &str) -> Option<Version> {
-        self.names.get(name)?.accepted
-    }
-
-    /// Clears the dirty mark.
-    pub(super) fn refresh(&mut self, target: &Resources) {
-        if self.due.is_none() {
-            self.due = Some(self.compare(target));
-        }
-    }
-
-    /// What is due. Empty before the first [`refresh`](Self::refresh).
-    pub(super) fn due(&self) -> &Due {
-        const NOTHING: &Due =
-            &Due { answers: Vec::new(), changes: Vec::new(), removals: Vec::new(), parked: 0 };
-        self.due.as_ref().unwrap_or(NOTHING)
-    }
-
-    /// One pass over two sorted lists: what is held, and what there is.
-    fn compare(&self, target: &Resources) -> Due {
-        let mut due = Due::default();
-        let mut held = self.names.iter().peekable();
-        let mut there = target.iter().peekable();
-        loop {
-            let order = match (held.peek(), there.peek()) {
-                (None, None) => return due,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((name, _)), Some(resource)) => (***name).cmp(resource.name()),
-            };
-            let wanted = if order.is_ge() { there.next() } else { None };
-            let known = if order.is_le() { held.next() } else { None };
-            match (known, wanted) {
-                (Some((name, held)), wanted) => {
-                    due.add(name, held.step(wanted.map(crate::Resource::version)))
-                }
-                (None, Some(new)) if self.wildcard && self.fresh => due.add(new.shared_name(), Step::Answer),
-                (None, Some(new)) if self.wildcard => due.add(new.shared_name(), Step::Change),
-                (None, _) => {}
-            }
-        }
+    /// How many names the client has given.
+    pub(super) fn named(&self) -> usize {
+        self.explicit.len().max(self.held.len())
     }
 
     /// The names of the next response: `None` if there is nothing that may be sent.
     pub(super) fn batch(&self, permit: Permit) -> Option<Vec<Arc<str>>> {
-        let due = self.due();
-        let alone = |name: &&Arc<str>| self.names.get(*name).is_some_and(|held| held.alone);
-        let mut names: Vec<_> = match due.permitted(permit).find(alone) {
+        if !self.due.has_permitted(permit) {
+            return (self.owes_answer && permit.answers).then(Vec::new);
+        }
+        let suspect = |name: &&Arc<str>| self.suspects.contains(*name);
+        let suspect = (!self.suspects.is_empty()).then(|| self.due.permitted(permit).find(suspect));
+        Some(match suspect.flatten() {
             Some(name) => vec![Arc::clone(name)],
-            None => due.permitted(permit).cloned().collect(),
-        };
-        names.sort_unstable();
-        let only_an_answer = self.owes_answer && permit.answers && due.answers.is_empty();
-        (!names.is_empty() || only_an_answer).then_some(names)
+            None => self.due.permitted(permit).cloned().collect(),
+        })
+    }
+
+    /// Whether a response is owed even if there is nothing to say.
+    pub(super) fn owes_answer(&self) -> bool {
+        self.owes_answer
     }
 
     /// Records a response that is about to be written.
-    pub(super) fn sending(
-        &mut self,
-        nonce: u64,
-        revision: Revision,
-        now: Instant,
-        names: Vec<(Arc<str>, Option<Version>)>,
-    ) {
-        for (name, version) in &names {
-            self.record_sent(name, *version);
+    pub(super) fn sending(&mut self, response: InFlight) {
+        (self.owes_answer, self.fresh, self.last_nonce) = (false, false, Some(response.nonce));
+        for (name, resource) in &response.names {
+            self.record_sent(name, resource.as_ref(), response.sent_at);
         }
-        (self.owes_answer, self.fresh, self.due) = (false, false, None);
-        self.in_flight.push_back(InFlight { nonce, revision, sent_at: now, reported: false, names });
+        self.in_flight.push_back(response);
         if self.in_flight.len() > MAX_IN_FLIGHT {
             self.in_flight.pop_front();
         }
     }
 
-    fn record_sent(&mut self, name: &Arc<str>, version: Option<Version>) {
-        let Some(version) = version else { return self.record_absent(name) };
-        let held = self.names.entry(Arc::clone(name)).or_default();
-        (held.sent, held.rejected) = (Sent::Version(version), None);
+    /// Records what a client is told under a name.
+    pub(super) fn record_sent(&mut self, name: &Arc<str>, resource: Option<&Resource>, now: Instant) {
+        let held = self.held_mut(name);
+        held.sent = resource.map_or(Sent::Absent, |sent| Sent::Content(Content::Ours(sent.clone())));
+        (held.rejected, held.since) = (None, Some(now));
+        if resource.is_none() {
+            held.accepted = None;
+        }
+        if resource.is_some_and(|sent| sent.ttl().is_some()) {
+            self.beat_at.get_or_insert(now);
+        }
+        self.touch(name);
     }
 
-    fn record_absent(&mut self, name: &Arc<str>) {
-        match self.names.get_mut(name) {
-            Some(held) if held.explicit => *held = Held { sent: Sent::Absent, ..Held::explicit() },
-            _ => drop(self.names.remove(name)),
-        }
+    /// Holds a content back, as if the client had rejected it.
+    pub(super) fn withhold(&mut self, name: &Arc<str>, version: Version, reason: Arc<str>, now: Instant) {
+        self.held_mut(name).rejected = Some(Rejected { version, reason, at: now });
+        self.touch(name);
     }
 
     /// Takes the responses that an answer to `nonce` settles, in the order they were sent: those before it too,
@@ -346,47 +251,74 @@ impl Subscription {
         self.in_flight.drain(..count).collect()
     }
 
-    /// The client has accepted `response`.
-    pub(super) fn accept(&mut self, response: &InFlight) {
-        for (name, version) in &response.names {
-            if let Some(held) = self.names.get_mut(name) {
-                (held.accepted, held.alone) = (*version, false);
-            }
-        }
-        self.due = None;
+    /// Whether `nonce` is of the newest response.
+    pub(super) fn is_newest(&self, nonce: u64) -> bool {
+        self.last_nonce == Some(nonce)
     }
 
-    /// The client has rejected `response`. `blame` splits its message over the names that were offered.
+    /// The client has accepted `response`.
+    pub(super) fn accept(&mut self, response: &InFlight, now: Instant) {
+        for (name, resource) in &response.names {
+            self.suspects.remove(name);
+            if let Some(held) = self.held.get_mut(name) {
+                held.accepted = resource.clone().map(Content::Ours);
+                (held.doubtful, held.since) = (false, Some(now));
+            }
+        }
+        self.accepted_version = Some(response.version);
+        if self.in_flight.is_empty() && self.due.is_empty() {
+            self.rest();
+        }
+    }
+
+    /// Everything is as it should be, or parked: what is settled is no longer an exception.
+    fn rest(&mut self) {
+        self.base = self.target.clone();
+        let (target, explicit) = (&self.target, &self.explicit);
+        let wanted =
+            |name: &str| target.get(name).filter(|one| one.name() == name || explicit.contains(name));
+        self.held.retain(|name, held| !held.is_settled(wanted(name)));
+    }
+
+    /// The client has rejected `response`; `message` is split over the names that were in it. Returns the guilty.
     ///
-    /// The guilty are parked. The innocent are sent again without them: whether a client has applied them
+    /// They are parked. The innocent are sent again without them: whether a client has applied them
     /// differs by type, and none remembers their versions.
     pub(super) fn reject(
         &mut self,
         response: &InFlight,
-        blame: impl FnOnce(&[Arc<str>]) -> Vec<(Arc<str>, String)>,
+        message: &str,
+        now: Instant,
     ) -> Vec<(Arc<str>, String)> {
-        let offered =
-            response.names.iter().filter_map(|(name, version)| Some((Arc::clone(name), (*version)?)));
-        let (names, versions): (Vec<_>, Vec<_>) = offered.unzip();
-        let guilty = blame(&names);
-        for (name, version) in names.iter().zip(versions) {
-            let is_guilty = guilty.iter().any(|(guilty, _)| guilty == name);
-            self.record_rejected(name, version, is_guilty, guilty.is_empty());
+        let offered = response.names.iter().filter_map(|(name, resource)| Some((name, resource.as_ref()?)));
+        let names: Vec<_> = offered.clone().map(|(name, _)| Arc::clone(name)).collect();
+        let guilty = rejection::blame(message, &names);
+        for (name, resource) in offered {
+            let reason = guilty.iter().find(|(guilty, _)| guilty == name).map(|(_, reason)| reason.as_str());
+            self.record_rejected(name, resource.version(), reason, now);
+            if guilty.is_empty() {
+                self.suspects.insert(Arc::clone(name));
+            }
         }
-        self.due = None;
+        for (name, _) in response.names.iter().filter(|(_, resource)| resource.is_none()) {
+            self.held_mut(name).doubtful = true;
+        }
         guilty
     }
 
-    fn record_rejected(&mut self, name: &Arc<str>, version: Version, guilty: bool, alone: bool) {
-        let current = self.names.get_mut(name).filter(|held| held.sent == Sent::Version(version));
-        let Some(held) = current else { return };
-        held.alone = alone;
-        match guilty {
-            true => held.rejected = Some(version),
-            // What was held before may still be in use, so that it must not go as if it had never been there.
-            false if held.accepted.is_some() => held.sent = Sent::Unknown,
-            false => held.sent = Sent::Nothing,
+    fn record_rejected(&mut self, name: &Arc<str>, version: Version, reason: Option<&str>, now: Instant) {
+        let sent = |held: &Held| matches!(&held.sent, Sent::Content(sent) if sent.version() == version);
+        let Some(held) = self.held.get_mut(name).filter(|held| sent(held)) else { return };
+        held.since = Some(now);
+        match reason {
+            Some(reason) => held.rejected = Some(Rejected { version, reason: reason.into(), at: now }),
+            None => {
+                held.doubtful = true;
+                // What was held before may still be in use, so that it must not go as if it had never been there.
+                held.sent = if held.accepted.is_some() { Sent::Unknown } else { Sent::Nothing };
+            }
         }
+        self.touch(name);
     }
 
     /// Whether a response may be sent: at most one is unanswered, unless the client lets it wait too long.
@@ -402,7 +334,7 @@ impl Subscription {
     /// Whether the client has, and has accepted, everything it should.
     pub(super) fn is_in_sync(&self) -> bool {
         let settled = self.in_flight.is_empty() || !self.is_live();
-        settled && !self.owes_answer && self.due.is_some() && self.due().is_empty() && self.due().parked == 0
+        settled && !self.owes_answer && self.due.is_empty() && self.due.parked() == 0
     }
 
     /// The revisions of responses that have now waited for `timeout`; each is reported once.
@@ -415,5 +347,46 @@ impl Subscription {
     /// When the responses in flight were sent, and whether each has been reported as overdue.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (Instant, bool)> {
         self.in_flight.iter().map(|sent| (sent.sent_at, sent.reported))
+    }
+
+    /// The newest response without an answer.
+    pub(super) fn unanswered(&self) -> Option<&InFlight> {
+        self.in_flight.back()
+    }
+
+    /// When times to live have to be renewed: three times within the shortest.
+    pub(super) fn beat_due(&self) -> Option<Instant> {
+        let subscribed = |resource: &Resource| self.is_subscribed(resource.name());
+        let shortest = self.target.timed().filter(|(one, _)| subscribed(one)).map(|(_, ttl)| ttl).min()?;
+        Some(self.beat_at? + shortest / 3)
+    }
+
+    /// What is to be renewed: what the client has, and should have.
+    pub(super) fn beat(&mut self, now: Instant) -> Vec<Resource> {
+        self.beat_at = Some(now);
+        let held = |resource: &&Resource| {
+            let state = self.state(resource.name()).filter(|_| self.is_subscribed(resource.name()));
+            state.is_some_and(|held| held.is_settled(Some(resource)))
+        };
+        self.target.timed().map(|(resource, _)| resource).filter(held).cloned().collect()
+    }
+
+    /// Every name the client has, or should have.
+    pub(super) fn all_names(&self) -> BTreeSet<Arc<str>> {
+        let shared = |resource: &Resource| Arc::clone(resource.shared_name());
+        let wild = [&self.base, &self.target].into_iter().filter(|_| self.wildcard);
+        let wild = wild.flat_map(Resources::iter).map(shared);
+        self.held.keys().chain(&self.explicit).cloned().chain(wild).collect()
+    }
+
+    /// What of this the client will not say when it comes back.
+    pub(super) fn recollect(&self, whole_world: bool) -> Remembered {
+        let mut held = self.held.clone();
+        for (name, _) in self.in_flight.iter().flat_map(|sent| &sent.names) {
+            held.entry(Arc::clone(name)).or_default().doubtful = true;
+        }
+        held.retain(|_, held| whole_world || held.doubtful || held.rejected.is_some());
+        let in_force = self.accepted_version.filter(|_| whole_world && self.wildcard);
+        Remembered { held, in_force: in_force.map(|version| (version, self.base.clone())) }
     }
 }

@@ -10,10 +10,10 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use envoy_types::pb::google::rpc::Status;
 use prost::Message;
-use weft_xds::stream::{Action, Policy, Stream};
+use weft_xds::stream::{Action, Policy, Service, Stream, Variant};
 use weft_xds::{Event, Snapshot, StreamId, TypeUrl};
 
-use crate::peers::{Body, CDS, EDS, LDS, RDS, resource};
+use crate::peers::{Body, CDS, EDS, LDS, RDS};
 
 /// Content that is rejected.
 pub(crate) const BAD: &str = "bad";
@@ -32,16 +32,13 @@ pub(crate) struct Envoy {
     warming: BTreeSet<String>,
     able_to_serve: BTreeSet<String>,
     withheld: Vec<DeltaDiscoveryRequest>,
-    /// Clusters whose version a client that comes back gets wrong, because it has applied them out of a response
-    /// that it rejected (envoy#12592). A server that is not told cannot know.
-    misreported: BTreeSet<String>,
     pub(crate) in_sync: Option<u64>,
 }
 
 impl Envoy {
     pub(crate) fn connect() -> Self {
         let mut envoy = Self {
-            stream: Stream::new(StreamId(0), Policy::default()),
+            stream: Stream::new(StreamId(0), Service::aggregated(Variant::Incremental), Policy::default()),
             streams: 0,
             now: Instant::now(),
             snapshot: None,
@@ -53,7 +50,6 @@ impl Envoy {
             warming: BTreeSet::new(),
             able_to_serve: BTreeSet::new(),
             withheld: Vec::new(),
-            misreported: BTreeSet::new(),
             in_sync: None,
         };
         envoy.reconnect();
@@ -62,13 +58,11 @@ impl Envoy {
 
     /// Comes back on a new stream. Endpoints are asked for first while a cluster is warming (measured).
     pub(crate) fn reconnect(&mut self) {
-        let known = self.versions.get(&CDS).cloned().unwrap_or_default();
-        let clusters = self.contents.get(&CDS).into_iter().flatten();
-        let version = |(name, content)| (name, resource(&format!("{name}@{content}")).version().to_string());
-        let wrong = clusters.map(version).filter(|(name, version)| known.get(*name) != Some(version));
-        self.misreported.extend(wrong.map(|(name, _)| name.clone()));
         self.streams += 1;
-        self.stream = Stream::new(StreamId(self.streams), Policy::default());
+        let recollection = self.stream.recollect();
+        self.stream =
+            Stream::new(StreamId(self.streams), Service::aggregated(Variant::Incremental), Policy::default());
+        self.stream.recall(recollection);
         self.on_the_wire.clear();
         self.withheld.clear();
         (self.greeted, self.in_sync) = (false, None);
@@ -126,7 +120,7 @@ impl Envoy {
 
     /// The transport takes one response, if there is one.
     pub(crate) fn carry(&mut self) -> bool {
-        let response = self.stream.on_writable(self.now);
+        let response = self.stream.on_writable(self.now).and_then(|response| response.to_delta());
         let carried = response.is_some();
         self.on_the_wire.extend(response);
         carried
@@ -296,14 +290,12 @@ impl Envoy {
         for type_url in [CDS, EDS, LDS, RDS] {
             let asked = self.asked.get(&type_url).cloned().unwrap_or_default();
             let wanted = |name: &str| wildcard.contains(&type_url) || asked.contains(name);
-            let mut held = self.contents.get(&type_url).cloned().unwrap_or_default();
-            held.retain(|name, _| type_url != CDS || !self.misreported.contains(name));
+            let held = self.contents.get(&type_url).cloned().unwrap_or_default();
             let there: BTreeMap<_, _> = snapshot
                 .iter()
                 .filter(|(url, resource)| **url == type_url && wanted(resource.name()))
                 .map(|(_, resource)| Body::decode(resource.body().clone()).expect("a body"))
                 .map(|body| (body.name, body.content))
-                .filter(|(name, _)| type_url != CDS || !self.misreported.contains(name))
                 .collect();
             assert_eq!(held, there, "{type_url}");
         }

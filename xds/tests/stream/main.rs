@@ -1,4 +1,4 @@
-//! The stream as its peers see it: a table of single rules, and random lives against a model of Envoy.
+//! The protocol engine as its clients see it.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod conformance;

@@ -1,0 +1,48 @@
+//! What is remembered of a client from one stream to the next.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::held::Held;
+use crate::snapshot::Resources;
+use crate::{TypeUrl, Version};
+
+/// What a client does not say when it comes back: what it has rejected, and what it may have applied out of a response
+/// that it rejected, without remembering the version (envoy#12592). In the state-of-the-world variant also
+/// which resources the version stands for that it names.
+///
+/// [`Stream::recollect`](super::Stream::recollect) makes it, [`Stream::recall`](super::Stream::recall) takes it. What was
+/// rejected counts only for a client that shows that it holds something: another process of the same name may accept it.
+#[derive(Clone, Debug, Default)]
+pub struct Recollection(pub(super) BTreeMap<TypeUrl, Remembered>);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Remembered {
+    /// What is out of the ordinary.
+    pub(super) held: BTreeMap<Arc<str>, Held>,
+    /// State of the world only: what else was in force when the client accepted this version.
+    pub(super) in_force: Option<(Version, Resources)>,
+}
+
+impl Recollection {
+    /// Whether it is no loss to forget it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.values().all(Remembered::is_empty)
+    }
+
+    /// Adds what another, later stream of the client knows.
+    pub fn merge(&mut self, later: Self) {
+        for (type_url, later) in later.0 {
+            let known = self.0.entry(type_url).or_default();
+            known.held.extend(later.held);
+            known.in_force = later.in_force.or(known.in_force.take());
+        }
+    }
+}
+
+impl Remembered {
+    fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.in_force.is_none()
+    }
+}

@@ -1,0 +1,243 @@
+//! What a client asks for: the wildcard, in both its forms, and single names.
+//!
+//! ```text
+//!             first request asks for nothing in particular          a name, or "*"
+//!   legacy ─────────────────────────────────────────────▶ all  ──────────────────────▶ explicit
+//!      └──────────────────────────────── a name, or "*" ─────────────────────────────────▲
+//! ```
+//!
+//! In the explicit state nothing is nothing, and `*` is subscribed to and left like a name. In the incremental variant
+//! the way from the legacy wildcard to explicit names keeps the wildcard; in the other the new set replaces it
+//! ([how the client specifies what resources to return][rules]).
+//!
+//! [rules]: https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#how-the-client-specifies-what-resources-to-return
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::Subscription;
+use crate::TypeUrl;
+use crate::snapshot::Resources;
+use crate::stream::due::Due;
+use crate::stream::held::{Held, Sent};
+use crate::stream::memory::Remembered;
+use crate::stream::request::Wants;
+
+/// What is known when a client asks for a type for the first time on a stream.
+#[derive(Debug)]
+pub(in crate::stream) struct Opening<'a> {
+    /// What there is.
+    pub(in crate::stream) target: &'a Resources,
+    /// What the client says it holds may be relied on.
+    pub(in crate::stream) believed: bool,
+    /// What an earlier stream knew.
+    pub(in crate::stream) remembered: Option<&'a Remembered>,
+    /// The client has shown that it is the one that the earlier stream was of.
+    pub(in crate::stream) resumed: bool,
+}
+
+impl Subscription {
+    /// Opens the subscription with the first request for its type on this stream.
+    pub(in crate::stream) fn open(type_url: TypeUrl, wants: &Wants, opening: &Opening<'_>) -> Self {
+        let mut opened = Self {
+            type_url,
+            wildcard: false,
+            legacy: true,
+            explicit: BTreeSet::new(),
+            target: opening.target.clone(),
+            base: Resources::default(),
+            held: BTreeMap::new(),
+            suspects: BTreeSet::new(),
+            due: Due::default(),
+            in_flight: VecDeque::new(),
+            owes_answer: false,
+            fresh: true,
+            beat_at: None,
+            last_nonce: None,
+            accepted_version: None,
+        };
+        opened.change(wants);
+        match wants {
+            Wants::Change { holds, .. } if opening.believed => opened.resume(holds, opening),
+            Wants::All { version, .. } if !version.is_empty() => opened.resume_at(version, opening),
+            Wants::Change { .. } | Wants::All { .. } => opened.owes_answer = true,
+        }
+        opened.held.retain(|name, _| opened.wildcard || opened.explicit.contains(name));
+        opened.touch_all();
+        opened
+    }
+
+    /// Applies the subscription changes of a request.
+    pub(in crate::stream) fn change(&mut self, wants: &Wants) {
+        match wants {
+            Wants::Change { subscribe, unsubscribe, .. } => self.change_by(subscribe, unsubscribe),
+            Wants::All { names, .. } => self.change_to(names),
+        }
+        if !self.is_live() {
+            self.in_flight.clear();
+            // Envoy drops a response of a type it wants nothing of, and never answers it.
+            self.owes_answer = false;
+        }
+    }
+
+    /// An incremental client that comes back names what it has: only what differs is sent.
+    fn resume(&mut self, holds: &HashMap<String, String>, opening: &Opening<'_>) {
+        (self.owes_answer, self.fresh) = (holds.is_empty(), holds.is_empty());
+        for (name, version) in holds {
+            let name = self.shared(name);
+            self.held.insert(name, Held::from_earlier_stream(version));
+        }
+        for (name, known) in opening.remembered.into_iter().flat_map(|remembered| &remembered.held) {
+            self.recall(name, known, opening.resumed);
+        }
+    }
+
+    /// What the client says about a name, corrected by what an earlier stream knew.
+    ///
+    /// That it may have a resource is believed of any client: the removal of what it does not have does no harm. That
+    /// it would reject one is not believed of a client that holds nothing: it may be another process.
+    fn recall(&mut self, name: &Arc<str>, known: &Held, resumed: bool) {
+        if known.doubtful {
+            let held = self.held.entry(Arc::clone(name)).or_default();
+            (held.sent, held.doubtful) = (Sent::Unknown, true);
+        }
+        if resumed && known.rejected.is_some() {
+            self.held.entry(Arc::clone(name)).or_default().rejected.clone_from(&known.rejected);
+        }
+    }
+
+    /// A client of the other variant that comes back names a version, which stands for names and contents only where
+    /// it has asked for everything. Where it is not known what it stands for, all is sent.
+    fn resume_at(&mut self, version: &str, opening: &Opening<'_>) {
+        self.fresh = false;
+        let remembered = opening.remembered;
+        let in_force = remembered.and_then(|remembered| remembered.in_force.as_ref());
+        match in_force.filter(|(known, _)| self.wildcard && known.to_string() == version) {
+            Some((_, resources)) => self.base = resources.clone(),
+            None if self.wildcard && opening.target.version().to_string() == version => {
+                self.base = opening.target.clone();
+            }
+            None => {
+                self.owes_answer = true;
+                let names = self.explicit.iter().cloned();
+                self.held.extend(names.map(|name| (name, Held::unknown())));
+            }
+        }
+        for (name, known) in remembered.into_iter().flat_map(|remembered| &remembered.held) {
+            let sent = if known.doubtful { Sent::Unknown } else { known.sent.clone() };
+            self.held.insert(Arc::clone(name), Held { sent, ..known.clone() });
+        }
+    }
+
+    fn change_by(&mut self, subscribe: &[String], unsubscribe: &[String]) {
+        if self.legacy && subscribe.is_empty() && unsubscribe.is_empty() && !self.type_url.is_named() {
+            self.wildcard = true;
+        }
+        self.legacy &= subscribe.is_empty() && !unsubscribe.iter().any(|name| name == "*");
+        unsubscribe.iter().for_each(|name| self.unsubscribe(name));
+        subscribe.iter().for_each(|name| self.subscribe(name));
+    }
+
+    fn change_to(&mut self, names: &[String]) {
+        self.legacy &= names.is_empty();
+        if self.legacy {
+            self.wildcard = !self.type_url.is_named();
+            return;
+        }
+        let all = names.iter().any(|name| name == "*");
+        if self.wildcard && !all {
+            self.leave_wildcard();
+        } else if all && !self.wildcard {
+            self.subscribe("*");
+        }
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).filter(|name| *name != "*").collect();
+        let gone = self.explicit.iter().filter(|name| !names.contains(&***name)).cloned();
+        gone.collect::<Vec<_>>().iter().for_each(|name| self.drop_name(name));
+        let new: Vec<_> = names.into_iter().filter(|name| !self.explicit.contains(*name)).collect();
+        new.into_iter().for_each(|name| self.subscribe(name));
+    }
+
+    /// Whatever is asked for on a running stream is sent, changed or not: the client has dropped it meanwhile.
+    fn subscribe(&mut self, name: &str) {
+        if name == "*" {
+            return self.subscribe_to_all();
+        }
+        let name = self.shared(name);
+        let accepted = self.state(&name).and_then(|held| held.accepted.clone());
+        self.explicit.insert(Arc::clone(&name));
+        self.held.insert(Arc::clone(&name), Held { accepted, ..Held::default() });
+        self.touch(&name);
+    }
+
+    fn subscribe_to_all(&mut self) {
+        self.unfold();
+        let explicit = &self.explicit;
+        for (_, held) in self.held.iter_mut().filter(|(name, _)| !explicit.contains(*name)) {
+            (held.sent, held.rejected) = (Sent::Nothing, None);
+        }
+        (self.wildcard, self.owes_answer) = (true, true);
+        self.touch_all();
+    }
+
+    fn unsubscribe(&mut self, name: &str) {
+        match name {
+            "*" => self.leave_wildcard(),
+            name if self.wildcard => self.unname(name),
+            name => self.drop_name(&self.shared(name)),
+        }
+    }
+
+    /// The client has dropped a name, and only the server knows whether the wildcard still covers it.
+    fn unname(&mut self, name: &str) {
+        let name = self.shared(name);
+        if self.explicit.contains(&name) {
+            self.held_mut(&name).sent = Sent::Nothing;
+            self.explicit.remove(&name);
+            self.touch(&name);
+        }
+    }
+
+    /// The client no longer asks for a name. What it holds of it under the wildcard it keeps.
+    fn drop_name(&mut self, name: &Arc<str>) {
+        self.explicit.remove(name);
+        if !self.wildcard {
+            self.held.remove(name);
+            self.suspects.remove(name);
+        }
+        self.touch(name);
+    }
+
+    fn leave_wildcard(&mut self) {
+        self.unfold();
+        self.wildcard = false;
+        self.held.retain(|name, _| self.explicit.contains(name));
+        self.suspects.retain(|name| self.explicit.contains(name));
+        self.touch_all();
+    }
+
+    /// Notes every name on its own, so that what is held no longer depends on what is subscribed to.
+    fn unfold(&mut self) {
+        for name in self.all_names() {
+            if let Some(held) = self.state(&name).map(std::borrow::Cow::into_owned) {
+                self.held.insert(name, held);
+            }
+        }
+        self.base = Resources::default();
+    }
+
+    /// The client repeats its last request, which a state-of-the-world Envoy does when a cluster warms that it knows
+    /// the endpoints of.
+    pub(in crate::stream) fn ask_again(&mut self) {
+        for name in self.explicit.clone() {
+            self.held_mut(&name).sent = Sent::Nothing;
+            self.touch(&name);
+        }
+    }
+
+    /// Whether a request asks for exactly what is subscribed to by name.
+    pub(in crate::stream) fn is_named_so(&self, wants: &Wants) -> bool {
+        let Wants::All { names, .. } = wants else { return false };
+        let same = || names.iter().all(|name| self.explicit.contains(name.as_str()));
+        !self.wildcard && !names.is_empty() && names.len() == self.explicit.len() && same()
+    }
+}
