@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use weft_cni_spec::{AttachmentId, GcRequest};
-use weft_datapath::{Nft, Rtnl};
+use weft_datapath::{Link, Nft, Rtnl};
 use weft_ipam::lease::Attachment;
 use weft_ipam::{Ipam, chain};
 
@@ -11,7 +11,7 @@ use crate::Error;
 use crate::addresses::Keeper;
 use crate::delegate::Delegate;
 use crate::detach::{detach, remove_unused_table};
-use crate::identity::Identity;
+use crate::identity::{Identity, group_of};
 use crate::ports;
 use crate::tuned::backup;
 
@@ -31,6 +31,7 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
         let stale = ipam.leases()?.into_iter().map(|lease| lease.attachment);
         failures.extend(network.detach_stale(ipam, stale));
         failures.extend(network.detach_stale(ipam, network.pairs()?));
+        failures.extend(network.remove_unmarked().err().map(|error| chain(&error)));
     }
     failures.extend(backup::retain(&request.conf, &request.valid).err().map(|error| chain(&error)));
     match Nft::open_if_any() {
@@ -95,6 +96,15 @@ impl Network {
         };
         let links = Rtnl::open()?.observe()?.links;
         Ok(links.iter().filter_map(|link| attachment(link.alias.as_deref()?)).collect())
+    }
+
+    /// Removes pairs whose ADD was killed before it could mark them, and that no lease of Weft's leads to. No ADD is at work
+    /// in the network while there is a GC (SPEC.md, "GC").
+    fn remove_unmarked(&self) -> Result<(), Error> {
+        let (host, group) = (Rtnl::open()?, group_of(&self.name));
+        let links = host.observe()?.links;
+        let is_unmarked = |link: &&Link| link.alias.is_none() && link.peer.is_some() && link.group == group;
+        Ok(links.iter().filter(is_unmarked).try_for_each(|link| host.delete_link(link))?)
     }
 
     /// Elements are told by whole marks, and not by what the marks say, for an element keeps less of a long one.

@@ -38,6 +38,12 @@ impl Identity {
         }
     }
 
+    /// The group that links of the network are in until they are marked.
+    #[must_use]
+    pub fn group(&self) -> u32 {
+        group_of(self.attachment.network())
+    }
+
     /// `network/container/ifname`: the mark on everything that is the attachment's. The kernel keeps 255 bytes of an
     /// alias, its final zero among them, which cuts only what no known runtime sends.
     #[must_use]
@@ -57,12 +63,21 @@ impl Identity {
 /// FNV-1a of the three names, mixed. It must be the same in every release: a DEL may run years after its ADD, and
 /// a name that came out differently would leave the interface behind.
 fn digest(attachment: &Attachment) -> u64 {
+    digest_of(&[attachment.network(), attachment.container(), attachment.ifname()])
+}
+
+fn digest_of(names: &[&str]) -> u64 {
     const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01b3;
-    let names = [attachment.network(), attachment.container(), attachment.ifname()];
     // No name can hold a zero byte, so it keeps them apart.
-    let bytes = names.into_iter().flat_map(|name| name.bytes().chain([0]));
+    let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
     mix(bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME)))
+}
+
+/// A group that no other network's links are in, and nobody else's: people number theirs from 1.
+pub(crate) fn group_of(network: &str) -> u32 {
+    const HIGH: u32 = 1 << 31;
+    digest_of(&[network]) as u32 | HIGH
 }
 
 /// The finalizer of `MurmurHash3`: every bit of the input changes half of the output.

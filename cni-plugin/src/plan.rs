@@ -181,6 +181,7 @@ fn host_end(inputs: &Inputs<'_>, host_mac: Mac, pod_mac: Mac) -> Interface {
         mac: Some(host_mac),
         mtu: Some(inputs.mtu),
         alias: Some(inputs.identity.mark()),
+        group: Some(inputs.identity.group()),
         // Nothing is ever addressed to it but the gateway's address.
         link_local: false,
         shaping: tuned::to_pod(inputs),

@@ -158,9 +158,21 @@ fn shaped<'a>(
     let name = name.to_owned();
     match shaping.map(|shaping| socket.shape(&name, shaping)).transpose() {
         Err(error) if error.errno() == nix::errno::Errno::EEXIST => Err(Error::Shaped { link: name }),
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            // It may have been the answer that was lost, and not the shaping.
+            if is_shaped(socket, &name, shaping)? {
+                socket.unshape(&name)?;
+            }
+            Err(error.into())
+        }
         Ok(_) => Ok(Undo::by(move || shaping.map_or(Ok(()), |_| socket.unshape(&name)))),
     }
+}
+
+fn is_shaped(socket: &Rtnl, name: &str, shaping: Option<Shaping>) -> Result<bool, Refused> {
+    let seen = socket.observe()?;
+    let expected = |link: &Link| Some((link.index, shaping?.shaped(link.mtu)));
+    Ok(seen.link(name).and_then(expected).is_some_and(|expected| seen.shaped.contains(&expected)))
 }
 
 /// Where the pod is held to a hardware address, it is from now on this one.

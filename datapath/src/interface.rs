@@ -28,6 +28,9 @@ pub struct Interface {
     pub alias: Option<String>,
     /// Whether it is brought up; where not, it stays as it is.
     pub up: bool,
+    /// The group of links that it is in from its first moment until it gets its alias, which cannot come with a link. Who
+    /// makes it may be killed in between; the group then says whose it is.
+    pub group: Option<u32>,
     /// Whether it gives itself an IPv6 link-local address when it comes up.
     pub link_local: bool,
     /// Whether it takes frames that are for others; where nothing is said, it stays as it is.
@@ -57,6 +60,7 @@ impl Interface {
             mtu: None,
             alias: None,
             up: true,
+            group: None,
             link_local: true,
             promisc: None,
             allmulti: None,

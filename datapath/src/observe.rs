@@ -27,6 +27,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its alias.
     pub alias: Option<String>,
+    /// The group of links that it is in; 0 unless somebody has put it into one.
+    pub group: u32,
     /// Whether it is up, as somebody asked; not whether there is a carrier.
     pub up: bool,
     /// Whether somebody asked it to take frames that are for others. Programs that capture ask in another way.
@@ -127,6 +129,7 @@ fn read_link_attribute(link: &mut Link, kind: u16, value: &[u8]) {
     const IFLA_TXQLEN: u16 = 13;
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_IFALIAS: u16 = 20;
+    const IFLA_GROUP: u16 = 27;
     match kind {
         IFLA_ADDRESS => link.mac = Mac::from_bytes(value),
         IFLA_IFNAME => link.name = text(value),
@@ -135,6 +138,7 @@ fn read_link_attribute(link: &mut Link, kind: u16, value: &[u8]) {
         IFLA_MASTER => link.master = value.try_into().ok().map(u32::from_ne_bytes),
         IFLA_LINKINFO => attributes_of(value).for_each(|(kind, value)| read_link_info(link, kind, value)),
         IFLA_IFALIAS => link.alias = Some(text(value)),
+        IFLA_GROUP => link.group = value.try_into().map_or(0, u32::from_ne_bytes),
         _ => {}
     }
 }

@@ -233,6 +233,7 @@ fn end(interface: &Interface) -> LinkMessage {
     message.attributes.push(LinkAttribute::IfName(interface.name.clone()));
     message.attributes.extend(interface.mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
     message.attributes.extend(interface.mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(interface.group.map(LinkAttribute::Group));
     message
 }
 
@@ -265,8 +266,11 @@ fn without_link_local(name: &str, index: u32) -> Request {
     request
 }
 
+/// The group of every link that nobody has put into another.
+const DEFAULT_GROUP: u32 = 0;
+
 /// The alias comes along here because the kernel ignores one in the message that makes a link: `rtnl_create_link` in
-/// `net/core/rtnetlink.c` reads `IFLA_ADDRESS` and `IFLA_MTU`, but only `do_setlink` reads `IFLA_IFALIAS`.
+/// `net/core/rtnetlink.c` reads `IFLA_ADDRESS`, `IFLA_MTU` and `IFLA_GROUP`, but only `do_setlink` reads `IFLA_IFALIAS`.
 fn up(interface: &Interface, link: &Link) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = link.index;
@@ -275,6 +279,7 @@ fn up(interface: &Interface, link: &Link) -> Request {
     message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
     message.attributes.extend(interface.mtu.filter(|mtu| *mtu != link.mtu).map(LinkAttribute::Mtu));
     message.attributes.extend(interface.alias.clone().map(LinkAttribute::IfAlias));
+    message.attributes.extend(interface.group.map(|_until_now| LinkAttribute::Group(DEFAULT_GROUP)));
     message.attributes.extend(interface.tx_queue_len.map(LinkAttribute::TxQueueLen));
     let asked = [
         (LinkFlags::Up, interface.up.then_some(true)),

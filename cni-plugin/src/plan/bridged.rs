@@ -58,6 +58,7 @@ impl Plan {
                     mac: Some(host_mac),
                     mtu: Some(inputs.mtu),
                     alias: Some(inputs.identity.mark()),
+                    group: Some(inputs.identity.group()),
                     link_local: false,
                     port: Some(port(config)),
                     shaping: inputs.bandwidth.ingress.map(shaping::shaping),
