@@ -7,6 +7,13 @@ use crate::error::{Error, Result};
 /// The folder of the reference plugins, as Debian installs them.
 pub const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
 
+/// The folder of the reference plugins that tests compare with: those of the system, unless `REFERENCE_CNI_PATH` names
+/// another folder.
+pub fn reference_dir() -> PathBuf {
+    let given = std::env::var_os("REFERENCE_CNI_PATH").filter(|dir| !dir.is_empty());
+    given.map_or_else(|| REFERENCE_PLUGINS.into(), PathBuf::from)
+}
+
 /// One of our own binaries, as `make build` leaves them in `target/release`; `WEFT_BIN_DIR` names another folder.
 pub fn weft(name: &str) -> Result<PathBuf> {
     present(name, weft_dir().join(name), "make build")
@@ -43,7 +50,7 @@ pub fn system(name: &str) -> Result<PathBuf> {
 
 /// One of the reference plugins.
 pub fn reference(name: &str) -> Result<PathBuf> {
-    present(name, Path::new(REFERENCE_PLUGINS).join(name), "make setup")
+    present(name, reference_dir().join(name), "make setup")
 }
 
 fn present(program: &str, path: PathBuf, remedy: &'static str) -> Result<PathBuf> {

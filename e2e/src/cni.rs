@@ -137,7 +137,7 @@ pub struct Network {
 impl Network {
     /// A network of this list. Plugins are looked for among ours first, then among the reference's.
     pub fn new(list: Value) -> Self {
-        Self { list, path: vec![binaries::weft_dir(), binaries::REFERENCE_PLUGINS.into()] }
+        Self { list, path: vec![binaries::weft_dir(), binaries::reference_dir()] }
     }
 
     /// The same network, whose plugins are looked for in this folder (of the host, not of the node) first.

@@ -342,7 +342,7 @@ fn gather_plugins(bin: &Path) -> Result<()> {
     let doing = || format!("fill {}", bin.display());
     std::fs::create_dir_all(bin).doing(doing)?;
     binaries::reference("loopback")?;
-    for dir in [binaries::weft_dir(), binaries::REFERENCE_PLUGINS.into()] {
+    for dir in [binaries::weft_dir(), binaries::reference_dir()] {
         for plugin in std::fs::read_dir(&dir).into_iter().flatten().flatten().filter(is_program) {
             std::os::unix::fs::symlink(plugin.path(), bin.join(plugin.file_name())).doing(doing)?;
         }

@@ -41,8 +41,7 @@ impl Reference {
     pub(crate) const PLUGINS: [&str; 4] = ["bridge", "host-local", "portmap", "bandwidth"];
 
     pub(crate) fn find() -> Result<Self> {
-        let given = std::env::var_os("REFERENCE_CNI_PATH").filter(|dir| !dir.is_empty());
-        let dir = given.map_or_else(|| binaries::REFERENCE_PLUGINS.into(), PathBuf::from);
+        let dir = binaries::reference_dir();
         let mut plugins = Self::PLUGINS.iter().map(|name| ((*name).to_owned(), dir.join(name)));
         if let Some((program, path)) = plugins.find(|(_, path)| !path.is_file()) {
             return Err(Error::Missing { program, path, remedy: "make setup" });
