@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan, Shared};
 use crate::undo::Undo;
-use crate::{Error, chained, extras, ports, tuned};
+use crate::{Error, chained, extras, log, ports, tuned};
 
 type Undone = Result<(), weft_datapath::Error>;
 type Undoing<F> = Undo<F, weft_datapath::Error>;
@@ -39,12 +39,14 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let config = Config::try_from(request)?;
     allow(&config.tuning.sysctls)?;
     let identity = Identity::of(request.network(), &request.id)?;
+    log::phase("config");
     let netns = NetNs::open(&request.netns).map_err(Error::UnusableNetns)?;
     let host = Rtnl::open()?;
     let source = Source::open(request, &config)?;
     if let Source::Delegate(_) = source {
         refuse_second(&host, &netns, &identity, request.id.ifname.as_str())?;
     }
+    log::phase("namespace");
     let ifname = request.id.ifname.as_str();
     let decide = |addresses: &[Assigned], routes: &[Route]| {
         let mtu = config.mtu.map_or_else(|| detect_mtu(&host, addresses), Ok)?;
@@ -56,10 +58,13 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let early = bare.as_ref().map(|plan| lay(&host, &netns, plan)).transpose()?;
     bare.iter().try_for_each(|plan| bring_up(&host, &netns, plan).map(drop))?;
     let taken = source.take(request, &config, &identity)?;
+    log::phase("ipam");
+    log::fact("addresses", || join(&taken.addresses));
     let dns = name_service(&config, &taken.dns)?;
     let mut plan = decide(&taken.addresses, &taken.routes)?;
     ports::claim(&config, &mut plan.extras)?;
     let answer = plan.result(&request.netns.to_string_lossy(), dns);
+    log::phase("plan");
 
     let bridge = ensure_bridge(&host, &plan)?;
     let answer = bridge.iter().fold(answer, Shared::report);
@@ -70,13 +75,20 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
         // The bridge lets the announcement through, for its port has settled.
         inside.announce(&plan.veth.pod)?;
     }
+    log::phase("settle");
     let extras = extras::apply(&identity, &plan.extras)?;
+    log::phase("nft");
 
     extras.keep();
     late.into_iter().for_each(Undo::keep);
     taken.keep();
     early.into_iter().for_each(Undo::keep);
     Ok(answer)
+}
+
+fn join(addresses: &[Assigned]) -> String {
+    let addresses = addresses.iter().map(|assigned| assigned.address.to_string());
+    addresses.collect::<Vec<_>>().join(",")
 }
 
 /// It is everybody's, so nobody undoes it.
@@ -95,6 +107,7 @@ fn lay<'a>(
     create_pair(host, &plan.veth, netns)?;
     let laid = Undo::by(|| unpin_source(plan).and(remove_pair(host, &plan.veth)));
     pin_source(plan)?;
+    log::phase("links");
     Ok(laid)
 }
 
@@ -102,7 +115,9 @@ fn lay<'a>(
 fn bring_up(host: &Rtnl, netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
     enable_forwarding(plan)?;
     host.configure(&plan.veth.host)?;
+    log::phase("node");
     let inside = configure_pod(netns, plan)?;
+    log::phase("pod");
     host.settle(&plan.veth.host.name)?;
     Ok(inside)
 }

@@ -7,7 +7,7 @@ use crate::allow_list::allow;
 use crate::config::Config;
 use crate::identity::Identity;
 use crate::plan::{Extras, Inputs, Tuned};
-use crate::{Error, addresses, extras, ports, tuned};
+use crate::{Error, addresses, extras, log, ports, tuned};
 
 /// Does what the keys ask for to `CNI_IFNAME` of `result`, and passes `result` on with nothing changed but that. Where a
 /// step fails, those before it are taken back, and nothing else: the plugins before this one are told by the runtime.
@@ -22,8 +22,11 @@ pub(crate) fn attach(request: &AddRequest, result: AddResult) -> Result<AddResul
     let tuning = Tuned::of(&inputs);
     let mut wanted = without_standing(Extras::of(&inputs))?;
     ports::claim(&config, &mut wanted)?;
+    log::phase("plan");
     let applied = extras::apply(&identity, &wanted)?;
+    log::phase("nft");
     tuned::apply(request, &identity, &tuning, &addresses)?;
+    log::phase("pod");
     applied.keep();
     Ok(changed(result, &tuning, config.dns))
 }

@@ -13,6 +13,7 @@ use crate::error::mistake;
 mod addressing;
 mod bandwidth;
 mod bridge;
+mod logging;
 mod nat;
 pub mod ports;
 mod tuning;
@@ -22,6 +23,7 @@ pub(crate) use addressing::Named;
 use addressing::Position;
 pub use bandwidth::{Bandwidth, Limit};
 pub use bridge::{Bridge, Mode};
+pub use logging::{Level, Logging};
 use ports::PortMapping;
 pub(crate) use tuning::data_dir;
 pub use tuning::{Sysctl, Tuning};
@@ -157,6 +159,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn config(&mut self, position: Position, args: &Args) -> Option<Config> {
         self.keys();
+        // The log is open already; here it is only for mistakes.
+        Logging::read(self.document, &mut self.mistakes);
         let mode = self.mode(position);
         self.capabilities();
         let addressing = self.addressing(position, &mode);
@@ -374,7 +378,8 @@ impl<'a> Reader<'a> {
 
 /// All keys that are read.
 fn known() -> impl Iterator<Item = &'static str> {
-    KNOWN.into_iter().chain(bandwidth::KEYS).chain(bridge::KEYS).chain(nat::KEYS).chain(tuning::KEYS)
+    let of_parts = bandwidth::KEYS.into_iter().chain(bridge::KEYS).chain(logging::KEYS);
+    KNOWN.into_iter().chain(of_parts).chain(nat::KEYS).chain(tuning::KEYS)
 }
 
 /// Runtimes may pass a capability with nothing in it.

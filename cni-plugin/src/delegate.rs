@@ -1,7 +1,7 @@
 //! Delegation to another IPAM plugin (SPEC.md, section 4, "Plugin Delegation").
 //!
-//! The plugin is looked up by its name in `CNI_PATH` and gets what Weft got: the environment, and the whole configuration on
-//! standard input. Its standard error is Weft's. What it refuses is passed on with the code it chose.
+//! The plugin is looked up by its name in `CNI_PATH` and gets what Weft got: the environment, where only the span in
+//! `TRACEPARENT` is Weft's own, and the whole configuration on standard input. Its standard error is Weft's. What it refuses is passed on with the code it chose.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,8 @@ use std::{fmt, fs};
 
 use serde_json::Value;
 use weft_cni_spec::{self as spec, AddResult, Code, Conf};
+
+use crate::log;
 
 mod exec;
 
@@ -200,6 +202,9 @@ impl Delegate {
     fn run(&self, verb: &'static str, limit: Duration) -> Result<Vec<u8>, Error> {
         let mut command = Command::new(&self.program);
         command.env("CNI_COMMAND", verb);
+        if let Some(parent) = log::traceparent() {
+            command.env("TRACEPARENT", parent);
+        }
         let failed = |source| Error::Exec { name: self.name.clone(), verb, source };
         let Finished { status, stdout } = exec::run(&mut command, &self.stdin, limit).map_err(failed)?;
         if status.success() {

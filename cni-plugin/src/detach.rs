@@ -11,7 +11,7 @@ use crate::addresses::Keeper;
 use crate::delegate::{Delegate, PluginName};
 use crate::identity::Identity;
 use crate::tuned::backup::Backup;
-use crate::{Error, addresses, ports, predecessor};
+use crate::{Error, addresses, log, ports, predecessor};
 
 /// Detaches the container. Neither its namespace nor a correct configuration is needed.
 pub(crate) fn del(request: &DelRequest) -> Result<(), Error> {
@@ -84,10 +84,12 @@ pub(crate) fn detach(ipam: &Ipam, identity: &Identity) -> Result<Found, Error> {
 
 fn detach_from(ipam: &Ipam, identity: &Identity, otherwise: Known<'_>) -> Result<Found, Error> {
     let lease = ipam.lookup(&identity.attachment)?;
+    log::phase("lookup");
     let found = remove(identity, lease.as_ref().map_or(otherwise, Known::Lease))?;
     if let Some(lease) = lease {
         ipam.end(&lease)?;
     }
+    log::phase("ipam");
     remove_unused_table(ipam)?;
     Ok(found)
 }
@@ -124,7 +126,9 @@ fn remove(identity: &Identity, known: Known<'_>) -> Result<Found, Error> {
     // The socket lives until the pair is gone: closing it takes a grace period, as taking down a link does, and so both
     // take one together.
     let stopped = remove_elements(identity, known, link.is_some());
+    log::phase("nft");
     let removed = remove_pair(&host, identity, link.as_ref());
+    log::phase("links");
     let failures: Vec<_> =
         [stopped.err(), removed.err()].iter().flatten().map(|error| chain(error)).collect();
     if failures.is_empty() {

@@ -30,6 +30,7 @@ mod extras;
 mod finding;
 mod gc;
 pub mod identity;
+mod log;
 pub mod plan;
 mod ports;
 mod predecessor;
@@ -41,7 +42,8 @@ pub use error::Error;
 
 use weft_cni_spec as spec;
 use weft_cni_spec::{
-    AddRequest, AddResult, CheckRequest, DelRequest, EnvSource, GcRequest, Plugin, StatusRequest,
+    AddRequest, AddResult, CheckRequest, Conf, DelRequest, EnvSource, Environment, GcRequest, Plugin,
+    StatusRequest,
 };
 
 /// The plugin. All that it knows comes with a request, or is in the leases and the kernel.
@@ -51,6 +53,14 @@ pub struct Weft;
 impl Plugin for Weft {
     fn about(&self) -> String {
         ABOUT.trim_end().to_owned()
+    }
+
+    fn begin(&self, env: &Environment, conf: &Conf) {
+        log::begin(env, conf);
+    }
+
+    fn end(&self, outcome: Result<(), &spec::Error>) {
+        log::end(outcome);
     }
 
     fn add(&self, request: &AddRequest) -> Result<AddResult, spec::Error> {
@@ -113,5 +123,6 @@ To try it by hand, as root:
 
 Leases are in /run/weft/ipam; `weft-ipam list` shows them, and `weft-cni audit` whether the kernel agrees with them.
 `weft-cni explain --container demo` shows what one pod should have and what it has; `weft-cni help` has more of both.
+With "logFile": "/var/log/weft/cni.log" in the configuration each run is written down, with "logLevel": "debug" in detail.
 "#
 );

@@ -49,6 +49,20 @@ impl Command {
         }
     }
 
+    /// The word in `CNI_COMMAND`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::Version => "VERSION",
+            Self::Unknown(other) => other,
+        }
+    }
+
     fn needs_container(&self) -> bool {
         matches!(self, Self::Add | Self::Del | Self::Check)
     }
@@ -61,13 +75,22 @@ impl Command {
 /// What the environment says. Which fields are there depends on the verb; [`run`](crate::run) has checked it.
 #[derive(Clone, Debug)]
 pub struct Environment {
-    pub(crate) command: Command,
-    pub(crate) container: Option<ContainerId>,
-    pub(crate) ifname: Option<IfName>,
-    pub(crate) netns: Option<PathBuf>,
+    /// `CNI_COMMAND`.
+    pub command: Command,
+    /// `CNI_CONTAINERID`.
+    pub container: Option<ContainerId>,
+    /// `CNI_IFNAME`.
+    pub ifname: Option<IfName>,
+    /// `CNI_NETNS`.
+    pub netns: Option<PathBuf>,
     pub(crate) netns_override: bool,
-    pub(crate) args: Args,
-    pub(crate) path: Vec<PathBuf>,
+    /// `CNI_ARGS`.
+    pub args: Args,
+    /// `CNI_PATH`.
+    pub path: Vec<PathBuf>,
+    /// `TRACEPARENT`, as newer releases of libcni set it: the span of the runtime that this run is a part of. It may be
+    /// malformed.
+    pub traceparent: Option<String>,
 }
 
 impl Environment {
@@ -97,6 +120,7 @@ impl Environment {
                 .is_some_and(|v| v == "1" || v.eq_ignore_ascii_case("true")),
             args: Args::parse(&source.get("CNI_ARGS").unwrap_or_default()).map_err(|e| invalid(&e))?,
             path: source.get("CNI_PATH").map(|p| std::env::split_paths(&p).collect()).unwrap_or_default(),
+            traceparent: source.get("TRACEPARENT"),
             command,
         })
     }

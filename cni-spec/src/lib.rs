@@ -53,7 +53,7 @@ mod version;
 pub use conf::Conf;
 pub use env::{Args, ArgsError, Command, EnvSource, Environment};
 pub use error::{Code, Error};
-pub use log::log;
+pub use log::{log, tell};
 pub use names::{ContainerId, IfName, InvalidName, NetworkName};
 pub use plugin::{
     AddRequest, AttachmentId, CheckRequest, DelRequest, GcRequest, Outcome, Plugin, StatusRequest, run,

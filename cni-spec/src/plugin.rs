@@ -17,6 +17,12 @@ pub trait Plugin {
     /// What a person reads who runs the plugin by hand.
     fn about(&self) -> String;
 
+    /// Hears of a verb as soon as environment and configuration have been read, before anything else of it is validated.
+    fn begin(&self, _env: &Environment, _conf: &Conf) {}
+
+    /// Hears how a verb has ended that it has heard of, before anybody is answered.
+    fn end(&self, _outcome: Result<(), &Error>) {}
+
     /// Attaches a container. On failure nothing is left behind.
     ///
     /// # Errors
@@ -194,7 +200,11 @@ fn serve(
     if env.command == Command::Version {
         return Ok(Some(versions(&stdin)));
     }
-    dispatch(plugin, env, Conf::parse(&stdin)?)
+    let conf = Conf::parse(&stdin)?;
+    plugin.begin(&env, &conf);
+    let answer = dispatch(plugin, env, conf);
+    plugin.end(answer.as_ref().map(|_document| ()));
+    answer
 }
 
 fn dispatch(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<Option<Value>, Error> {

@@ -7,8 +7,8 @@ use weft_cni_spec::{Args, Conf};
 use weft_ipam::config as ipam_config;
 
 use super::{
-    HONOURED_CAPABILITIES, KNOWN_ARGS, Mode, Reader, asks_for_something, bandwidth, bridge, known, nat,
-    tuning,
+    HONOURED_CAPABILITIES, KNOWN_ARGS, Mode, Reader, asks_for_something, bandwidth, bridge, known, logging,
+    nat, tuning,
 };
 use crate::delegate::PluginName;
 use crate::error::mistake;
@@ -20,7 +20,7 @@ const OURS: &str = "weft-ipam";
 const DHCP: &str = "dhcp";
 
 /// The keys and capabilities that are honoured behind another plugin, or mean nothing there, beside those of bandwidth,
-/// tuning and NAT. All else is about an interface that Weft makes.
+/// tuning, NAT and the log. All else is about an interface that Weft makes.
 const BEHIND_ANOTHER: [&str; 16] = [
     "cniVersion",
     "name",
@@ -190,7 +190,8 @@ impl Reader<'_> {
 }
 
 fn is_honoured_behind_another(key: &str) -> bool {
-    let keys = BEHIND_ANOTHER.into_iter().chain(bandwidth::KEYS).chain(nat::KEYS).chain(tuning::KEYS);
+    let keys = BEHIND_ANOTHER.into_iter().chain(bandwidth::KEYS).chain(nat::KEYS);
+    let keys = keys.chain(logging::KEYS).chain(tuning::KEYS);
     keys.into_iter().any(|honoured| honoured == key)
 }
 
