@@ -173,6 +173,12 @@ impl Subject {
                 if let Addressing::Delegate(name) = &config.addressing {
                     self.unknown.push(format!("whether {name} still holds the addresses: CHECK asks it"));
                 }
+                if kept.is_none() {
+                    self.unknown.push(
+                        "what the runtime asked of an entry behind another plugin, for it keeps no result"
+                            .to_owned(),
+                    );
+                }
                 match (kept, &self.record.lease) {
                     (Some(_), _) => {
                         Ok((of_result(&request.prev_result)?, request.prev_result.routes.clone()))
@@ -194,7 +200,8 @@ impl Subject {
 
     /// Elements that bear the attachment's mark and no plan has. It lists all of the node's.
     fn look_for_extras(&mut self) -> Result<(), Error> {
-        let (nft, mark) = (Nft::open()?, self.identity.mark());
+        let Some(nft) = Nft::open_if_any()? else { return Ok(()) };
+        let mark = self.identity.mark();
         let mut findings = Findings::at(TABLE);
         for found in nft.masqueraded()?.into_iter().filter(|found| found.is_of(&mark)) {
             let planned = self.planned.iter().flat_map(|extras| &extras.masquerade);

@@ -291,6 +291,32 @@ fn behind_another_plugin_the_kept_result_says_what_the_addresses_are() {
 }
 
 #[test]
+fn all_of_wefts_entries_in_a_list_are_explained_together() {
+    Node::run(|node| {
+        let pod = Pod::new("c");
+        let first = node.entry(&json!({}));
+        let made = node.install(&first, &asked());
+        let later = json!({"type": "weft-cni", "txQLen": 77, "promisc": true});
+        let list = json!({"cniVersion": "1.1.0", "name": "pods", "plugins": [first, later]});
+        fs::write(node.path("net.d/10-pods.conflist"), list.to_string()).unwrap();
+        let mut chained = later;
+        for key in ["name", "cniVersion"] {
+            chained[key] = made[key].clone();
+        }
+        chained["prevResult"] = node.exec("ADD", &pod, &made);
+        node.exec("ADD", &pod, &chained);
+        let (code, said) = node.explain(&["--container", "c"]);
+        assert_eq!((code, said.matches("host port").count()), (0, 2), "one of each family: {said}");
+        assert!(said.contains("mode routed, behind another plugin"), "{said}");
+        inside(&pod, "ip link set eth0 promisc off txqueuelen 78");
+        let expected = ["different pod eth0 promisc on", "different pod eth0 txqlen 77"];
+        assert_eq!(node.differences(&["--container", "c"]), (1, expected.map(str::to_owned).to_vec()));
+        node.exec("DEL", &pod, &chained);
+        node.exec("DEL", &pod, &made);
+    });
+}
+
+#[test]
 fn addresses_of_another_ipam_plugin_are_known_by_the_kept_result_and_its_own_mind_is_not() {
     Node::run(|node| {
         let program = node.path("bin/fixed");

@@ -138,8 +138,9 @@ fn hand(entry: &mut Map<String, Value>, record: &Record) {
             entry.insert("runtimeConfig".to_owned(), capabilities.into());
             entry.extend(kept.result.clone().map(|result| ("prevResult".to_owned(), result)));
         }
-        (None, Some(lease)) => asked::recall(&lease.notes, entry),
-        (None, None) => {}
+        // It was noted by the entry that took the lease.
+        (None, Some(lease)) if entry.contains_key("ipam") => asked::recall(&lease.notes, entry),
+        (None, _) => {}
     }
 }
 
