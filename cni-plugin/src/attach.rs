@@ -55,6 +55,7 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     };
 
     let bare = source.is_asked_on_link(&config.mode).then(|| decide(&[], &[])).transpose()?;
+    bare.iter().try_for_each(|plan| ensure_bridge(&host, plan).map(drop))?;
     let early = bare.as_ref().map(|plan| lay(&host, &netns, plan)).transpose()?;
     bare.iter().try_for_each(|plan| bring_up(&host, &netns, plan).map(drop))?;
     let taken = source.take(request, &config, &identity)?;
@@ -103,7 +104,6 @@ fn lay<'a>(
     netns: &NetNs,
     plan: &'a Plan,
 ) -> Result<Undoing<impl Fn() -> Undone + 'a>, Error> {
-    ensure_bridge(host, plan)?;
     create_pair(host, &plan.veth, netns)?;
     let laid = Undo::by(|| unpin_source(plan).and(remove_pair(host, &plan.veth)));
     pin_source(plan)?;

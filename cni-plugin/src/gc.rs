@@ -33,7 +33,9 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
         failures.extend(network.detach_stale(ipam, network.pairs()?));
         failures.extend(network.remove_unmarked().err().map(|error| chain(&error)));
     }
-    failures.extend(backup::retain(&request.conf, &request.valid).err().map(|error| chain(&error)));
+    if ipam.is_none() {
+        failures.extend(backup::retain(&request.conf, &request.valid).err().map(|error| chain(&error)));
+    }
     match Nft::open_if_any() {
         Ok(None) => {}
         Ok(Some(nft)) => {

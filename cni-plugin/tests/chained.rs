@@ -188,7 +188,9 @@ fn what_is_kept_of_an_interface_goes_with_its_attachment_however_that_goes() {
         let mut gc = list.entries().remove(1);
         gc["cniVersion"] = json!("1.1.0");
         gc["cni.dev/valid-attachments"] = json!([{"containerID": "stays", "ifname": "eth0"}]);
+        fs::write("/run/cni-kept/mynet/10.1.0.2", "another's").unwrap();
         run("GC", "", "", &gc).unwrap();
+        fs::remove_file("/run/cni-kept/mynet/10.1.0.2").expect("GC removes nothing but files of its own");
         assert_eq!(kept(), ["stays_eth0.json"]);
         list.del("stays", &stays.netns, &result).unwrap();
         list.del("goes", &goes.netns, &result).unwrap();

@@ -222,6 +222,10 @@ fn the_documented_links_without_addresses_are_ports_of_the_bridge() {
                     let port = node.links.iter().find(|link| link.master == Some(bridge.index)).unwrap();
                     assert_eq!(port.isolated, name == "bridge-l2-isolated");
                     assert_eq!(result["ips"].as_array().map_or(0, Vec::len), 0);
+                    let before = (pod.observe().links, node.links);
+                    let again = List::new(form.clone()).add(pod).unwrap_err();
+                    let after = (pod.observe().links, Rtnl::open().unwrap().observe().unwrap().links);
+                    assert_eq!((again.0, after), (100, before));
                 });
                 ip("link del mynet0");
             });

@@ -58,7 +58,8 @@ impl Backup {
     }
 }
 
-/// Removes the files of all attachments of the network but those that are `valid`.
+/// Removes the files of all attachments of the network but those that are `valid`. Whatever else is there stays: the directory is
+/// the operator's choice.
 pub(crate) fn retain(conf: &Conf, valid: &[AttachmentId]) -> Result<(), Error> {
     let Some(directory) = directory(conf) else { return Ok(()) };
     let valid: HashSet<_> = valid.iter().map(name).collect();
@@ -69,7 +70,11 @@ pub(crate) fn retain(conf: &Conf, valid: &[AttachmentId]) -> Result<(), Error> {
     };
     for entry in entries {
         let entry = entry.map_err(failed)?;
-        if !entry.file_name().to_str().is_some_and(|name| valid.contains(name)) {
+        let name = entry.file_name();
+        if name
+            .to_str()
+            .is_some_and(|name| name.contains('_') && name.ends_with(".json") && !valid.contains(name))
+        {
             gone(fs::remove_file(entry.path())).map_err(failed)?;
         }
     }
