@@ -89,9 +89,13 @@ impl Crowd {
     fn probe(&self, size: u16, growths: &mut [Growth]) -> Result<()> {
         const FAR: u16 = 3000;
         let mut all: Vec<_> = self.contestants().map(|_| Times::default()).collect();
+        let (mut numbers, mut gone) = (FAR.., Vec::new());
         for probe in 0..PROBES {
-            for (contestant, times) in self.contestants().zip(&mut all) {
-                once(contestant, FAR + probe, times)?;
+            let mut order: Vec<_> = self.contestants().zip(&mut all).collect();
+            let first = usize::from(probe) % order.len().max(1);
+            order.rotate_left(first);
+            for ((contestant, times), number) in order.into_iter().zip(&mut numbers) {
+                gone.push(once(contestant, number, times)?);
             }
         }
         growths.iter_mut().zip(all).for_each(|(growth, times)| growth.at.push((size, times)));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use weft_e2e::{Result, binaries, output};
 
-use crate::contestant::Contestant;
+use crate::contestant::{Contestant, Guest};
 use crate::progress::Progress;
 use crate::times::Times;
 
@@ -14,6 +14,7 @@ pub(crate) type Turns = Vec<(String, Times)>;
 
 pub(crate) fn measure(contestants: &[&Contestant], pods: u16, progress: &Progress) -> Result<Turns> {
     let mut turns: Turns = contestants.iter().map(|who| (who.name.clone(), Times::default())).collect();
+    let mut gone = Vec::new();
     for number in 0..pods {
         progress.show("one by one", number.into(), pods.into());
         let mut order: Vec<_> = contestants.iter().zip(&mut turns).collect();
@@ -21,19 +22,20 @@ pub(crate) fn measure(contestants: &[&Contestant], pods: u16, progress: &Progres
         let first = usize::from(number) % order.len().max(1);
         order.rotate_left(first);
         for (contestant, (_, times)) in order {
-            once(contestant, number, times)?;
+            gone.push(once(contestant, number, times)?);
         }
     }
     Ok(turns)
 }
 
-/// Attaches a pod and detaches it again.
-pub(crate) fn once(contestant: &Contestant, number: u16, times: &mut Times) -> Result<()> {
+/// Attaches a pod and detaches it again. To be kept until all is measured: the kernel takes a namespace apart in the
+/// background, and whoever comes next would wait for its locks.
+pub(crate) fn once(contestant: &Contestant, number: u16, times: &mut Times) -> Result<Guest> {
     let guest = contestant.guest(number)?;
     let (add, result) = contestant.add(&guest)?;
     times.add.push(add);
     times.del.push(contestant.del(&guest, &result)?);
-    Ok(())
+    Ok(guest)
 }
 
 /// The start of an empty static binary: nothing that is executed can take less.
