@@ -5,6 +5,8 @@
 PLUGINS := weft-cni weft-ipam
 DAEMONS := weft-sidecar weft-node
 CARGO_STATIC = cargo build --config .cargo/static.toml --target $(TARGET) --locked
+# Each by itself: weft-ipam has a client of etcd in it, and the features of what is built together are one.
+CARGO_PLUGIN = $(CARGO_STATIC) --config .cargo/plugin.toml --profile plugin
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 OUT := $(or $(CARGO_TARGET_DIR),target)
 
@@ -18,8 +20,8 @@ rust:
 	@[ -n "$(TARGET)" ] || { echo "make: Rust 1.95 or newer is needed: https://rustup.rs" >&2; exit 1; }
 
 build: rust ## the static binaries, in target/release
-	$(CARGO_STATIC) --config .cargo/plugin.toml --profile plugin $(addprefix -p ,$(PLUGINS) weft-datapath) \
-		$(addprefix --bin ,$(PLUGINS)) --example weft-bare
+	$(CARGO_PLUGIN) -p weft-cni -p weft-datapath --bin weft-cni --example weft-bare
+	$(CARGO_PLUGIN) -p weft-ipam --bin weft-ipam
 	$(CARGO_STATIC) --release $(addprefix -p ,$(DAEMONS))
 	@mkdir -p $(OUT)/release/examples
 	@cd $(OUT) && ln -f $(addprefix $(TARGET)/plugin/,$(PLUGINS)) $(addprefix $(TARGET)/release/,$(DAEMONS)) release/

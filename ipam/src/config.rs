@@ -8,6 +8,7 @@
 //! | `routes` | passed on in the result |
 //! | `resolvConf` | a `resolv.conf` whose content is passed on in the result |
 //! | `dataDir` | where leases are kept; by default [`DEFAULT_DIR`], in memory |
+//! | `store` | another store than the node's own: `type` is `local` or, in the binary `weft-ipam`, `etcd`. host-local has no such key |
 //! | `type`, `name` | taken, not used |
 //!
 //! The capability `ipRanges` puts its sets before all others, as host-local does.
@@ -22,9 +23,14 @@ use weft_cni_spec::{Args, ResultError, Route};
 
 use crate::address::Family;
 use crate::range::{self, Draft, Pool, Range, RangeSet};
+#[cfg(feature = "etcd")]
+use crate::store::etcd::Settings;
 use crate::store::local::DEFAULT_DIR;
 
-const SECTION_KEYS: [&str; 11] = [
+#[cfg(feature = "etcd")]
+mod store;
+
+const SECTION_KEYS: [&str; 12] = [
     "type",
     "name",
     "ranges",
@@ -36,6 +42,7 @@ const SECTION_KEYS: [&str; 11] = [
     "routes",
     "resolvConf",
     "dataDir",
+    "store",
 ];
 const RANGE_KEYS: [&str; 5] = ["subnet", "rangeStart", "rangeEnd", "gateway", "exclude"];
 
@@ -50,6 +57,19 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// A file whose name service goes into the result.
     pub resolv_conf: Option<PathBuf>,
+    /// The shared store, where that is the one.
+    #[cfg(feature = "etcd")]
+    pub etcd: Option<Box<Settings>>,
+}
+
+/// Where the leases of a network are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Location {
+    /// Below a directory of the node.
+    Directory(PathBuf),
+    /// In etcd.
+    #[cfg(feature = "etcd")]
+    Etcd(Settings),
 }
 
 /// One thing that is wrong, and where.
@@ -92,6 +112,35 @@ impl Config {
             Some(config) if reader.0.is_empty() => Ok(config),
             _ => Err(Mistakes(reader.0)),
         }
+    }
+
+    /// Where the leases are.
+    pub fn location(&self) -> Location {
+        #[cfg(feature = "etcd")]
+        if let Some(settings) = &self.etcd {
+            return Location::Etcd(Settings::clone(settings));
+        }
+        Location::Directory(self.data_dir.clone())
+    }
+
+    /// Where the leases of `document` are. It reads nothing but `dataDir` and `store`, so that a lease can be released whatever
+    /// has become of the rest of the configuration since it was made.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn locate(document: &Map<String, Value>) -> Result<Location, Mistakes> {
+        #[cfg(feature = "etcd")]
+        if let Some(section) = document.get("ipam").and_then(Value::as_object) {
+            let mut reader = Reader::default();
+            let settings = reader.etcd(section);
+            if !reader.0.is_empty() {
+                return Err(Mistakes(reader.0));
+            }
+            if let Some(settings) = settings {
+                return Ok(Location::Etcd(settings));
+            }
+        }
+        Self::data_dir(document).map(Location::Directory)
     }
 
     /// Where the leases of `document` are. It reads nothing but `dataDir`, so that a lease can be released whatever
@@ -172,7 +221,26 @@ impl Reader {
         let routes = self.routes(section);
         let data_dir = self.path(section, "ipam", "dataDir").unwrap_or_else(|| DEFAULT_DIR.into());
         let resolv_conf = self.path(section, "ipam", "resolvConf");
-        Some(Config { pool: pool?, routes, data_dir, resolv_conf })
+        #[cfg(feature = "etcd")]
+        let etcd = self.etcd(section).map(Box::new);
+        #[cfg(not(feature = "etcd"))]
+        self.refuse_other_stores(section);
+        Some(Config {
+            pool: pool?,
+            routes,
+            data_dir,
+            resolv_conf,
+            #[cfg(feature = "etcd")]
+            etcd,
+        })
+    }
+
+    #[cfg(not(feature = "etcd"))]
+    fn refuse_other_stores(&mut self, section: &Map<String, Value>) {
+        let kind = section.get("store").and_then(|store| store.get("type")).and_then(Value::as_str);
+        if let Some(kind) = kind.filter(|kind| *kind != "local") {
+            self.note("ipam.store.type", format!("{kind:?} is no store of this program"));
+        }
     }
 
     fn pool(&mut self, document: &Map<String, Value>, section: &Map<String, Value>) -> Option<Pool> {

@@ -9,10 +9,12 @@ use std::time::SystemTime;
 use weft_cni_spec::{Code, log};
 
 use crate::alloc;
-use crate::config;
+use crate::config::{self, Location};
 use crate::lease::{Attachment, Holder, Lease, NetnsIdentity, Notes, Pod, Record, Timestamp};
 use crate::range::{Pool, Range};
 use crate::state::Change;
+#[cfg(feature = "etcd")]
+use crate::store::etcd::EtcdStore;
 use crate::store::local::{self, LocalStore};
 use crate::store::{self, Store, View};
 
@@ -43,6 +45,8 @@ pub struct Ipam {
     boot_id: fn() -> Option<String>,
     clock: fn() -> SystemTime,
     evict: Evict,
+    /// Whether the namespaces of the leases are those of this node.
+    is_here: bool,
 }
 
 /// Takes away whatever still answers to the addresses of a lease that is about to be reclaimed, or says why it cannot.
@@ -130,6 +134,8 @@ impl Error {
             // Both pass as soon as another pod goes away, and runtimes try again.
             Self::Alloc(alloc::Error::Exhausted { .. } | alloc::Error::Taken { .. }) => Code::TRY_AGAIN,
             Self::Store(store::Error::Local(Local::Locked { .. })) => Code::TRY_AGAIN,
+            #[cfg(feature = "etcd")]
+            Self::Store(store::Error::Etcd(error)) if error.passes() => Code::TRY_AGAIN,
             Self::Alloc(_) | Self::OtherNetwork { .. } => Code::INVALID_CONFIG,
             Self::Store(store::Error::Local(Local::Name(_))) => Code::INVALID_CONFIG,
             Self::Store(_) | Self::Encode { .. } | Self::Decode { .. } | Self::Ranges { .. } => Code::IO,
@@ -160,7 +166,32 @@ impl Ipam {
             boot_id: this_boot,
             clock: SystemTime::now,
             evict: |_| Ok(()),
+            is_here: true,
         })
+    }
+
+    /// The leases of `network` where a configuration says they are. This costs no more than [`Ipam::open`].
+    pub fn open_at(network: &str, location: &Location) -> Result<Self, Error> {
+        match location {
+            Location::Directory(dir) => Self::open(network, dir),
+            #[cfg(feature = "etcd")]
+            Location::Etcd(settings) => {
+                let store = EtcdStore::new(settings.clone(), network).map_err(store::Error::from)?;
+                Ok(Self { boot_id: this_boot, ..Self::with_store(network, Arc::new(store), SystemTime::now) })
+            }
+        }
+    }
+
+    /// The same leases, of a node that is another one: what is here says nothing about its namespaces and its boot, so no lease
+    /// is ever abandoned.
+    #[must_use]
+    pub fn of_another_node(self) -> Self {
+        Self { is_here: false, ..self }
+    }
+
+    /// Whether namespaces and boot of the leases are those of this node.
+    pub fn is_here(&self) -> bool {
+        self.is_here
     }
 
     /// Before a lease is reclaimed, `evict` is called with it; where that fails the lease stays. It may be called by several
@@ -172,7 +203,7 @@ impl Ipam {
 
     /// The leases of `network` in `store`, with no boot id and with a clock of the caller's choice.
     pub fn with_store(network: &str, store: Arc<dyn Store>, clock: fn() -> SystemTime) -> Self {
-        Self { network: network.into(), store, boot_id: || None, clock, evict: |_| Ok(()) }
+        Self { network: network.into(), store, boot_id: || None, clock, evict: |_| Ok(()), is_here: true }
     }
 
     /// Takes one address from each set of `pool`, or none at all.
@@ -246,6 +277,9 @@ impl Ipam {
     }
 
     fn end_abandoned_of(&self, mut abandoned: Vec<Lease>) -> Result<Vec<Lease>, Error> {
+        if !self.is_here {
+            return Ok(Vec::new());
+        }
         let this_boot = (self.boot_id)();
         abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()) && self.is_evicted(lease));
         self.end_all(abandoned)
@@ -279,7 +313,7 @@ impl Ipam {
 
     /// Whether nothing can use the addresses of `lease` any more ([`Lease::is_abandoned`]).
     pub fn is_abandoned(&self, lease: &Lease) -> bool {
-        lease.is_abandoned((self.boot_id)().as_deref())
+        self.is_here && lease.is_abandoned((self.boot_id)().as_deref())
     }
 
     fn is_evicted(&self, lease: &Lease) -> bool {

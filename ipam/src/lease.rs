@@ -288,6 +288,20 @@ pub(crate) fn check_network(name: &str) -> Result<(), NameError> {
     check_identifier("network name", name)
 }
 
+/// A node's name becomes a part of keys, and two nodes must not have the same.
+#[cfg(feature = "etcd")]
+pub(crate) fn check_node(name: &str) -> Result<(), NameError> {
+    let common = ["localhost", "localhost.localdomain", "(none)"];
+    match check_identifier("node name", name) {
+        Ok(()) if !common.contains(&name) => Ok(()),
+        _ => {
+            let rule = "a letter or digit, then letters, digits, '_', '.' and '-', 255 bytes at most, and not what \
+                        every host calls itself";
+            Err(NameError { what: "node name", name: name.into(), rule })
+        }
+    }
+}
+
 fn check_identifier(what: &'static str, name: &str) -> Result<(), NameError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());

@@ -33,7 +33,7 @@
 //! ```
 //!
 //! [`range`] and [`alloc`] decide, and touch nothing. [`store`] keeps what was decided: [`store::local`] in a directory of
-//! the node, [`store::memory`] for tests. The [`Ipam`] above puts them together.
+//! the node, `store::etcd` (with the feature of that name) for nodes together, [`store::memory`] for tests. The [`Ipam`] above puts them together.
 
 #![forbid(unsafe_code)]
 

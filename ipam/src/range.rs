@@ -176,6 +176,12 @@ impl Range {
         (last - first).saturating_add(1).saturating_sub(self.excluded.count_within(first, last))
     }
 
+    /// How many addresses of `first..=last`, a part of the range, it can hand out.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn size_between(&self, first: u128, last: u128) -> u128 {
+        (last - first).saturating_add(1).saturating_sub(self.excluded.count_within(first, last))
+    }
+
     /// The range as a configuration spells it, with its defaults filled in.
     pub fn to_json(&self) -> Value {
         let mut object = Map::new();

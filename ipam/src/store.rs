@@ -7,6 +7,8 @@ use crate::lease::{Holder, Record, Timestamp};
 use crate::range::{Range, RangeSet};
 use crate::state::{Change, Conflict};
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod local;
 pub mod memory;
 
@@ -59,7 +61,7 @@ pub trait View {
     /// Whether nobody holds anything. Freed addresses may still be remembered.
     fn is_empty(&self) -> Result<bool, Error>;
 
-    /// The lowest address that `range` hands out and that was never used.
+    /// An address that `range` hands out and that was never used: the lowest, unless the store says otherwise.
     fn never_used_in(&self, range: &Range) -> Result<Option<IpAddr>, Error>;
 
     /// The address that was freed first among those that `set` hands out.
@@ -68,7 +70,7 @@ pub trait View {
     /// The ranges of the last allocation, as `ipam.ranges` spells them, for those who have no configuration at hand.
     fn ranges(&self) -> Result<Option<String>, Error>;
 
-    /// All leases, longest held first. This may read everything there is.
+    /// All leases, longest held first; of a store that nodes share, those of this node. This may read everything there is.
     fn records(&self) -> Result<Vec<Record>, Error>;
 
     /// The freed addresses with the times they were freed at, longest free first, IPv4 before IPv6.
@@ -96,6 +98,10 @@ pub enum Error {
     /// The node-local store failed.
     #[error(transparent)]
     Local(#[from] local::Error),
+    /// The shared store failed.
+    #[cfg(feature = "etcd")]
+    #[error(transparent)]
+    Etcd(Box<etcd::Error>),
     /// A decision contradicts the state it was made on.
     #[error("a change contradicts the leases that are held")]
     Conflict(#[from] Conflict),

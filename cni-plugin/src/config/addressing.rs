@@ -107,10 +107,18 @@ impl Named {
         if !makes_interface(document) {
             return Self::Nothing;
         }
-        let name = document.get("ipam").and_then(|section| section.get("type")).and_then(Value::as_str);
-        let name = name.filter(|name| *name != OURS);
+        let section = document.get("ipam");
+        let kind = section.and_then(|section| section.get("type")).and_then(Value::as_str);
+        let name = kind.filter(|kind| *kind != OURS || is_shared(section));
         name.and_then(|name| PluginName::new(name).ok()).map_or(Self::Ours, Self::Foreign)
     }
+}
+
+/// Whether `weft-ipam` keeps its leases in a store that this plugin has not in it (docs/adr/0014). The program is asked then, as any
+/// other IPAM plugin is.
+fn is_shared(section: Option<&Value>) -> bool {
+    let store = section.and_then(|section| section.pointer("/store/type")).and_then(Value::as_str);
+    store.is_some_and(|store| store != "local")
 }
 
 impl Reader<'_> {
@@ -145,7 +153,7 @@ impl Reader<'_> {
             self.mistakes.push(mistake("disableContainerInterface", what));
         }
         match section.and_then(|section| section.get("type")) {
-            Some(Value::String(kind)) if kind == OURS => self.leases(),
+            Some(Value::String(kind)) if kind == OURS && !is_shared(section) => self.leases(),
             Some(Value::String(kind)) if kind == DHCP && *mode == Mode::Routed => {
                 let what = r#""dhcp" needs "mode": "bridge": on the link of a routed pod there is nobody but the node"#;
                 self.unsupported.push(mistake("ipam.type", what));

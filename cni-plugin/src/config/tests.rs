@@ -30,6 +30,22 @@ fn the_least_configuration_is_a_range() {
 }
 
 #[test]
+fn leases_that_nodes_share_are_those_of_the_program_weft_ipam() {
+    let ipam = |store: Value| {
+        let ranges = json!([[{"subnet": "10.244.0.0/24"}]]);
+        read(json!({"ipam": {"type": "weft-ipam", "ranges": ranges, "store": store}})).unwrap().addressing
+    };
+    let program = crate::delegate::PluginName::new("weft-ipam").unwrap();
+    assert_eq!(
+        ipam(json!({"type": "etcd", "endpoints": ["http://10.0.0.1:2379"]})),
+        Addressing::Delegate(program)
+    );
+    for local in [json!(null), json!({}), json!({"type": "local"})] {
+        assert!(matches!(ipam(local), Addressing::Leases(_)));
+    }
+}
+
+#[test]
 fn all_mistakes_are_named_at_once() {
     let (code, msg) =
         refusal(json!({"mtu": -1, "ipMasq": "yes", "mode": "tunnel", "ipmasq": true, "table": 7}));

@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use weft_cni_spec::{
     AddRequest, AddResult, AttachmentId, CheckRequest, Code, Conf, DelRequest, Dns, Error, GcRequest,
     IpConfig, Plugin, StatusRequest, Version,
 };
-use weft_ipam::config::{self, Config, Mistakes};
+use weft_ipam::config::{self, Config, Location, Mistakes};
 use weft_ipam::lease::{Attachment, Lease, NameError, NetnsIdentity, Pod};
+use weft_ipam::store::etcd::Settings;
 use weft_ipam::{Request, resolv_conf};
 
 /// The IPAM plugin.
@@ -26,7 +28,7 @@ impl Plugin for Ipam {
         let config = Config::parse(&request.conf.document).map_err(invalid)?;
         check_expressible(&config, request.conf.version)?;
         let dns = name_service(config.resolv_conf.as_deref())?;
-        let ipam = open(&request.conf, &config.data_dir)?;
+        let ipam = open(&request.conf, &config.location())?;
         let wish = Request {
             requested: config::requested_addresses(&request.conf.document, &request.args).map_err(invalid)?,
             pod: Pod::from_args(&request.args),
@@ -38,16 +40,16 @@ impl Plugin for Ipam {
     }
 
     fn del(&self, request: &DelRequest) -> Result<(), Error> {
-        let dir = Config::data_dir(&request.conf.document).map_err(invalid)?;
-        let ipam = open(&request.conf, &dir)?;
+        let location = Config::locate(&request.conf.document).map_err(invalid)?;
+        let ipam = open(&request.conf, &location)?;
         ipam.release(&attachment(&request.conf, &request.id)?).map_err(failed)?;
         Ok(())
     }
 
     fn check(&self, request: &CheckRequest) -> Result<(), Error> {
-        let dir = Config::data_dir(&request.conf.document).map_err(invalid)?;
+        let location = Config::locate(&request.conf.document).map_err(invalid)?;
         let attachment = attachment(&request.conf, &request.id)?;
-        let lease = open(&request.conf, &dir)?.lookup(&attachment).map_err(failed)?;
+        let lease = open(&request.conf, &location)?.lookup(&attachment).map_err(failed)?;
         let lease = lease.ok_or_else(|| Error::new(DIFFERS, format!("{attachment} holds no address")))?;
         let reported =
             |ip: &IpConfig| request.prev_result.ips.iter().any(|other| other.address == ip.address);
@@ -61,9 +63,9 @@ impl Plugin for Ipam {
     }
 
     fn gc(&self, request: &GcRequest) -> Result<(), Error> {
-        let dir = Config::data_dir(&request.conf.document).map_err(invalid)?;
+        let location = Config::locate(&request.conf.document).map_err(invalid)?;
         let valid: Result<Vec<_>, _> = request.valid.iter().map(|id| attachment(&request.conf, id)).collect();
-        for ended in open(&request.conf, &dir)?.retain(&valid?).map_err(failed)? {
+        for ended in open(&request.conf, &location)?.retain(&valid?).map_err(failed)? {
             let attachment = ended.attachment;
             weft_cni_spec::log(format_args!(
                 "weft-ipam: released the addresses of {attachment}, which is not valid any more"
@@ -75,7 +77,7 @@ impl Plugin for Ipam {
     fn status(&self, request: &StatusRequest) -> Result<(), Error> {
         let not_available = |error: Error| Error { code: Code::NOT_AVAILABLE, ..error };
         let config = Config::parse(&request.conf.document).map_err(invalid).map_err(not_available)?;
-        let ipam = open(&request.conf, &config.data_dir).map_err(not_available)?;
+        let ipam = open(&request.conf, &hurried(config.location())).map_err(not_available)?;
         ipam.check_room(&config.pool).map_err(failed).map_err(not_available)
     }
 }
@@ -83,8 +85,20 @@ impl Plugin for Ipam {
 /// CHECK found something else than ADD left.
 const DIFFERS: Code = Code(101);
 
-fn open(conf: &Conf, dir: &Path) -> Result<weft_ipam::Ipam, Error> {
-    weft_ipam::Ipam::open(conf.name.as_str(), dir).map_err(failed)
+fn open(conf: &Conf, location: &Location) -> Result<weft_ipam::Ipam, Error> {
+    weft_ipam::Ipam::open_at(conf.name.as_str(), location).map_err(failed)
+}
+
+/// Runtimes set STATUS no limit, and wait for it before anything else. weft-cni gives it 600 ms.
+fn hurried(location: Location) -> Location {
+    const LIMIT: Duration = Duration::from_millis(500);
+    match location {
+        Location::Etcd(settings) => {
+            let (timeout, attempt) = (settings.timeout.min(LIMIT), settings.attempt.min(LIMIT / 4));
+            Location::Etcd(Settings { timeout, attempt, ..settings })
+        }
+        location @ Location::Directory(_) => location,
+    }
 }
 
 fn attachment(conf: &Conf, id: &AttachmentId) -> Result<Attachment, Error> {

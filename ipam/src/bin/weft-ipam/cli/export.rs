@@ -3,7 +3,7 @@
 //! ```json
 //! { "weftIpamExport": 1,
 //!   "networks": [{
-//!     "name": "pods",
+//!     "name": "pods", "node": "node-a" | null,
 //!     "ranges": [[{"subnet": "10.244.0.0/24", …}]],
 //!     "leases": [{ "container": "3f2a…", "ifname": "eth0",
 //!                  "addresses": [{"address": "10.244.0.2/24", "gateway": "10.244.0.1"}],
@@ -43,6 +43,7 @@ fn network(network: &Network) -> Result<Value, Error> {
         .map(|(address, at)| json!({ "address": address, "atUnixNanos": Timestamp::from(*at).0 }));
     Ok(json!({
         "name": network.name,
+        "node": network.node,
         "ranges": pool.map(|pool| pool.to_json()),
         "leases": network.leases()?.iter().map(lease::json).collect::<Vec<_>>(),
         "freed": freed.collect::<Vec<_>>(),

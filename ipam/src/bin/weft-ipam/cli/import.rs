@@ -150,6 +150,7 @@ struct ExportedFree {
 #[derive(Deserialize)]
 struct ExportedNetwork {
     name: String,
+    node: Option<String>,
     ranges: Option<Value>,
     leases: Vec<Exported>,
     #[serde(default)]
@@ -178,7 +179,7 @@ fn from_export(file: &Path, place: &Place) -> Result<Report, Error> {
     let is_wanted = |one: &ExportedNetwork| place.networks.is_empty() || place.networks.contains(&one.name);
     let mut report = Report::default();
     for exported in networks.into_iter().filter(is_wanted) {
-        let network = Network::open(exported.name.clone(), &place.data_dir()?)?;
+        let network = place.open_named(exported.name.clone(), exported.node.as_deref())?;
         report.add(&network, exported.import().map_err(wrong)?)?;
     }
     Ok(report)

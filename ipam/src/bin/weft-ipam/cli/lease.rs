@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use weft_ipam::Ipam;
 use weft_ipam::lease::{Assigned, Lease, NetnsIdentity, Timestamp};
 
+use super::place::Network;
+
 /// Whether somebody may use the addresses of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
@@ -18,6 +20,8 @@ pub(super) enum Life {
     Gone,
     /// The namespace is not known, or cannot be seen from here.
     Unknown,
+    /// The lease is another node's, and only that can see the namespace.
+    Elsewhere,
 }
 
 /// Whose leases a command is about.
@@ -27,6 +31,8 @@ pub(super) enum Subject {
     Address(IpAddr),
     /// A pod, as `namespace/name`.
     Pod(String),
+    /// Everything of this node.
+    Node(String),
     /// A container whose id is this or, where no id is, begins with it.
     Container(String),
 }
@@ -34,7 +40,9 @@ pub(super) enum Subject {
 impl Life {
     pub(super) fn of(ipam: &Ipam, lease: &Lease) -> Self {
         let is_seen = |known: &NetnsIdentity| NetnsIdentity::of(&known.path).is_ok_and(|seen| seen == *known);
-        if ipam.is_abandoned(lease) {
+        if !ipam.is_here() {
+            Self::Elsewhere
+        } else if ipam.is_abandoned(lease) {
             Self::Gone
         } else if lease.netns.as_ref().is_some_and(is_seen) {
             Self::Lives
@@ -50,6 +58,7 @@ impl fmt::Display for Life {
             Self::Lives => "lives",
             Self::Gone => "gone",
             Self::Unknown => "unknown",
+            Self::Elsewhere => "elsewhere",
         })
     }
 }
@@ -71,6 +80,8 @@ impl Subject {
             Self::Address(address) => lease.addresses.iter().any(|held| held.address.ip() == *address),
             Self::Pod(name) => lease.pod.as_ref().is_some_and(|pod| pod.to_string() == *name),
             Self::Container(id) => lease.attachment.container().starts_with(id.as_str()),
+            // A node's leases are a network of their own.
+            Self::Node(_) => false,
         }
     }
 }
@@ -94,6 +105,7 @@ impl fmt::Display for Subject {
             Self::Address(address) => write!(f, "the address {address}"),
             Self::Pod(name) => write!(f, "an address for the pod {name}"),
             Self::Container(id) => write!(f, "an address for the container {id}"),
+            Self::Node(node) => write!(f, "an address on {node}"),
         }
     }
 }
@@ -125,10 +137,11 @@ pub(super) fn json(lease: &Lease) -> Value {
 }
 
 /// The same with what only those who look now can say.
-pub(super) fn json_now(network: &str, life: Life, lease: &Lease) -> Value {
+pub(super) fn json_now(network: &Network, life: Life, lease: &Lease) -> Value {
     let mut value = json(lease);
     if let Some(object) = value.as_object_mut() {
-        object.insert("network".into(), network.into());
+        object.insert("network".into(), network.name.clone().into());
+        object.extend(network.node.clone().map(|node| ("node".into(), node.into())));
         object.insert("state".into(), life.to_string().into());
     }
     value

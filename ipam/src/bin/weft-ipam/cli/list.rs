@@ -14,7 +14,7 @@ use super::{Answer, Error, text};
 
 /// What there is to show of a network.
 struct Network {
-    name: String,
+    of: place::Network,
     ranges: Vec<Utilisation>,
     leases: Vec<(Life, Lease)>,
 }
@@ -29,11 +29,13 @@ pub(super) fn run(place: &Place) -> Result<Answer, Error> {
 impl Network {
     fn read(network: &place::Network) -> Result<Self, Error> {
         let ipam = &network.ipam;
-        let pool = ipam.last_pool().map_err(|error| network.unreadable(error))?;
+        // How full a range is, is said once: another node's leases are listed below this one's.
+        let pool = if ipam.is_here() { ipam.last_pool() } else { Ok(None) };
+        let pool = pool.map_err(|error| network.unreadable(error))?;
         let ranges = pool.map_or_else(|| Ok(Vec::new()), |pool| ipam.utilisation(&pool));
         let leases = network.leases()?.into_iter().map(|lease| (Life::of(ipam, &lease), lease));
         Ok(Self {
-            name: network.name.clone(),
+            of: network.clone(),
             ranges: ranges.map_err(|error| network.unreadable(error))?,
             leases: leases.collect(),
         })
@@ -41,13 +43,13 @@ impl Network {
 
     fn json(&self) -> Value {
         let ranges: Vec<_> = self.ranges.iter().map(range_json).collect();
-        let leases = self.leases.iter().map(|(life, lease)| lease::json_now(&self.name, *life, lease));
+        let leases = self.leases.iter().map(|(life, lease)| lease::json_now(&self.of, *life, lease));
         let leases: Vec<_> = leases.collect();
-        json!({ "name": self.name, "ranges": ranges, "leases": leases })
+        json!({ "name": self.of.name, "node": self.of.node, "ranges": ranges, "leases": leases })
     }
 }
 
-/// One document: `{"networks": [{"name", "ranges": [{…, "held", "size"}], "leases": […]}]}`. Sizes are texts, because an
+/// One document: `{"networks": [{"name", "node", "ranges": [{…, "held", "size"}], "leases": […]}]}`. Sizes are texts, because an
 /// IPv6 range has more addresses than JSON numbers can count.
 fn json(networks: &[Network]) -> String {
     let networks: Vec<_> = networks.iter().map(Network::json).collect();
@@ -69,7 +71,7 @@ fn section(network: &Network, now: SystemTime) -> String {
         vec![["ADDRESSES", "POD", "CONTAINER", "INTERFACE", "STATE", "AGE"].map(str::to_owned).to_vec()];
     rows.extend(network.leases.iter().map(|(life, lease)| lease_row(*life, lease, now)));
     let leases_table = if rows.len() > 1 { format!("\n{}", columns("  ", &rows)) } else { String::new() };
-    format!("{}: {leases}\n{ranges}{leases_table}", network.name)
+    format!("{}: {leases}\n{ranges}{leases_table}", network.of.title())
 }
 
 fn range_row(usage: &Utilisation) -> Vec<String> {

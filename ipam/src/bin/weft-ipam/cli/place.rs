@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use weft_ipam::Ipam;
-use weft_ipam::config::Config;
+use weft_ipam::config::{Config, Location};
 use weft_ipam::lease::Lease;
+use weft_ipam::store;
+use weft_ipam::store::etcd::{EtcdStore, Settings};
 use weft_ipam::store::local::{DEFAULT_DIR, networks_in};
 
 use super::error::Error;
@@ -32,6 +34,8 @@ pub(super) struct Place {
 #[derive(Clone)]
 pub(super) struct Network {
     pub(super) name: String,
+    /// Whose leases they are, where nodes share a store.
+    pub(super) node: Option<String>,
     pub(super) ipam: Ipam,
 }
 
@@ -42,10 +46,11 @@ pub(super) struct NetworkConf {
 }
 
 impl Place {
-    /// The network of the configuration, the networks that were named, or all that have leases.
+    /// The network of the configuration, the networks that were named, or all that have leases. Where nodes share a store, there is
+    /// one for each of them, this one first.
     pub(super) fn open(&self) -> Result<Vec<Network>, Error> {
-        if let Some(network) = self.open_conf()? {
-            return Ok(vec![network]);
+        if let Some(conf) = self.network_conf()? {
+            return conf.nodes();
         }
         let dir = self.data_dir()?;
         let names = if self.networks.is_empty() {
@@ -56,10 +61,19 @@ impl Place {
         names.into_iter().map(|name| Network::open(name, &dir)).collect()
     }
 
-    /// The network of `--conf`, if that is given.
+    /// The network of `--conf`, if that is given, with the leases of this node.
     pub(super) fn open_conf(&self) -> Result<Option<Network>, Error> {
         let Some(conf) = self.network_conf()? else { return Ok(None) };
-        Network::open(conf.name, &conf.config.data_dir).map(Some)
+        Network::open_at(conf.name, &conf.config.location()).map(Some)
+    }
+
+    /// The network `name` where the options say leases are; of `node`, where nodes share the store.
+    pub(super) fn open_named(&self, name: String, node: Option<&str>) -> Result<Network, Error> {
+        match (self.network_conf()?.map(|conf| conf.config.location()), node) {
+            (Some(Location::Etcd(settings)), Some(node)) => Network::of_node(&name, &settings, node),
+            (Some(location), _) => Network::open_at(name, &location),
+            (None, _) => Network::open(name, &self.data_dir()?),
+        }
     }
 
     pub(super) fn network_conf(&self) -> Result<Option<NetworkConf>, Error> {
@@ -74,9 +88,33 @@ impl Place {
 
 impl Network {
     pub(super) fn open(name: String, dir: &Path) -> Result<Self, Error> {
-        match Ipam::open(&name, dir) {
-            Ok(ipam) => Ok(Self { name, ipam }),
+        Self::open_at(name, &Location::Directory(dir.into()))
+    }
+
+    pub(super) fn open_at(name: String, location: &Location) -> Result<Self, Error> {
+        let node = match location {
+            Location::Etcd(settings) => Some(settings.node.clone()),
+            Location::Directory(_) => None,
+        };
+        match Ipam::open_at(&name, location) {
+            Ok(ipam) => Ok(Self { name, node, ipam }),
             Err(source) => Err(Error::Leases { network: name, source: source.into() }),
+        }
+    }
+
+    /// The leases of `node`, which may be this one, as `settings` says.
+    fn of_node(name: &str, settings: &Settings, node: &str) -> Result<Self, Error> {
+        let location = Location::Etcd(Settings { node: node.into(), ..settings.clone() });
+        let network = Self::open_at(name.into(), &location)?;
+        let ipam = if node == settings.node { network.ipam } else { network.ipam.of_another_node() };
+        Ok(Self { ipam, ..network })
+    }
+
+    /// `pods`, or `pods on node-a`.
+    pub(super) fn title(&self) -> String {
+        match &self.node {
+            Some(node) => format!("{} on {node}", self.name),
+            None => self.name.clone(),
         }
     }
 
@@ -94,6 +132,21 @@ impl Network {
 }
 
 impl NetworkConf {
+    fn nodes(self) -> Result<Vec<Network>, Error> {
+        let Location::Etcd(settings) = self.config.location() else {
+            return Ok(vec![Network::open(self.name, &self.config.data_dir)?]);
+        };
+        let unreadable = |source: store::Error| Error::Leases {
+            network: self.name.clone(),
+            source: Box::new(source.into()),
+        };
+        let store = EtcdStore::new(settings.clone(), &self.name).map_err(|error| unreadable(error.into()))?;
+        let mut nodes = store.nodes().map_err(unreadable)?;
+        nodes.retain(|node| *node != settings.node);
+        nodes.insert(0, settings.node.clone());
+        nodes.iter().map(|node| Network::of_node(&self.name, &settings, node)).collect()
+    }
+
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let wrong = |why| Error::NoConf { path: path.into(), why };
         let document = read_json(path)?;

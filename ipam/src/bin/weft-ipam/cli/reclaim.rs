@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 
 /// What became of a network's abandoned leases.
 struct Reclaimed {
-    network: String,
+    network: Network,
     ended: Vec<Lease>,
     kept: Vec<Lease>,
 }
@@ -44,7 +44,7 @@ fn reclaim(network: &Network, dry_run: bool) -> Result<Reclaimed, Error> {
     } else {
         (ipam.end_abandoned().map_err(|error| network.unchanged(error))?, abandoned()?)
     };
-    Ok(Reclaimed { network: network.name.clone(), ended, kept })
+    Ok(Reclaimed { network: network.clone(), ended, kept })
 }
 
 fn spare_noted(lease: &Lease) -> Result<(), String> {
@@ -57,7 +57,7 @@ fn spare_noted(lease: &Lease) -> Result<(), String> {
 
 fn json(reclaimed: &[Reclaimed]) -> String {
     let leases = |leases: &[Lease]| leases.iter().map(lease::json).collect::<Vec<_>>();
-    let network = |one: &Reclaimed| json!({ "name": one.network, "reclaimed": leases(&one.ended), "kept": leases(&one.kept) });
+    let network = |one: &Reclaimed| json!({ "name": one.network.name, "node": one.network.node, "reclaimed": leases(&one.ended), "kept": leases(&one.kept) });
     format!("{}\n", json!({ "networks": reclaimed.iter().map(network).collect::<Vec<_>>() }))
 }
 

@@ -16,8 +16,11 @@ use super::{Answer, Error};
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// An address, a pod as NAMESPACE/NAME, or a container's id or the beginning of one
-    #[arg(value_name = "WHAT")]
-    subject: Subject,
+    #[arg(value_name = "WHAT", required_unless_present = "node", conflicts_with = "node")]
+    subject: Option<Subject>,
+    /// All leases of a node that is gone for good; for a store that nodes share
+    #[arg(long, requires = "conf", conflicts_with = "ifname")]
+    node: Option<String>,
     /// Only the lease of this interface
     #[arg(long)]
     ifname: Option<String>,
@@ -29,22 +32,42 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
-    let found = chosen(arguments)?;
-    if !arguments.force {
+    let found = match (&arguments.node, &arguments.subject) {
+        (Some(node), _) => of_node(arguments, node)?,
+        (None, Some(subject)) => chosen(arguments, subject)?,
+        (None, None) => Vec::new(),
+    };
+    // Whoever names another node says that it is gone: from here nobody can see it.
+    let is_named = |held: &Held| arguments.node.is_some() && held.life == Life::Elsewhere;
+    if !arguments.force && !found.iter().all(is_named) {
         refuse_living(&found)?;
     }
     for held in &found {
         held.network.ipam.end(&held.lease).map_err(|error| held.network.unchanged(error))?;
     }
     if arguments.place.json {
-        let leases = found.iter().map(|held| lease::json_now(&held.network.name, held.life, &held.lease));
+        let leases = found.iter().map(|held| lease::json_now(&held.network, held.life, &held.lease));
         return Ok(format!("{}\n", json!({ "released": leases.collect::<Vec<_>>() })).into());
     }
     Ok(found.iter().map(|held| format!("released {}\n", lease::line(&held.lease))).collect::<String>().into())
 }
 
-fn chosen(arguments: &Arguments) -> Result<Vec<Held>, Error> {
-    let subject = &arguments.subject;
+fn of_node(arguments: &Arguments, node: &str) -> Result<Vec<Held>, Error> {
+    let mut found = Vec::new();
+    let networks = arguments.place.open()?.into_iter();
+    for network in networks.filter(|network| network.node.as_deref() == Some(node)) {
+        for lease in network.leases()? {
+            let (network, life) = (network.clone(), Life::of(&network.ipam, &lease));
+            found.push(Held { network, life, lease });
+        }
+    }
+    match found.is_empty() {
+        true => Err(Error::NotHeld { subject: Subject::Node(node.into()), hint: String::new() }),
+        false => Ok(found),
+    }
+}
+
+fn chosen(arguments: &Arguments, subject: &Subject) -> Result<Vec<Held>, Error> {
     let mut found = find(&arguments.place, subject)?;
     if let Some(ifname) = &arguments.ifname {
         found.retain(|held| held.lease.attachment.ifname() == ifname);
@@ -64,6 +87,10 @@ fn refuse_living(found: &[Held]) -> Result<(), Error> {
     let Some(held) = found.iter().find(|held| held.life != Life::Gone) else { return Ok(()) };
     let lease = &held.lease;
     let why = match (&lease.netns, held.life) {
+        (_, Life::Elsewhere) => {
+            let node = held.network.node.as_deref().unwrap_or_default();
+            format!("the lease is {node}'s, and only that can tell whether it lives")
+        }
         (Some(netns), Life::Lives) => format!("its namespace {} is there", netns.path.display()),
         (Some(netns), _) => {
             format!("nobody can tell whether its namespace {} is there", netns.path.display())

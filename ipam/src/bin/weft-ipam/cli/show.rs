@@ -31,7 +31,7 @@ pub(super) struct Held {
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
     let found = find(&arguments.place, &arguments.subject)?;
     if arguments.place.json {
-        let leases = found.iter().map(|held| lease::json_now(&held.network.name, held.life, &held.lease));
+        let leases = found.iter().map(|held| lease::json_now(&held.network, held.life, &held.lease));
         return Ok(format!("{}\n", json!({ "leases": leases.collect::<Vec<_>>() })).into());
     }
     let now = SystemTime::now();
@@ -63,6 +63,9 @@ fn card(held: &Held, now: SystemTime) -> String {
     let mut rows = Vec::new();
     let mut row = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     row("network", held.network.name.clone());
+    if let Some(node) = &held.network.node {
+        row("node", node.clone());
+    }
     row("container", lease.attachment.container().into());
     row("interface", lease.attachment.ifname().into());
     for assigned in &lease.addresses {
@@ -93,6 +96,7 @@ fn state(life: Life) -> &'static str {
     match life {
         Life::Lives => "lives: the namespace is there",
         Life::Gone => "gone: the namespace is not there any more; `weft-ipam reclaim` ends the lease",
+        Life::Elsewhere => "elsewhere: the lease is another node's, and only that can see the namespace",
         Life::Unknown => "unknown: the namespace is not recorded, or cannot be seen from here",
     }
 }
