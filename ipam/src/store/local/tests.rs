@@ -70,6 +70,19 @@ fn everything(store: &dyn Store) -> Result<Everything, store::Error> {
     Ok(found)
 }
 
+/// How many addresses of a set are held, and who holds them the longest.
+fn usage(store: &dyn Store) -> (u128, Vec<Record>) {
+    let mut found = (0, Vec::new());
+    let read = store.read(&mut |view| {
+        let pool = pool(4);
+        let held = pool.ranges().map(|range| view.held_in(range)).sum::<Result<_, _>>()?;
+        found = (held, view.longest_held_in(&pool.sets()[0], 3)?);
+        Ok(())
+    });
+    read.unwrap();
+    found
+}
+
 /// One thing that a plugin does.
 #[derive(Clone, Debug)]
 enum Step {
@@ -226,6 +239,7 @@ proptest! {
         }
         death::resurrect();
         prop_assert_eq!(everything(&open(dir.path())).unwrap(), everything(&model).unwrap());
+        prop_assert_eq!(usage(&open(dir.path())), usage(&model));
         fs::remove_file(&index).ok();
         prop_assert_eq!(everything(&open(dir.path())).unwrap(), everything(&model).unwrap(), "without an index");
     }

@@ -16,7 +16,6 @@
 //! is the next free page, or 0. Only the root may be empty.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
@@ -66,7 +65,8 @@ pub enum Flaw {
 pub(super) struct Tree {
     file: Option<File>,
     pages: RefCell<Vec<Option<Arc<Node>>>>,
-    dirty: BTreeSet<u32>,
+    /// By page, whether it was changed.
+    dirty: Vec<bool>,
     shape: Shape,
 }
 
@@ -99,14 +99,14 @@ impl Tree {
         Self {
             file: None,
             pages: RefCell::new(vec![None, Some(Arc::new(root))]),
-            dirty: [1].into(),
+            dirty: vec![false, true],
             shape: Shape { root: 1, free: 0, pages: 2 },
         }
     }
 
     /// The tree that was written to `file`.
     pub(super) fn open(file: File, shape: Shape) -> Self {
-        Self { file: Some(file), pages: RefCell::default(), dirty: BTreeSet::new(), shape }
+        Self { file: Some(file), pages: RefCell::default(), dirty: Vec::new(), shape }
     }
 
     pub(super) fn file(&self) -> Option<&File> {
@@ -119,10 +119,9 @@ impl Tree {
 
     /// Writes the pages that were changed. Until that is done the file is neither the old tree nor the new one.
     pub(super) fn write(&mut self, file: File) -> io::Result<()> {
-        let pages = self.pages.get_mut();
-        for number in &self.dirty {
-            if let Some(Some(node)) = pages.get(*number as usize) {
-                disk::write_at(&file, &node.encode(*number), offset_of(*number))?;
+        for ((number, page), is_dirty) in (0..).zip(self.pages.get_mut()).zip(&self.dirty) {
+            if let Some(node) = page.as_ref().filter(|_| *is_dirty) {
+                disk::write_at(&file, &node.encode(number), offset_of(number))?;
             }
         }
         self.dirty.clear();
@@ -298,7 +297,7 @@ impl Tree {
             let number = self.shape.pages;
             self.shape.pages += 1;
             self.keep(number, Arc::new(node));
-            self.dirty.insert(number);
+            self.mark(number);
             return Ok(number);
         }
         let free = self.fetch(number)?;
@@ -307,14 +306,14 @@ impl Tree {
             _ => return Err(Flaw::Damaged { page: number }),
         }
         self.keep(number, Arc::new(node));
-        self.dirty.insert(number);
+        self.mark(number);
         Ok(number)
     }
 
     fn free(&mut self, number: u32) -> Result<(), Flaw> {
         let next = self.shape.free;
         self.keep(number, Arc::new(Node { kind: Kind::Free, entries: vec![((0, 0), next.into())] }));
-        self.dirty.insert(number);
+        self.mark(number);
         self.shape.free = number;
         Ok(())
     }
@@ -357,9 +356,19 @@ impl Tree {
         }
     }
 
+    fn mark(&mut self, number: u32) {
+        let index = number as usize;
+        if self.dirty.len() <= index {
+            self.dirty.resize(index + 1, false);
+        }
+        if let Some(is_dirty) = self.dirty.get_mut(index) {
+            *is_dirty = true;
+        }
+    }
+
     fn edit(&mut self, number: u32) -> Result<&mut Vec<Entry>, Flaw> {
         drop(self.fetch(number)?);
-        self.dirty.insert(number);
+        self.mark(number);
         match self.pages.get_mut().get_mut(number as usize) {
             Some(Some(node)) => Ok(&mut Arc::make_mut(node).entries),
             _ => Err(Flaw::Damaged { page: number }),
@@ -519,7 +528,7 @@ mod tests {
             file.write_all_at(&bytes[..length], offset_of(page)).unwrap();
             assert!(open().fetch(page).is_err());
             assert_eq!(everything(&tree), before, "what is in memory is not read again");
-            tree.dirty = (1..shape.pages).collect();
+            tree.dirty = vec![true; shape.pages as usize];
             tree.write(file.try_clone().unwrap()).unwrap();
         }
         assert_eq!(everything(&open()).len(), 1000);

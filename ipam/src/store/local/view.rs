@@ -1,6 +1,5 @@
 //! The leases as a transaction sees them.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -96,7 +95,7 @@ impl View for Seen<'_> {
 
     fn records(&self) -> Result<Vec<Record>, store::Error> {
         let mut records = self.records_at(self.checked(self.index.grants())?)?;
-        records.sort_by_key(|record| record.since);
+        records.sort_unstable_by(|a, b| (a.since, &a.holder.0).cmp(&(b.since, &b.holder.0)));
         Ok(records)
     }
 
@@ -112,12 +111,15 @@ impl View for Seen<'_> {
 
     /// In the order of the log, which is that of time.
     fn longest_held_in(&self, set: &RangeSet, count: usize) -> Result<Vec<Record>, store::Error> {
-        let mut first = BTreeSet::new();
+        let mut first: Vec<Spot> = Vec::new();
         for range in set.ranges() {
             self.checked(self.index.held_in(range, &mut |spot| {
-                first.insert(spot);
-                if first.len() > count {
-                    first.pop_last();
+                if first.last().is_none_or(|last| spot < *last || first.len() < count)
+                    && !first.contains(&spot)
+                {
+                    first.push(spot);
+                    first.sort_unstable();
+                    first.truncate(count);
                 }
             }))?;
         }
