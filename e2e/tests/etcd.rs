@@ -299,21 +299,17 @@ fn members_and_clients_prove_who_they_are() {
             "{what} will not pass by itself, so nothing is waited for"
         );
     }
-    let hanging_up = "connection closed, as by a member that wants another certificate";
-    for (what, keys, expected) in [
-        (
-            "another authority's members",
-            json!({ "cacert": format!("{dir}/stranger.pem") }),
-            "invalid peer certificate",
-        ),
-        ("a client without a certificate", json!({ "cert": null, "key": null }), hanging_up),
+    // A member that refuses a client sends an alert and hangs up; which of them is seen first is a matter of luck.
+    for (what, keys) in [
+        ("another authority's members", json!({ "cacert": format!("{dir}/stranger.pem") })),
+        ("a client without a certificate", json!({ "cert": null, "key": null })),
     ] {
         let client = secured
             .clone()
             .with_store(keys)
             .with_store(json!({ "timeout": "1s", "attemptTimeout": "500ms" }));
         let (code, why) = client.add("distrusted").unwrap_err();
-        assert!(code == 11 && why.contains(expected), "{what}: {code} {why}");
+        assert!(code == 11 && why.to_lowercase().contains("certificate"), "{what}: {code} {why}");
     }
 }
 
