@@ -189,6 +189,11 @@ impl Stream {
         self.subscriptions.get(type_url)?.accepted(name)
     }
 
+    /// Goes on with another policy. Of use before the first request, when it is known who the client is.
+    pub fn suit(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// Takes what an earlier stream of the client knew. Of use before the first request.
     pub fn recall(&mut self, recollection: Recollection) {
         self.recollection = recollection;
@@ -209,9 +214,9 @@ impl Stream {
 
     /// The client has sent a request.
     ///
-    /// An answer to a response that is no longer waited for is ignored. The subscriptions beside it are not in the
-    /// incremental variant, which has them honoured on a stale nonce too; in the other they are, because the
-    /// client repeats all of them with its next answer.
+    /// An answer to a response that is no longer waited for is ignored, but the subscriptions beside it are not: the
+    /// incremental protocol has them honoured on a stale nonce too. In the state of the world the client repeats them
+    /// with its next answer, before which nothing is sent; but a client that has left a type gives no more answers.
     pub fn on_request(&mut self, now: Instant, request: impl Into<Request>) -> Vec<Action> {
         let request = request.into();
         let mut actions = self.take_news();
@@ -219,9 +224,6 @@ impl Stream {
             Ok(type_url) => type_url,
             Err(refusal) => return vec![Action::Close(refusal)],
         };
-        if self.is_stale(&type_url, &request) {
-            return actions;
-        }
         let repeated = self.is_repeated(&type_url, &request);
         actions.extend(self.settle(now, &type_url, &request));
         match self.subscriptions.get_mut(&type_url) {
@@ -313,20 +315,11 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether a state-of-the-world request is about a response that another has followed: the client has yet to
-    /// read that, and will say all it has to say in its answer to it.
-    fn is_stale(&self, type_url: &TypeUrl, request: &Request) -> bool {
-        let Some(subscription) = self.subscriptions.get(type_url) else { return false };
-        self.service.variant == Variant::StateOfTheWorld
-            && !request.nonce.is_empty()
-            && !request.nonce.parse().is_ok_and(|nonce| subscription.is_newest(nonce))
-    }
-
     /// Whether a state-of-the-world client says again what it has said in its last answer.
     fn is_repeated(&self, type_url: &TypeUrl, request: &Request) -> bool {
         let Some(subscription) = self.subscriptions.get(type_url) else { return false };
         self.service.variant == Variant::StateOfTheWorld
-            && !request.nonce.is_empty()
+            && request.nonce.parse().is_ok_and(|nonce| subscription.is_newest(nonce))
             && request.error.is_none()
             && subscription.unanswered().is_none()
             && subscription.is_named_so(&request.wants)

@@ -74,6 +74,14 @@ impl TypeUrl {
         Self::new(&M::type_url())
     }
 
+    /// The text on the wire, if it is one of those above.
+    pub(crate) fn well_known(&self) -> Option<&'static str> {
+        match &self.0 {
+            Text::Static(text) => Some(text),
+            Text::Shared(_) => None,
+        }
+    }
+
     /// The text on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -28,7 +28,9 @@ fn the_table_of_map_fields_is_that_of_the_protos() {
 
 fn protos() -> DescriptorPool {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
-    let offline = ["--offline".to_owned()];
+    // What other platforms need may never have been downloaded.
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let offline = ["--offline".to_owned(), "--filter-platform".to_owned(), platform];
     let metadata =
         cargo_metadata::MetadataCommand::new().manifest_path(manifest).other_options(offline).exec().unwrap();
     let package = metadata.packages.iter().find(|package| package.name.as_str() == "envoy-types").unwrap();

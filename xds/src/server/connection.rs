@@ -1,148 +1,171 @@
-//! One stream on the wire: carries bytes between the transport and the [`Stream`].
+//! The two ends of one stream, which share its state: a reader and a writer.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use futures_util::StreamExt;
-use tokio::sync::{mpsc, oneshot, watch};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use futures_util::task::AtomicWaker;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status};
 use tracing::debug;
 
-use crate::stream::{Action, Stream};
-use crate::{Event, Snapshot};
+use super::frame::Messages;
+use super::metric;
+use super::service::Shared;
+use crate::stream::{Action, Recollection, Refusal, Request, Stream, Variant};
+use crate::{Event, Snapshot, StreamId};
 
-/// The task behind one stream.
-pub(super) struct Connection {
-    stream: Stream,
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    events: mpsc::Sender<Event>,
-    connected: bool,
-    /// The stream may have something to say.
-    stirred: bool,
+/// What reader and writer share.
+pub(super) struct Line {
+    id: StreamId,
+    stream: Mutex<Stream>,
+    /// Wakes the writer: there may be something to send.
+    pub(super) writer: AtomicWaker,
+    /// Wakes the reader: something was sent, so that other deadlines count.
+    pub(super) written: Notify,
+    /// Wakes the reader for good: the client no longer reads.
+    pub(super) hung_up: Notify,
+    /// How the stream ends.
+    end: OnceLock<Status>,
 }
 
-/// What a task was woken by.
-enum Wake<'a> {
+impl Line {
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            id: stream.id(),
+            stream: Mutex::new(stream),
+            writer: AtomicWaker::new(),
+            written: Notify::new(),
+            hung_up: Notify::new(),
+            end: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// Looks at the stream, or changes it. Never for long, and never across an await.
+    pub(super) fn with_stream<T>(&self, act: impl FnOnce(&mut Stream) -> T) -> T {
+        act(&mut self.stream.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How the stream has ended, if it has.
+    pub(super) fn end(&self) -> Option<&Status> {
+        self.end.get()
+    }
+
+    fn close(&self, status: Status) {
+        // Only the reader closes, and once.
+        self.end.get_or_init(|| status);
+        self.writer.wake();
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("id", &self.id).field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+/// The task that reads.
+pub(super) struct Reader {
+    pub(super) line: Arc<Line>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) requests: Messages,
+    pub(super) variant: Variant,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) open: metric::OpenStream,
+}
+
+/// The snapshots of the client's group; nothing before its first request.
+type Snapshots = Option<watch::Receiver<Option<Arc<Snapshot>>>>;
+
+/// What the task was woken by.
+enum Wake {
     Stop,
+    HungUp,
     /// `None` once the client has ended its half.
-    Request(Option<Box<DeltaDiscoveryRequest>>),
+    Request(Option<Box<Request>>),
     Snapshot,
-    Room(mpsc::Permit<'a, DeltaDiscoveryResponse>),
+    Written,
     Time,
 }
 
-impl Connection {
-    /// Starts the task; the result is what the client reads. It always ends with a status other than `OK`.
-    pub(super) fn spawn(
-        stream: Stream,
-        requests: Streaming<DeltaDiscoveryRequest>,
-        mut snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-        stopping: watch::Receiver<bool>,
-        events: mpsc::Sender<Event>,
-    ) -> impl futures_util::Stream<Item = Result<DeltaDiscoveryResponse, Status>> + Send + use<> {
-        // One response waits here for the transport to encode it; more would be older than need be.
-        let (responses, sent) = mpsc::channel(1);
-        let (end, ended) = oneshot::channel();
-        snapshots.mark_changed();
-        let connection = Self { stream, snapshots, events, connected: false, stirred: false };
-        tokio::spawn(async move {
-            let status = connection.run(requests, responses, stopping).await;
-            // The transport has gone if it no longer wants the status.
-            drop(end.send(status));
-        });
-        let last =
-            async { Err(ended.await.unwrap_or_else(|_| Status::internal("the stream's task has ended"))) };
-        ReceiverStream::new(sent).map(Ok).chain(futures_util::stream::once(last))
-    }
-
-    async fn run(
-        mut self,
-        requests: Streaming<DeltaDiscoveryRequest>,
-        responses: mpsc::Sender<DeltaDiscoveryResponse>,
-        stopping: watch::Receiver<bool>,
-    ) -> Status {
-        let Err(status) = self.carry(requests, responses, stopping).await;
-        let stream = self.stream.id();
+impl Reader {
+    /// Reads until the stream ends, and ends it with a status other than `OK`.
+    pub(super) async fn run(mut self) {
+        let Err(status) = self.read_all().await;
+        let stream = self.line.id();
         debug!(stream = stream.0, code = ?status.code(), reason = status.message(), "xDS stream ended");
-        if self.connected {
+        metric::ended(status.code());
+        self.line.close(status);
+        self.shared.registry.leave(&self.line, self.shared.config.max_recollections);
+        if self.line.with_stream(|stream| stream.node().is_some()) {
             self.notify(Event::Disconnected { stream }).await;
         }
-        status
+        drop(self.open);
     }
 
-    async fn carry(
-        &mut self,
-        mut requests: Streaming<DeltaDiscoveryRequest>,
-        responses: mpsc::Sender<DeltaDiscoveryResponse>,
-        mut stopping: watch::Receiver<bool>,
-    ) -> Result<Infallible, Status> {
+    async fn read_all(&mut self) -> Result<Infallible, Status> {
+        let mut snapshots = None;
         loop {
-            match self.wake(&mut requests, &responses, &mut stopping).await? {
+            let actions = match self.wake(&mut snapshots).await? {
                 Wake::Stop => return Err(Status::unavailable("the xDS server is stopping")),
-                Wake::Request(request) => self.read(request).await?,
-                Wake::Snapshot => self.adopt().await?,
-                Wake::Room(room) => self.write(room),
-                Wake::Time => self.tick().await?,
-            }
+                Wake::HungUp | Wake::Request(None) => return Err(Status::cancelled("the client has left")),
+                Wake::Request(Some(request)) => self.take(*request, &mut snapshots),
+                Wake::Snapshot => self.adopt(&mut snapshots),
+                Wake::Written => continue,
+                Wake::Time => self.line.with_stream(|stream| stream.on_tick(now())),
+            };
+            self.line.writer.wake();
+            self.perform(actions).await?;
         }
     }
 
-    /// Waits for something to do. Requests come before responses: an ACK or a subscription changes what is sent
-    /// next.
-    async fn wake<'a>(
-        &mut self,
-        requests: &mut Streaming<DeltaDiscoveryRequest>,
-        responses: &'a mpsc::Sender<DeltaDiscoveryResponse>,
-        stopping: &mut watch::Receiver<bool>,
-    ) -> Result<Wake<'a>, Status> {
-        let deadline = self.stream.deadline(now());
+    /// Waits for something to do. Requests come first: an ACK or a subscription changes what is sent next.
+    async fn wake(&mut self, snapshots: &mut Snapshots) -> Result<Wake, Status> {
+        let deadline = self.line.with_stream(|stream| stream.deadline(now()));
+        let line = Arc::clone(&self.line);
         Ok(tokio::select! {
             biased;
-            _ = stopping.wait_for(|stop| *stop) => Wake::Stop,
-            request = requests.message() => Wake::Request(request?.map(Box::new)),
-            // Without a publisher the last snapshot stays.
-            Ok(()) = self.snapshots.changed() => Wake::Snapshot,
-            room = responses.reserve(), if self.stirred => Wake::Room(room.map_err(|_closed| client_left())?),
+            _ = self.stopping.wait_for(|stop| *stop) => Wake::Stop,
+            () = line.hung_up.notified() => Wake::HungUp,
+            request = receive(&mut self.requests, self.variant) => Wake::Request(request?.map(Box::new)),
+            () = changed(snapshots) => Wake::Snapshot,
+            () = line.written.notified() => Wake::Written,
             () = at(deadline), if deadline.is_some() => Wake::Time,
         })
     }
 
-    async fn read(&mut self, request: Option<Box<DeltaDiscoveryRequest>>) -> Result<(), Status> {
-        let actions = self.stream.on_request(now(), *request.ok_or_else(client_left)?);
-        self.perform(actions).await
-    }
-
-    async fn adopt(&mut self) -> Result<(), Status> {
-        let newest = self.snapshots.borrow_and_update().clone();
-        let actions = newest.map_or_else(Vec::new, |snapshot| self.stream.on_snapshot(now(), snapshot));
-        self.perform(actions).await
-    }
-
-    fn write(&mut self, room: mpsc::Permit<'_, DeltaDiscoveryResponse>) {
-        match self.stream.on_writable(now()) {
-            Some(response) => {
-                if let Some(response) = response.to_delta() {
-                    room.send(response);
-                }
-            }
-            None => self.stirred = false,
+    fn take(&mut self, request: Request, snapshots: &mut Snapshots) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if let (None, Some(node)) = (&snapshots, request.node().filter(|node| !node.id.is_empty())) {
+            let shared = &self.shared;
+            let known = shared.registry.recall(self.line.id(), &node.id);
+            let policy = shared.config.policy.suited_to(node);
+            let mut of_group = shared.publisher.subscribe(&shared.config.groups.of(node));
+            let newest = of_group.borrow_and_update().clone();
+            actions = self.line.with_stream(|stream| prepare(stream, policy, known, newest));
+            *snapshots = Some(of_group);
         }
+        actions.extend(self.line.with_stream(|stream| stream.on_request(now(), request)));
+        actions
     }
 
-    async fn tick(&mut self) -> Result<(), Status> {
-        let actions = self.stream.on_tick(now());
-        self.perform(actions).await
+    fn adopt(&self, snapshots: &mut Snapshots) -> Vec<Action> {
+        let newest = snapshots.as_mut().and_then(|snapshots| snapshots.borrow_and_update().clone());
+        let adopt = |snapshot| self.line.with_stream(|stream| stream.on_snapshot(now(), snapshot));
+        newest.map(adopt).unwrap_or_default()
     }
 
     async fn perform(&mut self, actions: Vec<Action>) -> Result<(), Status> {
-        self.stirred = true;
         for action in actions {
             match action {
                 Action::Notify(event) => self.notify(event).await,
-                Action::Close(refusal) => return Err(Status::invalid_argument(refusal.to_string())),
+                Action::Close(refusal) => return Err(refused(refusal)),
             }
         }
         Ok(())
@@ -151,10 +174,46 @@ impl Connection {
     async fn notify(&mut self, event: Event) {
         // The owner knows what to say about it, and to whom.
         debug!(stream = event.stream().0, ?event, "xDS");
-        self.connected |= matches!(event, Event::Connected { .. });
+        metric::happened(&event);
         // The owner may have stopped listening; its clients are served all the same.
-        drop(self.events.send(event).await);
+        drop(self.shared.events.send(event).await);
     }
+}
+
+fn prepare(
+    stream: &mut Stream,
+    policy: crate::stream::Policy,
+    known: Recollection,
+    newest: Option<Arc<Snapshot>>,
+) -> Vec<Action> {
+    stream.suit(policy);
+    stream.recall(known);
+    newest.map(|snapshot| stream.on_snapshot(now(), snapshot)).unwrap_or_default()
+}
+
+async fn receive(requests: &mut Messages, variant: Variant) -> Result<Option<Request>, Status> {
+    let received = match variant {
+        Variant::Incremental => {
+            requests.next::<DeltaDiscoveryRequest>().await?.map(|(one, size)| (one.into(), size))
+        }
+        Variant::StateOfTheWorld => {
+            requests.next::<DiscoveryRequest>().await?.map(|(one, size)| (one.into(), size))
+        }
+    };
+    Ok(received.map(|(request, size): (Request, usize)| {
+        metric::received(request.type_url(), size);
+        request
+    }))
+}
+
+/// Completes with a new snapshot. Without a publisher the last one stays.
+async fn changed(snapshots: &mut Snapshots) {
+    if let Some(snapshots) = snapshots
+        && snapshots.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn at(deadline: Option<std::time::Instant>) {
@@ -163,10 +222,14 @@ async fn at(deadline: Option<std::time::Instant>) {
     }
 }
 
-fn now() -> std::time::Instant {
+pub(super) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-fn client_left() -> Status {
-    Status::cancelled("the client has left")
+fn refused(refusal: Refusal) -> Status {
+    let code = match refusal {
+        Refusal::MissingNode | Refusal::MissingTypeUrl | Refusal::WrongType => Code::InvalidArgument,
+        Refusal::TooManyNames(_) | Refusal::TooManyTypes(_) => Code::ResourceExhausted,
+    };
+    Status::new(code, refusal.to_string())
 }

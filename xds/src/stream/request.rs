@@ -36,6 +36,12 @@ impl Request {
 }
 
 impl Request {
+    /// The type it is about, as the client has written it.
+    #[must_use]
+    pub fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
     /// The same request with a node.
     #[must_use]
     pub fn with_node(self, node: Node) -> Self {

@@ -328,6 +328,12 @@ impl Client {
         self.changes(type_url, Some(&nonce), names, &[]);
     }
 
+    /// Gives names up next to the nonce of the response before the last.
+    pub(crate) fn leaves_on_a_stale_nonce(&self, type_url: TypeUrl, names: &[&str]) {
+        let (nonce, _) = self.received(&type_url, 1);
+        self.changes(type_url, Some(&nonce), &[], names);
+    }
+
     pub(crate) fn nacks(&self, type_url: TypeUrl, message: &str) {
         self.nacks_and_subscribes(type_url, message, &[]);
     }

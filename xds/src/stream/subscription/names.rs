@@ -58,7 +58,9 @@ impl Subscription {
         };
         opened.change(wants);
         match wants {
-            Wants::Change { holds, .. } if opening.believed => opened.resume(holds, opening),
+            Wants::Change { holds, .. } if !holds.is_empty() || opening.remembered.is_some() => {
+                opened.resume(holds, opening);
+            }
             Wants::All { version, .. } if !version.is_empty() => opened.resume_at(version, opening),
             Wants::Change { .. } | Wants::All { .. } => opened.owes_answer = true,
         }
@@ -84,8 +86,11 @@ impl Subscription {
     fn resume(&mut self, holds: &HashMap<String, String>, opening: &Opening<'_>) {
         (self.owes_answer, self.fresh) = (holds.is_empty(), holds.is_empty());
         for (name, version) in holds {
-            let name = self.shared(name);
-            self.held.insert(name, Held::from_earlier_stream(version));
+            let (name, mut held) = (self.shared(name), Held::from_earlier_stream(version));
+            if !opening.believed {
+                held.sent = if self.explicit.contains(&name) { Sent::Nothing } else { Sent::Unknown };
+            }
+            self.held.insert(name, held);
         }
         for (name, known) in opening.remembered.into_iter().flat_map(|remembered| &remembered.held) {
             self.recall(name, known, opening.resumed);
@@ -98,8 +103,13 @@ impl Subscription {
     /// it would reject one is not believed of a client that holds nothing: it may be another process.
     fn recall(&mut self, name: &Arc<str>, known: &Held, resumed: bool) {
         if known.doubtful {
+            let asked = self.explicit.contains(name);
             let held = self.held.entry(Arc::clone(name)).or_default();
-            (held.sent, held.doubtful) = (Sent::Unknown, true);
+            held.doubtful = true;
+            // What is asked for is answered at once, whatever the client has of it.
+            if !asked || held.sent != Sent::Nothing {
+                held.sent = Sent::Unknown;
+            }
         }
         if resumed && known.rejected.is_some() {
             self.held.entry(Arc::clone(name)).or_default().rejected.clone_from(&known.rejected);

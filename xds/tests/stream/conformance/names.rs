@@ -193,7 +193,7 @@ fn names_that_are_added_are_answered_alone() {
 
 // Proto, "Resource updates": no response to a request with a stale nonce; the client repeats itself in its answer.
 #[test]
-fn a_stale_request_of_the_state_of_the_world_is_ignored() {
+fn a_stale_request_of_the_state_of_the_world_is_answered_after_the_ack() {
     let (client, server) = sotw_peers();
     server.has(1, &[(EDS, &["a@1", "b@1"])]);
     client.subscribes(EDS, &["a"]);
@@ -205,6 +205,24 @@ fn a_stale_request_of_the_state_of_the_world_is_ignored() {
     server.is_silent();
     client.acks(EDS);
     server.answers(EDS, &["b@1"]);
+}
+
+// 1.40: a response for a type that nothing is asked of any more is dropped without an answer.
+#[test]
+fn a_type_is_left_on_a_stale_nonce_too() {
+    let (client, server) = sotw_peers();
+    server.has(1, &[(EDS, &["a@1"])]);
+    client.subscribes(EDS, &["a"]);
+    server.answers(EDS, &["a@1"]);
+    client.acks(EDS);
+    server.has(2, &[(EDS, &["a@2"])]);
+    server.answers(EDS, &["a@2"]);
+    client.leaves_on_a_stale_nonce(EDS, &["a"]);
+    assert_eq!(server.told_in_sync().last(), Some(&2));
+    client.subscribes(EDS, &["b"]);
+    server.is_silent();
+    server.has(3, &[(EDS, &["b@3"])]);
+    server.answers(EDS, &["b@3"]);
 }
 
 // gRPC C-core sends a second request before it has seen the first response: measured, no nonce in either.
