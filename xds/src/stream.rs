@@ -305,8 +305,11 @@ impl Stream {
 
     fn check_limits(&self, type_url: &TypeUrl, request: &Request) -> Result<(), Refusal> {
         let Policy { max_names, max_types, .. } = self.policy;
-        let named: usize = self.subscriptions.values().map(Subscription::named).sum();
-        if request.wants.names() + named > max_names && request.wants.names() > 0 {
+        let others = self.subscriptions.iter().filter(|(other, _)| *other != type_url);
+        let others: usize = others.map(|(_, subscription)| subscription.named()).sum();
+        let known = self.subscriptions.get(type_url).map_or(0, Subscription::named);
+        let more = request.wants.adds();
+        if others + request.wants.names() + if more { known } else { 0 } > max_names {
             return Err(Refusal::TooManyNames(max_names));
         }
         if self.subscriptions.len() >= max_types && !self.subscriptions.contains_key(type_url) {

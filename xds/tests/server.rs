@@ -277,6 +277,21 @@ async fn a_rejection_outlives_its_stream() {
     assert_eq!(content(&ads.receive().await.unwrap()), [3], "revision 2 is not sent again");
 }
 
+// istio's agent closes the older one; an Envoy that restarts hot needs both.
+#[tokio::test]
+async fn two_streams_of_one_node_are_both_served() {
+    let server = serve(Config::default());
+    server.publisher.publish(snapshot(1, vec![1]));
+    let (mut parent, mut child) = (server.connect().await.unwrap(), server.connect().await.unwrap());
+    for ads in [&mut parent, &mut child] {
+        ads.send(subscription()).await;
+        assert_eq!(content(&ads.receive().await.unwrap()), [1]);
+    }
+    let nodes: Vec<_> =
+        server.status.streams().iter().filter_map(|stream| Some(stream.node.as_ref()?.id.clone())).collect();
+    assert_eq!(nodes, ["node", "node"]);
+}
+
 #[tokio::test]
 async fn standard_tools_can_ask_how_far_clients_are() {
     let server = serve(Config::default());

@@ -136,7 +136,8 @@ impl Revisions {
         // The files of the first revision were saved before anyone could watch them.
         let saved = saved.filter(|_| self.current.is_some());
         let revision = self.current.as_ref().map_or(1, |current| current.snapshot.revision().0 + 1);
-        match encode(&mesh, Revision(revision)) {
+        let last = self.current.as_ref().map(|current| &*current.snapshot);
+        match encode(&mesh, Revision(revision), last) {
             Ok((snapshot, provenance)) if self.is_new(&snapshot) => {
                 Some(Publication { sidecar: mesh.sidecar, snapshot: Arc::new(snapshot), provenance, saved })
             }
@@ -205,9 +206,15 @@ fn settings(sidecar: &Sidecar) -> [Setting; 4] {
     ]
 }
 
-/// Translates and encodes one resource after the other, so that only their bytes are held together.
-fn encode(mesh: &Mesh, revision: Revision) -> Result<(Snapshot, Provenance), SnapshotError> {
-    let (mut snapshot, mut provenance) = (Snapshot::builder(), Provenance::default());
+/// Translates and encodes one resource after the other, so that only their bytes are held together. What is as it was in
+/// the last snapshot is shared with it.
+fn encode(
+    mesh: &Mesh,
+    revision: Revision,
+    last: Option<&Snapshot>,
+) -> Result<(Snapshot, Provenance), SnapshotError> {
+    let mut snapshot = last.map_or_else(Snapshot::builder, Snapshot::edit);
+    let mut provenance = Provenance::default();
     for cluster in translate::clusters(mesh) {
         let (name, message) = provenance.add(cluster);
         snapshot.insert(Resource::encode(name, &message));
@@ -220,7 +227,7 @@ fn encode(mesh: &Mesh, revision: Revision) -> Result<(Snapshot, Provenance), Sna
     snapshot.insert(Resource::encode(name, &message));
     let (name, message) = provenance.add(translate::routes(mesh));
     snapshot.insert(Resource::encode(name, &message));
-    Ok((snapshot.build(revision)?, provenance))
+    Ok((snapshot.remove_the_rest().build(revision)?, provenance))
 }
 
 #[cfg(test)]

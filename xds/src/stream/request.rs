@@ -58,6 +58,11 @@ impl Wants {
         }
     }
 
+    /// Whether the names are more than those before, and not all there are.
+    pub(super) fn adds(&self) -> bool {
+        matches!(self, Self::Change { subscribe, .. } if !subscribe.is_empty())
+    }
+
     pub(super) fn names(&self) -> usize {
         match self {
             Self::Change { subscribe, holds, .. } => subscribe.len() + holds.len(),

@@ -60,7 +60,8 @@ pub struct ResourceStatus {
     pub rejected: Option<(Version, Arc<str>, Instant)>,
     /// Where that leaves it.
     pub state: ResourceState,
-    /// Since when, if on this stream anything has happened to it since the stream last was in sync.
+    /// Since when: what was there when the stream first had everything has been there since then at the latest. `None` as
+    /// long as nothing has happened to it on this stream.
     pub since: Option<Instant>,
 }
 
@@ -121,7 +122,7 @@ impl Subscription {
             sent,
             accepted: held.accepted.as_ref().map(version),
             rejected: held.rejected.map(|rejected| (rejected.version, rejected.reason, rejected.at)),
-            since: held.since,
+            since: held.since.or_else(|| self.settled_since(&name)),
             wanted,
             name,
         }

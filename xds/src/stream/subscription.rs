@@ -53,6 +53,10 @@ pub(super) struct Subscription {
     last_nonce: Option<u64>,
     /// Of the last response that was accepted.
     accepted_version: Option<Version>,
+    /// Since when what is in `base` is in force: of what has changed after all of it was for the first time, and of the
+    /// rest.
+    changed_at: BTreeMap<Arc<str>, Instant>,
+    settled_at: Option<Instant>,
 }
 
 /// A response that has not been answered.
@@ -267,17 +271,33 @@ impl Subscription {
         }
         self.accepted_version = Some(response.version);
         if self.in_flight.is_empty() && self.due.is_empty() {
-            self.rest();
+            self.rest(now);
         }
     }
 
     /// Everything is as it should be, or parked: what is settled is no longer an exception.
-    fn rest(&mut self) {
+    fn rest(&mut self, now: Instant) {
+        let first = self.settled_at.is_none();
+        self.settled_at.get_or_insert(now);
         self.base = self.target.clone();
         let (target, explicit) = (&self.target, &self.explicit);
         let wanted =
             |name: &str| target.get(name).filter(|one| one.name() == name || explicit.contains(name));
-        self.held.retain(|name, held| !held.is_settled(wanted(name)));
+        let changed_at = &mut self.changed_at;
+        self.held.retain(|name, held| {
+            let settled = held.is_settled(wanted(name));
+            match held.since.filter(|_| settled && !first) {
+                Some(since) => drop(changed_at.insert(Arc::clone(name), since)),
+                None if settled => drop(changed_at.remove(name)),
+                None => {}
+            }
+            !settled
+        });
+    }
+
+    /// Since when the client has what it has of a name, if that is settled.
+    pub(super) fn settled_since(&self, name: &str) -> Option<Instant> {
+        self.changed_at.get(name).copied().or(self.settled_at)
     }
 
     /// The client has rejected `response`; `message` is split over the names that were in it. Returns the guilty.

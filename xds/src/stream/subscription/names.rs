@@ -55,6 +55,8 @@ impl Subscription {
             beat_at: None,
             last_nonce: None,
             accepted_version: None,
+            changed_at: BTreeMap::new(),
+            settled_at: None,
         };
         opened.change(wants);
         match wants {
@@ -210,6 +212,7 @@ impl Subscription {
     /// The client no longer asks for a name. What it holds of it under the wildcard it keeps.
     fn drop_name(&mut self, name: &Arc<str>) {
         self.explicit.remove(name);
+        self.changed_at.remove(name);
         if !self.wildcard {
             self.held.remove(name);
             self.suspects.remove(name);
@@ -222,6 +225,7 @@ impl Subscription {
         self.wildcard = false;
         self.held.retain(|name, _| self.explicit.contains(name));
         self.suspects.retain(|name| self.explicit.contains(name));
+        self.changed_at.retain(|name, _| self.explicit.contains(name));
         self.touch_all();
     }
 

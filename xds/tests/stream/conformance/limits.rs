@@ -72,6 +72,20 @@ fn a_client_with_too_many_names_is_refused() {
     assert_eq!(server.refused(), Some(Refusal::TooManyNames(3)));
 }
 
+// A client of the state of the world says all its names with every request.
+#[test]
+fn names_that_are_said_again_count_once() {
+    let policy = Policy { max_names: 3, ..Policy::default() };
+    let (client, server) = Setup { variant: Variant::StateOfTheWorld, policy, ..Setup::default() }.connect();
+    server.has(1, &[(EDS, &["a@1", "b@1"])]);
+    client.subscribes(EDS, &["a", "b"]);
+    server.answers(EDS, &["a@1", "b@1"]);
+    client.acks(EDS);
+    assert_eq!(server.refused(), None);
+    client.subscribes(EDS, &["c", "d"]);
+    assert_eq!(server.refused(), Some(Refusal::TooManyNames(3)));
+}
+
 #[test]
 fn a_client_with_too_many_types_is_refused() {
     let (client, server) = peers_with(Policy { max_types: 2, ..Policy::default() });

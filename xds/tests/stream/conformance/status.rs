@@ -1,5 +1,7 @@
 //! What can be asked about a stream.
 
+use std::time::Duration;
+
 use weft_xds::stream::{ResourceState, ResourceStatus};
 
 use crate::peers::*;
@@ -28,6 +30,24 @@ fn every_resource_says_where_it_is_on_its_way() {
         client.subscribes(EDS, &["a"]);
         server.has(2, &[(CDS, &["a@1", "b@1"])]);
         assert!(server.status().types[0].unanswered.is_none());
+    });
+}
+
+#[test]
+fn it_is_known_since_when_a_resource_is_in_force() {
+    in_both_variants(|client, server| {
+        server.has(1, &[(RDS, &["a@1", "b@1"])]);
+        client.subscribes(RDS, &["a", "b"]);
+        server.answers(RDS, &["a@1", "b@1"]);
+        client.acks(RDS);
+        let since = |name: &str| one(&server.status().types[0].resources, name).since.expect("a time");
+        let start = since("a");
+        server.waits(Duration::from_secs(60));
+        server.has(2, &[(RDS, &["a@1", "b@2"])]);
+        server.answers(RDS, &["b@2"]);
+        server.waits(Duration::from_secs(1));
+        client.acks(RDS);
+        assert_eq!((since("a"), since("b")), (start, start + Duration::from_secs(61)));
     });
 }
 
