@@ -1,5 +1,6 @@
 //! Host ports: what the verbs do with them beside deciding which there are.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -39,7 +40,7 @@ pub(crate) fn claim(config: &Config, extras: &mut Extras) -> Result<(), Error> {
     }
     let nft = Nft::open()?;
     let mut held = held(&nft, extras)?;
-    if held.first().is_some_and(|first| reclaim(&first.owner, data_dir(config))) {
+    if reclaim(&held, data_dir(config)) {
         held = self::held(&nft, extras)?;
     }
     extras.published.retain(|port| !held.iter().any(|found| found.at == port.at && is_sibling(found, port)));
@@ -49,10 +50,8 @@ pub(crate) fn claim(config: &Config, extras: &mut Extras) -> Result<(), Error> {
 
 /// Of a configuration's own ranges the families are known before; other plugins show them by their addresses.
 fn refuse_unserved(config: &Config, extras: &Extras) -> Result<(), Error> {
-    let leads = |mapping: &PortMapping| {
-        let ports = mapping.host_ports();
-        extras.published.iter().any(|published| ports.contains(&published.at))
-    };
+    let published: HashSet<_> = extras.published.iter().map(|published| published.at).collect();
+    let leads = |mapping: &PortMapping| mapping.host_ports().iter().any(|port| published.contains(port));
     let nowhere = |mapping: &PortMapping| {
         let what = format!("the pod has no address that {} could lead to", mapping.to_json());
         mistake("runtimeConfig.portMappings", what)
@@ -161,11 +160,15 @@ fn is_sibling(found: &Published, port: &Published) -> bool {
     !found.is_of(&port.owner) && container(&found.owner) == container(&port.owner)
 }
 
-/// Whether leases of the owner's network have ended because their pods are gone.
-fn reclaim(owner: &str, data_dir: &Path) -> bool {
-    let network = owner.split('/').next().unwrap_or_default();
-    let ipam = Ipam::open(network, data_dir).map(|ipam| ipam.evicting_with(evict));
-    ipam.and_then(|ipam| ipam.reclaim()).is_ok_and(|ended| !ended.is_empty())
+/// Whether leases of the holders' networks have ended because their pods are gone.
+fn reclaim(held: &[Published], data_dir: &Path) -> bool {
+    let networks: HashSet<_> = held.iter().filter_map(|found| found.owner.split('/').next()).collect();
+    let ended = |network: &&str| {
+        let ipam = Ipam::open(network, data_dir).map(|ipam| ipam.evicting_with(evict));
+        ipam.and_then(|ipam| ipam.reclaim()).is_ok_and(|ended| !ended.is_empty())
+    };
+    // Each is asked, whatever the others say.
+    networks.iter().filter(|network| ended(network)).count() > 0
 }
 
 fn refusal(found: Published) -> Error {

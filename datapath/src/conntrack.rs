@@ -39,19 +39,32 @@ fn forget_where(
     ports: &[Published],
     is_stale: impl Fn(&Flow, &Published) -> Result<bool, Error>,
 ) -> Result<(), Error> {
-    let udp: Vec<_> = ports.iter().filter(|port| port.at.protocol == Protocol::Udp).collect();
+    let mut udp: Vec<_> = ports.iter().filter(|port| port.at.protocol == Protocol::Udp).collect();
     if udp.is_empty() {
         return Ok(());
     }
+    udp.sort_by_key(|port| port.at.port);
     let socket = Socket::open(NETLINK_NETFILTER)?;
-    for port in udp {
-        for flow in flows_to(&socket, &port.at)? {
-            if is_stale(&flow, port)? {
-                socket.carry_out(&[delete(flow)])?;
+    for is_v4 in [true, false] {
+        let of_family: Vec<_> = udp.iter().copied().filter(|p| p.at.address.is_ipv4() == is_v4).collect();
+        for flow in flows_to(&socket, &of_family)? {
+            for port in leading(&flow, &of_family) {
+                if is_stale(&flow, port)? {
+                    socket.carry_out(&[delete(&flow)])?;
+                    break;
+                }
             }
         }
     }
     Ok(())
+}
+
+/// Those of `ports`, which are of the flow's family and in the order of their numbers, that the flow is to.
+fn leading<'a>(flow: &Flow, ports: &[&'a Published]) -> impl Iterator<Item = &'a Published> {
+    let to = flow.to;
+    let first = ports.partition_point(|port| port.at.port < to.port());
+    let of_number = ports.iter().copied().skip(first).take_while(move |port| port.at.port == to.port());
+    of_number.filter(move |port| port.at.address.is_unspecified() || port.at.address == to.ip())
 }
 
 /// A flow as the kernel tracks it.
@@ -65,15 +78,16 @@ struct Flow {
     identity: Attributes,
 }
 
-/// Kernels before 5.8 do not know the filter and tell of everything, so the answers are looked at again.
-fn flows_to(socket: &Socket, port: &HostPort) -> Result<Vec<Flow>, Error> {
-    let mut flows: Vec<_> = socket.dump(&list(port))?.iter().filter_map(read).collect();
-    let is_meant = |flow: &Flow| {
-        flow.to.port() == port.port
-            && flow.to.is_ipv4() == port.address.is_ipv4()
-            && (port.address.is_unspecified() || flow.to.ip() == port.address)
-    };
-    flows.retain(is_meant);
+/// Flows to any of `ports`, which are of one family: one walk through the table, however many they are, and only the flows to
+/// a single number are shown where there is but one. Kernels before 5.8 do not know the filter and tell of everything, so
+/// the answers are looked at again.
+fn flows_to(socket: &Socket, ports: &[&Published]) -> Result<Vec<Flow>, Error> {
+    let Some(first) = ports.first() else { return Ok(Vec::new()) };
+    let is_alone = ports.iter().all(|port| port.at.port == first.at.port);
+    let mut flows: Vec<_> = socket.dump(&list(&first.at, is_alone))?.iter().filter_map(read).collect();
+    flows.retain(|flow| {
+        flow.to.is_ipv4() == first.at.address.is_ipv4() && leading(flow, ports).next().is_some()
+    });
     Ok(flows)
 }
 
@@ -88,31 +102,36 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-fn list(port: &HostPort) -> Request {
+/// Asks for the flows of the port's protocol and family; where it `is_alone`, only for those to its number.
+fn list(port: &HostPort, is_alone: bool) -> Request {
     const IPCTNL_MSG_CT_GET: u16 = 1;
     const CTA_FILTER: u16 = 25;
     const CTA_FILTER_ORIG_FLAGS: u16 = 1;
     const CTA_FILTER_REPLY_FLAGS: u16 = 2;
     // `CTA_FILTER_F_CTA_PROTO_NUM` and `CTA_FILTER_F_CTA_PROTO_DST_PORT` of `net/netfilter/nf_internals.h`.
-    const PROTOCOL_AND_DESTINATION_PORT: u32 = (1 << 3) | (1 << 5);
+    const PROTOCOL: u32 = 1 << 3;
+    const DESTINATION_PORT: u32 = 1 << 5;
+    let compared = if is_alone { PROTOCOL | DESTINATION_PORT } else { PROTOCOL };
     let protocol = Attributes::default()
         .bytes(CTA_PROTO_NUM, &[port.protocol.number()])
         .bytes(CTA_PROTO_DST_PORT, &port.port.to_be_bytes());
     let filter = Attributes::default()
-        .bytes(CTA_FILTER_ORIG_FLAGS, &PROTOCOL_AND_DESTINATION_PORT.to_ne_bytes())
+        .bytes(CTA_FILTER_ORIG_FLAGS, &compared.to_ne_bytes())
         .bytes(CTA_FILTER_REPLY_FLAGS, &0u32.to_ne_bytes());
     let attributes = Attributes::default()
         .nested(CTA_TUPLE_ORIG, Attributes::default().nested(CTA_TUPLE_PROTO, protocol))
         .nested(CTA_FILTER, filter);
-    let doing = format!("list the flows to host port {port}");
+    let what = if is_alone { format!("host port {port}") } else { "host ports".to_owned() };
+    let doing = format!("list the flows to {what}");
     message_of(NFNL_SUBSYS_CTNETLINK, doing, IPCTNL_MSG_CT_GET, family_of(port.address), attributes)
 }
 
-fn delete(flow: Flow) -> Request {
+fn delete(flow: &Flow) -> Request {
     const IPCTNL_MSG_CT_DELETE: u16 = 2;
     let family = family_of(flow.to.ip());
     let doing = format!("forget a flow to {}", flow.to);
-    let request = message_of(NFNL_SUBSYS_CTNETLINK, doing, IPCTNL_MSG_CT_DELETE, family, flow.identity);
+    let request =
+        message_of(NFNL_SUBSYS_CTNETLINK, doing, IPCTNL_MSG_CT_DELETE, family, flow.identity.clone());
     Request { forgiven: &[Errno::ENOENT], ..request }
 }
 

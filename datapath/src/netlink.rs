@@ -192,6 +192,20 @@ impl Socket {
         }
     }
 
+    /// Makes room for `requests` sent at once, and for a refusal of each: what is longer than the socket's buffer is not
+    /// sent, and refusals that do not fit are lost with all others. Few fit anyway; where the caller may not have more, the
+    /// kernel's own refusal says so.
+    pub(crate) fn make_room(&self, requests: &[Request]) {
+        const FIT_ANYWAY: usize = 128;
+        const REFUSAL: usize = 1024;
+        if requests.len() <= FIT_ANYWAY {
+            return;
+        }
+        let sent: usize = requests.iter().map(|request| HEADER + 4 + request.body.len()).sum();
+        let _refused = setsockopt(&self.raw, sockopt::SndBufForce, &sent)
+            .and_then(|()| setsockopt(&self.raw, sockopt::RcvBufForce, &(REFUSAL * requests.len())));
+    }
+
     fn send(&self, packet: &[u8], doing: &str) -> Result<(), Error> {
         self.raw.send(packet, 0).doing(|| doing).map(|_sent_whole| ())
     }

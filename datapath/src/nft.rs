@@ -312,6 +312,7 @@ impl Nft {
 
     /// Carries out all of `requests` or none; with a `generation`, only if nothing has changed since it.
     fn batch(&self, generation: Option<u32>, requests: &[Request]) -> Result<(), Error> {
+        self.socket.make_room(requests);
         self.socket.transact(&wire::batch_begin(generation), requests, &wire::batch_end())
     }
 }

@@ -1,5 +1,6 @@
 //! `runtimeConfig.portMappings`: which ports of the node the runtime asks for.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value, json};
@@ -63,12 +64,12 @@ pub fn parse(
         Some(Value::Array(items)) => items,
         Some(other) => return Err(Mistakes(vec![mistake(place, format!("expected a list, found {other}"))])),
     };
-    let (mut mappings, mut mistakes) = (Vec::<PortMapping>::new(), Vec::new());
+    let (mut mappings, mut taken, mut mistakes) = (Vec::new(), HashSet::new(), Vec::new());
     for (index, item) in items.iter().enumerate() {
         let mut entry = Entry { place: format!("{place}[{index}]"), mistakes: &mut mistakes };
         let Some(mapping) = entry.mapping(item) else { continue };
         entry.servable(&mapping, &has_family);
-        entry.unlike(&mapping, &mappings);
+        entry.unlike(&mapping, &mut taken);
         mappings.push(mapping);
     }
     if mistakes.is_empty() { Ok(mappings) } else { Err(Mistakes(mistakes)) }
@@ -167,9 +168,11 @@ impl Entry<'_> {
         }
     }
 
-    fn unlike(&mut self, mapping: &PortMapping, earlier: &[PortMapping]) {
-        let taken: Vec<_> = earlier.iter().flat_map(PortMapping::host_ports).collect();
-        if let Some(twice) = mapping.host_ports().iter().find(|port| taken.contains(port)) {
+    fn unlike(&mut self, mapping: &PortMapping, taken: &mut HashSet<HostPort>) {
+        let ports = mapping.host_ports();
+        let twice = ports.iter().find(|port| taken.contains(port)).copied();
+        taken.extend(ports);
+        if let Some(twice) = twice {
             self.wrong("hostPort", format!("{twice} is asked for twice"));
         }
     }
