@@ -154,6 +154,7 @@ impl Subject {
             Addressing::Leases(leases) => {
                 if self.record.lease.is_none() {
                     self.record.lease = lookup(&self.record, &leases.data_dir)?;
+                    self.record.data_dir = Some(leases.data_dir.clone());
                 }
                 let held = self.record.lease.as_ref().map(|lease| lease.addresses.clone());
                 let addresses = match (&held, kept) {

@@ -188,7 +188,8 @@ fn a_pod_that_is_as_planned_and_then_loses_one_thing_after_the_other() {
         lost("missing nft inet weft host port 8080/tcp to 10.1.0.2:80");
         sh("nft flush chain inet weft postrouting");
         lost("different nft inet weft chain postrouting, 2 of 2 rules");
-        assert!(node.explain(&web).1.contains("next: `weft-cni audit --repair` puts the rules back"));
+        let audit = format!("weft-cni audit --repair --data-dir {}", node.path("leases"));
+        assert!(node.explain(&web).1.contains(&format!("next: `{audit}` puts the rules back")));
         sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
         lost("different node sysctl net.ipv4.ip_forward = 1");
         sh(&format!("ip link del {host}"));
@@ -253,7 +254,8 @@ fn a_pod_whose_namespace_is_gone_is_told_with_the_way_to_end_its_lease() {
         let (code, said) = node.explain(&["--container", "c"]);
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("MISSING  pod"), "{said}");
-        assert!(said.contains("`weft-cni audit --repair pods` ends the lease"), "{said}");
+        let audit = format!("weft-cni audit --repair --data-dir {} pods", node.path("leases"));
+        assert!(said.contains(&format!("`{audit}` ends the lease")), "{said}");
         node.exec("DEL", &Pod::new("c"), &conf);
     });
 }
@@ -336,6 +338,9 @@ fn addresses_of_another_ipam_plugin_are_known_by_the_kept_result_and_its_own_min
         assert_eq!(node.differences(&["--container", "c"]), (0, Vec::new()));
         let (_, said) = node.explain(&["--container", "c"]);
         assert!(said.contains("unknown: whether fixed still holds the addresses"), "{said}");
+        sh("nft flush chain inet weft postrouting");
+        let (_, said) = node.explain(&["--container", "c"]);
+        assert!(said.contains("next: drain the node"), "an audit knows nothing of it: {said}");
         inside(&pod, "ip addr flush dev eth0");
         let (code, lines) = node.differences(&["--container", "c"]);
         assert_eq!((code, lines[0].as_str()), (1, "missing pod eth0 address 10.7.0.2/24"));

@@ -1,5 +1,7 @@
 //! Which attachment is meant, and what leases and runtimes know of it.
 
+use std::path::PathBuf;
+
 use weft_ipam::Ipam;
 use weft_ipam::lease::{Attachment, Lease};
 
@@ -13,6 +15,8 @@ use crate::Error;
 pub(crate) struct Record {
     pub(super) attachment: Attachment,
     pub(super) lease: Option<Lease>,
+    /// Where the lease is kept.
+    pub(super) data_dir: Option<PathBuf>,
     pub(super) kept: Option<Kept>,
 }
 
@@ -28,8 +32,9 @@ impl Record {
 /// The one that `question` means.
 pub(super) fn find(question: &Question, files: &[File]) -> Result<Record, Error> {
     let mut records: Vec<Record> = Vec::new();
-    for lease in leases(question, files)? {
-        records.push(Record { attachment: lease.attachment.clone(), lease: Some(lease), kept: None });
+    for (lease, dir) in leases(question, files)? {
+        let attachment = lease.attachment.clone();
+        records.push(Record { attachment, lease: Some(lease), data_dir: Some(dir), kept: None });
     }
     for kept in kept::all(&question.cache_dir) {
         if !configuration::is_of_weft(&kept.configuration) {
@@ -38,18 +43,21 @@ pub(super) fn find(question: &Question, files: &[File]) -> Result<Record, Error>
         match records.iter_mut().find(|record| record.attachment == kept.attachment) {
             Some(record) => record.kept = Some(kept),
             None => {
-                records.push(Record { attachment: kept.attachment.clone(), lease: None, kept: Some(kept) });
+                let attachment = kept.attachment.clone();
+                records.push(Record { attachment, lease: None, data_dir: None, kept: Some(kept) });
             }
         }
     }
     choose(question, records)
 }
 
-fn leases(question: &Question, files: &[File]) -> Result<Vec<Lease>, Error> {
+/// All leases, each with the directory that it is in.
+fn leases(question: &Question, files: &[File]) -> Result<Vec<(Lease, PathBuf)>, Error> {
     let mut leases = Vec::new();
     for dir in configuration::data_dirs(question, files) {
         for network in networks(&dir)? {
-            leases.extend(Ipam::open(&network, &dir)?.leases()?);
+            let found = Ipam::open(&network, &dir)?.leases()?;
+            leases.extend(found.into_iter().map(|lease| (lease, dir.clone())));
         }
     }
     Ok(leases)
@@ -117,6 +125,7 @@ mod tests {
         let record = |container: &str, ifname: &str| Record {
             attachment: Attachment::new("pods", container, ifname).unwrap(),
             lease: None,
+            data_dir: None,
             kept: None,
         };
         let records =

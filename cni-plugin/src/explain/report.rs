@@ -1,6 +1,9 @@
 //! The answer, as a table or as JSON.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
+use weft_ipam::store::local::DEFAULT_DIR;
 use weft_ipam::table::columns;
 
 use super::Namespace;
@@ -84,16 +87,20 @@ impl Report {
     fn next(&self) -> Vec<String> {
         let attachment = &self.record.attachment;
         let has = |wanted: &dyn Fn(&Finding) -> bool| self.findings.iter().any(|f| f.differs() && wanted(f));
-        let audit = "weft-cni audit --repair";
+        let audit = self.audit();
         let mut next = Vec::new();
         if let Namespace::Gone(_) = self.netns {
-            let network = attachment.network();
-            return vec![format!(
-                "the pod's namespace is gone and its DEL never came: `{audit} {network}` ends the lease"
-            )];
+            let cure = audit.map_or_else(
+                || "the runtime's DEL or GC ends what it had".to_owned(),
+                |audit| format!("`{audit} {}` ends the lease", attachment.network()),
+            );
+            return vec![format!("the pod's namespace is gone and its DEL never came: {cure}")];
         }
         if has(&|finding| finding.what == "chain") {
-            next.push(format!("`{audit}` puts the rules back that somebody flushed"));
+            next.push(audit.map_or_else(
+                || "drain the node, for its first ADD makes the rules anew that somebody flushed".to_owned(),
+                |audit| format!("`{audit}` puts the rules back that somebody flushed"),
+            ));
         }
         if has(&|finding| finding.place == "lease") {
             next.push("its address may be given to another pod: delete this one".to_owned());
@@ -116,6 +123,14 @@ impl Report {
             next.push(format!("to look inside: `nsenter --net={} ip addr`", path.display()));
         }
         next
+    }
+
+    /// The command that repairs what goes with a lease; there is none for what another IPAM plugin gave.
+    fn audit(&self) -> Option<String> {
+        self.record.lease.as_ref()?;
+        let elsewhere = self.record.data_dir.as_ref().filter(|dir| *dir != Path::new(DEFAULT_DIR));
+        let at = elsewhere.map(|dir| format!(" --data-dir {}", dir.display())).unwrap_or_default();
+        Some(format!("weft-cni audit --repair{at}"))
     }
 
     /// The same; `state` is one of `ok`, `missing`, `different`, `extra` and `beside`.
@@ -168,7 +183,7 @@ mod tests {
     fn report(findings: Findings, netns: Namespace) -> Report {
         let attachment = Attachment::new("pods", "3f2a", "eth0").unwrap();
         Report {
-            record: Record { attachment, lease: None, kept: None },
+            record: Record { attachment, lease: None, data_dir: None, kept: None },
             netns,
             modes: vec!["mode routed"],
             from: "/etc/cni/net.d/10-weft.conflist".to_owned(),

@@ -36,12 +36,12 @@ impl Backup {
         Ok(None)
     }
 
-    /// Makes the file hold `content`, or removes it.
+    /// Makes the file hold `content`, or removes it with what a writer that was killed has left.
     pub(super) fn replace(&self, content: Option<&Vec<u8>>) -> Result<(), Error> {
         let Some(file) = &self.file else { return Ok(()) };
         let failed = |source| Error::Backup { path: file.clone(), source };
         match content {
-            None => gone(fs::remove_file(file)).map_err(failed),
+            None => gone(fs::remove_file(unfinished(file))).and(gone(fs::remove_file(file))).map_err(failed),
             Some(content) => whole(file, content).map_err(failed),
         }
     }
@@ -50,7 +50,10 @@ impl Backup {
     /// read was cut off in the writing, before anything was changed.
     pub(crate) fn restore(&self, netns: Option<&Path>, ifname: &str) -> Result<(), Error> {
         let Some(file) = self.file.as_ref() else { return Ok(()) };
-        let Ok(text) = fs::read(file) else { return Ok(()) };
+        let text = match fs::read(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Ok(()),
+            text => text.unwrap_or_default(),
+        };
         if let (Ok(Value::Object(note)), Some(netns)) = (serde_json::from_slice(&text), netns) {
             set_back(netns, &read(&note, ifname))?;
         }
@@ -70,11 +73,7 @@ pub(crate) fn retain(conf: &Conf, valid: &[AttachmentId]) -> Result<(), Error> {
     };
     for entry in entries {
         let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        if name
-            .to_str()
-            .is_some_and(|name| name.contains('_') && name.ends_with(".json") && !valid.contains(name))
-        {
+        if entry.file_name().to_str().and_then(of_attachment).is_some_and(|name| !valid.contains(&name)) {
             gone(fs::remove_file(entry.path())).map_err(failed)?;
         }
     }
@@ -87,6 +86,12 @@ fn directory(conf: &Conf) -> Option<PathBuf> {
 
 fn name(id: &AttachmentId) -> String {
     format!("{}_{}.json", id.container.as_str(), id.ifname.as_str())
+}
+
+/// The name of the file that `name` is, or was to become.
+fn of_attachment(name: &str) -> Option<String> {
+    let stem = name.strip_suffix(".json").or_else(|| name.strip_suffix(".new"))?;
+    stem.contains('_').then(|| format!("{stem}.json"))
 }
 
 fn note(link: &Link) -> Vec<u8> {
@@ -128,9 +133,13 @@ fn whole(file: &Path, content: &[u8]) -> io::Result<()> {
     if let Some(directory) = file.parent() {
         fs::create_dir_all(directory)?;
     }
-    let new = file.with_extension("new");
+    let new = unfinished(file);
     fs::write(&new, content)?;
     fs::rename(new, file)
+}
+
+fn unfinished(file: &Path) -> PathBuf {
+    file.with_extension("new")
 }
 
 fn gone(removed: io::Result<()>) -> io::Result<()> {
