@@ -160,6 +160,12 @@ impl Resource {
         &self.0.references
     }
 
+    /// The name under which a cluster's endpoints are asked for, if it takes them from here.
+    #[must_use]
+    pub fn eds_name(&self) -> Option<&str> {
+        self.0.references.iter().find(|one| one.type_url == TypeUrl::ENDPOINT).map(|one| &*one.name)
+    }
+
     /// The encoded message, shared.
     #[must_use]
     pub fn body(&self) -> Bytes {

@@ -117,8 +117,7 @@ impl Snapshot {
     /// The name under which a cluster's endpoints are asked for, if it takes them from here.
     #[must_use]
     pub fn eds_name(&self, cluster: &str) -> Option<&str> {
-        let references = self.get(&TypeUrl::CLUSTER, cluster)?.references();
-        references.iter().find(|one| one.type_url == TypeUrl::ENDPOINT).map(|one| &*one.name)
+        self.get(&TypeUrl::CLUSTER, cluster)?.eds_name()
     }
 
     pub(crate) fn of_type(&self, type_url: &TypeUrl) -> Resources {

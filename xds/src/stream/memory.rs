@@ -20,8 +20,9 @@ pub struct Recollection(pub(super) BTreeMap<TypeUrl, Remembered>);
 pub(super) struct Remembered {
     /// What is out of the ordinary.
     pub(super) held: BTreeMap<Arc<str>, Held>,
-    /// State of the world only: what else was in force when the client accepted this version.
-    pub(super) in_force: Option<(Version, Resources)>,
+    /// State of the world only: what else was in force, at whichever of these versions the client says it is: the last
+    /// one it has accepted, or one under way, of which the answer may have been lost.
+    pub(super) in_force: Option<(Vec<Version>, Resources)>,
 }
 
 impl Recollection {

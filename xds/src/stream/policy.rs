@@ -32,8 +32,9 @@ pub struct Policy {
     pub max_types: usize,
     /// Answer a subscription to a route configuration that does not exist with an empty one of that name. The answer
     /// of the protocol, a removal, leaves the listener of an Envoy 1.40 warming for ever, and its port
-    /// closed; the empty one answers 404. gRPC clients want the removal. Default: true.
-    pub empty_route_for_missing: bool,
+    /// closed; the empty one answers 404. In the state of the world also endpoints: there is no removal, and a cluster
+    /// would warm on them for 15 s. gRPC clients want neither. Default: true.
+    pub empty_for_missing: bool,
     /// The client reads `resource_errors` ([xRFC TP3][tp3]), so that it can be told why a name has no resource, and in
     /// the state-of-the-world variant that it has none at all. Default: false; Envoy 1.40 does not.
     ///
@@ -57,7 +58,7 @@ impl Default for Policy {
             max_message_bytes: 64 << 20,
             max_names: 1_000_000,
             max_types: 64,
-            empty_route_for_missing: true,
+            empty_for_missing: true,
             resource_errors: false,
             assume_ttl: false,
         }
@@ -71,7 +72,7 @@ impl Policy {
     pub fn suited_to(self, node: &Node) -> Self {
         let is_grpc = node.user_agent_name.starts_with("gRPC");
         Self {
-            empty_route_for_missing: self.empty_route_for_missing && !is_grpc,
+            empty_for_missing: self.empty_for_missing && !is_grpc,
             resource_errors: self.resource_errors || is_grpc,
             ..self
         }

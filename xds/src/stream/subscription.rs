@@ -174,6 +174,14 @@ impl Subscription {
         self.state(name)?.accepted.as_ref().map(Content::version)
     }
 
+    /// The content of a name that the client has accepted last.
+    pub(super) fn last_good(&self, name: &str) -> Option<Resource> {
+        match &self.state(name)?.accepted {
+            Some(Content::Ours(accepted)) => Some(accepted.clone()),
+            _ => None,
+        }
+    }
+
     pub(super) fn due(&self) -> &Due {
         &self.due
     }
@@ -406,7 +414,9 @@ impl Subscription {
             held.entry(Arc::clone(name)).or_default().doubtful = true;
         }
         held.retain(|_, held| whole_world || held.doubtful || held.rejected.is_some());
-        let in_force = self.accepted_version.filter(|_| whole_world && self.wildcard);
-        Remembered { held, in_force: in_force.map(|version| (version, self.base.clone())) }
+        let versions =
+            self.accepted_version.into_iter().chain(self.in_flight.iter().map(|sent| sent.version));
+        let in_force = (whole_world && self.wildcard).then(|| (versions.collect(), self.base.clone()));
+        Remembered { held, in_force }
     }
 }

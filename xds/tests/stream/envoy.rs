@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc::Status;
 use prost::Message;
-use weft_xds::stream::{Action, Policy, Service, Stream, Variant};
+use weft_xds::stream::{Action, Policy, Request, Response, Service, Stream, Variant};
 use weft_xds::{Event, Snapshot, StreamId, TypeUrl};
 
 use crate::peers::{Body, CDS, EDS, LDS, RDS};
@@ -24,21 +24,28 @@ pub(crate) struct Envoy {
     streams: u64,
     now: Instant,
     snapshot: Option<Arc<Snapshot>>,
-    on_the_wire: VecDeque<DeltaDiscoveryResponse>,
+    variant: Variant,
+    on_the_wire: VecDeque<Response>,
     greeted: bool,
     versions: BTreeMap<TypeUrl, BTreeMap<String, String>>,
     contents: BTreeMap<TypeUrl, BTreeMap<String, String>>,
     asked: BTreeMap<TypeUrl, BTreeSet<String>>,
     warming: BTreeSet<String>,
     able_to_serve: BTreeSet<String>,
-    withheld: Vec<DeltaDiscoveryRequest>,
+    withheld: Vec<(TypeUrl, Request)>,
+    /// State of the world: of the last response that was processed, and of the last that was good.
+    nonces: BTreeMap<TypeUrl, String>,
+    good: BTreeMap<TypeUrl, String>,
     pub(crate) in_sync: Option<u64>,
 }
 
 impl Envoy {
-    pub(crate) fn connect() -> Self {
+    pub(crate) fn connect(variant: Variant) -> Self {
         let mut envoy = Self {
-            stream: Stream::new(StreamId(0), Service::aggregated(Variant::Incremental), Policy::default()),
+            variant,
+            nonces: BTreeMap::new(),
+            good: BTreeMap::new(),
+            stream: Stream::new(StreamId(0), Service::aggregated(variant), Policy::default()),
             streams: 0,
             now: Instant::now(),
             snapshot: None,
@@ -61,7 +68,7 @@ impl Envoy {
         self.streams += 1;
         let recollection = self.stream.recollect();
         self.stream =
-            Stream::new(StreamId(self.streams), Service::aggregated(Variant::Incremental), Policy::default());
+            Stream::new(StreamId(self.streams), Service::aggregated(self.variant), Policy::default());
         self.stream.recall(recollection);
         self.on_the_wire.clear();
         self.withheld.clear();
@@ -80,17 +87,36 @@ impl Envoy {
 
     fn introduce(&mut self, type_url: TypeUrl, names: BTreeSet<String>) {
         let held = self.versions.get(&type_url).cloned().unwrap_or_default();
-        self.request(DeltaDiscoveryRequest {
-            type_url: type_url.as_str().into(),
-            resource_names_subscribe: names.into_iter().collect(),
-            initial_resource_versions: held.into_iter().collect(),
-            ..Default::default()
-        });
+        self.nonces.remove(&type_url);
+        let request = match self.variant {
+            Variant::Incremental => DeltaDiscoveryRequest {
+                type_url: type_url.as_str().into(),
+                resource_names_subscribe: names.into_iter().collect(),
+                initial_resource_versions: held.into_iter().collect(),
+                ..Default::default()
+            }
+            .into(),
+            Variant::StateOfTheWorld => self.world(&type_url, None),
+        };
+        self.request(request);
     }
 
-    fn request(&mut self, mut request: DeltaDiscoveryRequest) {
+    /// State of the world: all names, with the last nonce and the last good version.
+    fn world(&self, type_url: &TypeUrl, error_detail: Option<Status>) -> Request {
+        DiscoveryRequest {
+            type_url: type_url.as_str().into(),
+            resource_names: self.asked.get(type_url).into_iter().flatten().cloned().collect(),
+            version_info: self.good.get(type_url).cloned().unwrap_or_default(),
+            response_nonce: self.nonces.get(type_url).cloned().unwrap_or_default(),
+            error_detail,
+            ..Default::default()
+        }
+        .into()
+    }
+
+    fn request(&mut self, mut request: Request) {
         if !std::mem::replace(&mut self.greeted, true) {
-            request.node = Some(Node { id: "envoy".into(), ..Default::default() });
+            request = request.with_node(Node { id: "envoy".into(), ..Default::default() });
         }
         let actions = self.stream.on_request(self.now, request);
         self.hear(actions);
@@ -120,7 +146,7 @@ impl Envoy {
 
     /// The transport takes one response, if there is one.
     pub(crate) fn carry(&mut self) -> bool {
-        let response = self.stream.on_writable(self.now).and_then(|response| response.to_delta());
+        let response = self.stream.on_writable(self.now);
         let carried = response.is_some();
         self.on_the_wire.extend(response);
         carried
@@ -128,58 +154,60 @@ impl Envoy {
 
     /// Subscribes to one more name, next to a nonce that is long stale.
     pub(crate) fn ask(&mut self, name: &str) {
-        self.asked.entry(EDS).or_default().insert(name.into());
-        self.request(DeltaDiscoveryRequest {
-            type_url: EDS.as_str().into(),
-            response_nonce: "0".into(),
-            resource_names_subscribe: vec![name.into()],
-            ..Default::default()
-        });
+        let new = self.asked.entry(EDS).or_default().insert(name.into());
+        let request = match self.variant {
+            Variant::StateOfTheWorld if new => self.world(&EDS, None),
+            Variant::StateOfTheWorld => return,
+            Variant::Incremental => DeltaDiscoveryRequest {
+                type_url: EDS.as_str().into(),
+                response_nonce: "0".into(),
+                resource_names_subscribe: vec![name.into()],
+                ..Default::default()
+            }
+            .into(),
+        };
+        self.request(request);
     }
 
     /// Processes the oldest response on the wire.
     pub(crate) fn process(&mut self) -> bool {
         let Some(response) = self.on_the_wire.pop_front() else { return false };
-        let type_url = TypeUrl::new(&response.type_url);
+        let type_url = response.type_url().clone();
+        let warm = self.warming.clone();
         let bad = self.take(&type_url, &response);
-        for name in &response.removed_resources {
-            self.remove(&type_url, name);
-        }
+        self.nonces.insert(type_url.clone(), response.nonce().to_string());
         let message = bad.iter().map(|name| format!("{name}: no")).collect::<Vec<_>>().join(", ");
         let error = (!bad.is_empty()).then(|| Status {
             code: 13,
             message: format!("Error adding/updating cluster(s) {message}"),
             ..Default::default()
         });
-        let answer = DeltaDiscoveryRequest {
-            type_url: response.type_url,
-            response_nonce: response.nonce,
-            error_detail: error,
-            ..Default::default()
+        let rewarms = self.warming.difference(&warm).next().is_some();
+        let clusters = self.contents.get(&CDS).into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        self.resubscribe(&EDS, clusters, rewarms);
+        let routes = self.contents.get(&LDS).into_iter().flatten().map(|(_, route)| route.clone()).collect();
+        self.resubscribe(&RDS, routes, false);
+        let answer = match self.variant {
+            Variant::StateOfTheWorld => self.world(&type_url, error),
+            Variant::Incremental => DeltaDiscoveryRequest {
+                type_url: type_url.as_str().into(),
+                response_nonce: response.nonce().to_string(),
+                error_detail: error,
+                ..Default::default()
+            }
+            .into(),
         };
-        self.resubscribe(
-            &EDS,
-            self.contents.get(&CDS).into_iter().flatten().map(|(name, _)| name.clone()).collect(),
-        );
-        self.resubscribe(
-            &RDS,
-            self.contents.get(&LDS).into_iter().flatten().map(|(_, route)| route.clone()).collect(),
-        );
         self.answer(&type_url, answer);
         true
     }
 
     /// Applies the good ones; returns the bad ones. No version is remembered unless all are good.
-    fn take(&mut self, type_url: &TypeUrl, response: &DeltaDiscoveryResponse) -> Vec<String> {
+    fn take(&mut self, type_url: &TypeUrl, response: &Response) -> Vec<String> {
+        let resources: Vec<_> =
+            response.resources().filter(|one| self.is_subscribed(type_url, one.name())).cloned().collect();
         let mut bad = Vec::new();
-        let resources: Vec<_> = response
-            .resources
-            .iter()
-            .filter(|resource| self.is_subscribed(type_url, &resource.name))
-            .collect();
         for resource in &resources {
-            let any = resource.resource.as_ref().expect("every resource has a body");
-            let body = Body::decode(any.value.as_slice()).expect("a body");
+            let body = Body::decode(resource.body()).expect("a body");
             if body.content == BAD {
                 bad.push(body.name);
             } else {
@@ -188,9 +216,24 @@ impl Envoy {
         }
         if bad.is_empty() {
             let versions = self.versions.entry(type_url.clone()).or_default();
-            versions.extend(resources.iter().map(|r| (r.name.clone(), r.version.clone())));
+            versions.extend(resources.iter().map(|one| (one.name().to_owned(), one.version().to_string())));
+            let world = response.to_sotw().map(|world| world.version_info);
+            self.good.extend(world.map(|version| (type_url.clone(), version)));
+        }
+        for name in self.removed(type_url, response) {
+            self.remove(type_url, &name);
         }
         bad
+    }
+
+    /// Incremental: what is said to be gone. State of the world: clusters and listeners that are not said.
+    fn removed(&self, type_url: &TypeUrl, response: &Response) -> Vec<String> {
+        if let Some(delta) = response.to_delta() {
+            return delta.removed_resources;
+        }
+        let said = |name: &String| response.resources().any(|one| one.name() == name);
+        let held = self.contents.get(type_url).into_iter().flatten().map(|(name, _)| name);
+        held.filter(|name| (*type_url == CDS || *type_url == LDS) && !said(name)).cloned().collect()
     }
 
     /// What was unsubscribed from while it was on its way is ignored.
@@ -200,7 +243,8 @@ impl Envoy {
     }
 
     fn apply(&mut self, type_url: &TypeUrl, Body { name, content }: Body) {
-        if *type_url == CDS {
+        let known = self.contents.get(type_url).and_then(|all| all.get(&name)) == Some(&content);
+        if *type_url == CDS && !known {
             self.warming.insert(name.clone());
         } else if *type_url == EDS && self.warming.remove(&name) {
             self.able_to_serve.insert(name.clone());
@@ -224,37 +268,44 @@ impl Envoy {
     }
 
     /// Subscribes to names that have come up, and leaves those that have gone.
-    fn resubscribe(&mut self, type_url: &TypeUrl, wanted: BTreeSet<String>) {
+    /// An Envoy of the state of the world repeats itself when a cluster warms whose endpoints it has asked for.
+    fn resubscribe(&mut self, type_url: &TypeUrl, wanted: BTreeSet<String>, rewarms: bool) {
         let asked = self.asked.entry(type_url.clone()).or_default();
         let new: Vec<_> = wanted.difference(asked).cloned().collect();
         let gone: Vec<_> = asked.difference(&wanted).cloned().collect();
         *asked = wanted;
         if asked.is_empty() {
             // Responses for a type it has left are dropped without an answer.
-            self.on_the_wire.retain(|response| response.type_url != type_url.as_str());
+            self.on_the_wire.retain(|response| response.type_url() != type_url);
         }
         for name in &gone {
             self.forget(type_url, name);
         }
-        if !new.is_empty() || !gone.is_empty() {
-            self.request(DeltaDiscoveryRequest {
-                type_url: type_url.as_str().into(),
-                resource_names_subscribe: new,
-                resource_names_unsubscribe: gone,
-                ..Default::default()
-            });
+        let changed = !new.is_empty() || !gone.is_empty();
+        match self.variant {
+            Variant::Incremental if changed => self.request(
+                DeltaDiscoveryRequest {
+                    type_url: type_url.as_str().into(),
+                    resource_names_subscribe: new,
+                    resource_names_unsubscribe: gone,
+                    ..Default::default()
+                }
+                .into(),
+            ),
+            Variant::StateOfTheWorld if changed || rewarms => self.request(self.world(type_url, None)),
+            _ => {}
         }
     }
 
     /// Answers, but holds back what is said about clusters until all are warm.
-    fn answer(&mut self, type_url: &TypeUrl, answer: DeltaDiscoveryRequest) {
+    fn answer(&mut self, type_url: &TypeUrl, answer: Request) {
         if *type_url == CDS {
-            self.withheld.push(answer);
+            self.withheld.push((type_url.clone(), answer));
         } else {
             self.request(answer);
         }
         if self.warming.is_empty() {
-            for answer in std::mem::take(&mut self.withheld) {
+            for (_, answer) in std::mem::take(&mut self.withheld) {
                 self.request(answer);
             }
         }
@@ -263,9 +314,8 @@ impl Envoy {
     /// At most one response of each type is on its way or unanswered.
     pub(crate) fn assert_one_in_flight(&self) {
         for type_url in [CDS, EDS, LDS, RDS] {
-            let of_type = |url: &str| url == type_url.as_str();
-            let flying = self.on_the_wire.iter().filter(|response| of_type(&response.type_url)).count();
-            let withheld = self.withheld.iter().filter(|answer| of_type(&answer.type_url)).count();
+            let flying = self.on_the_wire.iter().filter(|response| *response.type_url() == type_url).count();
+            let withheld = self.withheld.iter().filter(|(of, _)| *of == type_url).count();
             assert!(flying + withheld <= 1, "{} responses of {type_url} are unanswered", flying + withheld);
         }
     }

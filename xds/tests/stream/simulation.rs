@@ -1,4 +1,5 @@
-//! Random lives of a stream against the model of Envoy. Time hardly passes in them: nothing may depend on a timeout.
+//! Random lives of a stream, in either variant, against the model of Envoy. Time hardly passes in them: nothing may
+//! depend on a timeout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use weft_xds::Snapshot;
+use weft_xds::stream::Variant;
 
 use crate::envoy::{BAD, Envoy};
 use crate::peers::{CDS, EDS, LDS, RDS, snapshot};
@@ -109,13 +111,13 @@ fn settle(envoy: &mut Envoy, check: impl Fn(&Envoy)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_happens_no_request_fails_and_the_client_gets_there(
-        steps in steps(2), last in intents(2),
+        incremental in any::<bool>(), steps in steps(2), last in intents(2),
     ) {
-        let mut envoy = Envoy::connect();
+        let mut envoy = Envoy::connect(variant(incremental));
         let check = |envoy: &Envoy| {
             envoy.assert_one_in_flight();
             envoy.assert_no_request_fails();
@@ -128,8 +130,10 @@ proptest! {
     }
 
     #[test]
-    fn rejections_neither_loop_nor_stick(steps in steps(3), last in intents(2)) {
-        let mut envoy = Envoy::connect();
+    fn rejections_neither_loop_nor_stick(
+        incremental in any::<bool>(), steps in steps(3), last in intents(2),
+    ) {
+        let mut envoy = Envoy::connect(variant(incremental));
         let revision = live(&mut envoy, &steps, Envoy::assert_one_in_flight) + 1;
         settle(&mut envoy, Envoy::assert_one_in_flight);
         let last = render(revision, &last);
@@ -137,4 +141,8 @@ proptest! {
         settle(&mut envoy, Envoy::assert_one_in_flight);
         envoy.assert_agrees_with(&last);
     }
+}
+
+fn variant(incremental: bool) -> Variant {
+    if incremental { Variant::Incremental } else { Variant::StateOfTheWorld }
 }

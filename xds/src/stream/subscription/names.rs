@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Subscription;
-use crate::TypeUrl;
 use crate::snapshot::Resources;
 use crate::stream::due::Due;
 use crate::stream::held::{Held, Sent};
 use crate::stream::memory::Remembered;
 use crate::stream::request::Wants;
+use crate::{TypeUrl, Version};
 
 /// What is known when a client asks for a type for the first time on a stream.
 #[derive(Debug)]
@@ -124,12 +124,15 @@ impl Subscription {
         self.fresh = false;
         let remembered = opening.remembered;
         let in_force = remembered.and_then(|remembered| remembered.in_force.as_ref());
-        match in_force.filter(|(known, _)| self.wildcard && known.to_string() == version) {
+        self.accepted_version = Version::parse(version);
+        let is_known = |known: &[Version]| known.iter().any(|known| known.to_string() == version);
+        match in_force.filter(|(known, _)| self.wildcard && is_known(known)) {
             Some((_, resources)) => self.base = resources.clone(),
             None if self.wildcard && opening.target.version().to_string() == version => {
                 self.base = opening.target.clone();
             }
             None => {
+                self.accepted_version = None;
                 self.owes_answer = true;
                 let names = self.explicit.iter().cloned();
                 self.held.extend(names.map(|name| (name, Held::unknown())));

@@ -47,7 +47,7 @@ fn a_route_configuration_that_goes_is_removed_not_emptied() {
 
 #[test]
 fn other_clients_may_want_the_removal_of_a_missing_route() {
-    let (client, server) = peers_with(Policy { empty_route_for_missing: false, ..Policy::default() });
+    let (client, server) = peers_with(Policy { empty_for_missing: false, ..Policy::default() });
     server.has(1, &[]);
     client.subscribes(RDS, &["r"]);
     server.answers(RDS, &["-r"]);
@@ -69,21 +69,39 @@ fn a_missing_virtual_host_is_answered_without_content() {
 #[test]
 fn what_does_not_exist_is_left_out_of_the_state_of_the_world() {
     let (client, server) = sotw_peers();
-    server.has(1, &[(EDS, &["b@1"])]);
-    client.subscribes(EDS, &["a"]);
-    server.answers(EDS, &[]);
-    client.acks(EDS);
-    client.subscribes(EDS, &["b", "c"]);
-    server.answers(EDS, &["b@1"]);
-    client.acks(EDS);
-    server.has(2, &[(EDS, &["a@2", "b@1"])]);
-    server.answers(EDS, &["a@2"]);
-    client.acks(EDS);
+    server.has(1, &[(SDS, &["b@1"])]);
+    client.subscribes(SDS, &["a"]);
+    server.answers(SDS, &[]);
+    client.acks(SDS);
+    client.subscribes(SDS, &["b", "c"]);
+    server.answers(SDS, &["b@1"]);
+    client.acks(SDS);
+    server.has(2, &[(SDS, &["a@2", "b@1"])]);
+    server.answers(SDS, &["a@2"]);
+    client.acks(SDS);
     server.has(3, &[]);
     server.is_silent();
     assert!(server.wakes_within(Duration::ZERO));
     server.waits(Duration::ZERO);
     assert_eq!(server.told_in_sync().last(), Some(&3));
+}
+
+// 1.40: a cluster waits 15 s for endpoints that never come, and the answer about all clusters with it.
+#[test]
+fn missing_endpoints_are_none_in_the_state_of_the_world() {
+    let (client, server) = sotw_peers();
+    server.has(1, &[]);
+    client.subscribes(EDS, &["a"]);
+    server.answers(EDS, &["a@"]);
+    client.acks(EDS);
+    server.is_silent();
+    server.has(2, &[(EDS, &["a@2"])]);
+    server.answers(EDS, &["a@2"]);
+    client.acks(EDS);
+    server.has(3, &[]);
+    server.is_silent();
+    client.acks(EDS); // repeats itself: its cluster warms again, on what it had if there is nothing else
+    server.answers(EDS, &["a@"]);
 }
 
 #[test]
