@@ -5,20 +5,20 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "shared/node.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 
+use node::{Refusal, alone_without, exec, remains};
 use pod::Pod;
-
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 
 /// A node: the calling thread's namespaces, of the network and of mounts, and a data directory that is a file system of
 /// its own.
@@ -26,26 +26,20 @@ struct Node {
     dir: TempDir,
 }
 
-/// The answer's document, null where there is none, or the error's code and message with its details.
-type Answer = Result<Value, (u64, String)>;
+type Answer = Result<Value, Refusal>;
 
 impl Node {
     /// Runs `test` on a node of its own, which must be empty afterwards.
     fn run(test: impl FnOnce(&Self) + Send + 'static) {
-        let on_node = move || {
-            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests need root");
-            let none = None::<&str>;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        alone_without(&[], move || {
             let dir = tempfile::tempdir().unwrap();
+            let none = None::<&str>;
             mount(none, dir.path(), Some("tmpfs"), MsFlags::empty(), Some("size=256k")).unwrap();
             let node = Self { dir };
             test(&node);
             assert_eq!(remains(), Vec::<String>::new());
             nix::mount::umount(node.dir.path()).unwrap();
-        };
-        if let Err(panic) = thread::spawn(on_node).join() {
-            std::panic::resume_unwind(panic);
-        }
+        });
     }
 
     fn conf(&self, network: &str, subnet: &str) -> Value {
@@ -68,40 +62,6 @@ impl Node {
 
     fn filling(&self) -> PathBuf {
         self.dir.path().join("filling")
-    }
-}
-
-/// Links and tables, as far as they are there.
-fn remains() -> Vec<String> {
-    let output = |command: &str| {
-        let mut words = command.split(' ');
-        let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let both = output("ip -o link") + &output("nft list tables");
-    both.lines().filter(|line| !line.contains(": lo:")).map(str::to_owned).collect()
-}
-
-fn exec(verb: &str, container: &str, netns: &str, conf: &Value) -> Answer {
-    let mut plugin = Command::new(PLUGIN)
-        .env_clear()
-        .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", container), ("CNI_IFNAME", "eth0")])
-        .env("CNI_NETNS", netns)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-    let output = plugin.wait_with_output().unwrap();
-    let text = str::from_utf8(&output.stdout).unwrap();
-    let document = if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() };
-    match output.status.code() {
-        Some(0) => Ok(document),
-        Some(1) => {
-            let said = |key: &str| document[key].as_str().unwrap_or_default().to_owned();
-            Err((document["code"].as_u64().unwrap(), format!("{}: {}", said("msg"), said("details"))))
-        }
-        _ => panic!("{output:?}"),
     }
 }
 

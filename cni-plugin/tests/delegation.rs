@@ -4,25 +4,24 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weft_datapath::{NetNs, Nft, Rtnl};
+use weft_datapath::{NetNs, Nft};
 
+#[path = "shared/node.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 
+use node::{PLUGIN, Refusal, alone, answer, output, owners, remains};
 use pod::Pod;
-
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 
 /// Where Debian's `containernetworking-plugins` puts the reference plugins.
 const REFERENCE: &str = "/usr/lib/cni";
@@ -46,30 +45,19 @@ impl Pod {
 impl Node {
     /// Runs `test` on a node of its own, which must be empty afterwards.
     fn run(test: impl FnOnce(&Self) + Send + 'static) {
-        let on_node = move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+        alone(move || {
             let dir = tempfile::tempdir().unwrap();
             let network = format!("w{}", dir.path().file_name().unwrap().to_str().unwrap().replace('.', ""));
             fs::create_dir(dir.path().join("bin")).unwrap();
             let node = Self { dir, network };
             test(&node);
             assert_eq!(node.remains(), Vec::<String>::new());
-        };
-        if let Err(panic) = thread::spawn(on_node).join() {
-            std::panic::resume_unwind(panic);
-        }
+        });
     }
 
-    /// Links, elements, the table, and leases of host-local, as far as they are there.
+    /// What stands in the kernel, and leases of host-local, as far as they are there.
     fn remains(&self) -> Vec<String> {
-        let links = Rtnl::open().unwrap().observe().unwrap().links;
-        let mut remains: Vec<_> =
-            links.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
-        remains.extend(owners());
-        let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
-        remains.extend(String::from_utf8(tables.stdout).unwrap().lines().map(str::to_owned));
-        remains.extend(self.leases());
-        remains
+        [remains(), self.leases()].concat()
     }
 
     /// The addresses that host-local holds.
@@ -120,28 +108,18 @@ impl Node {
         })
     }
 
-    fn exec(&self, verb: &str, container: &str, netns: &str, conf: &Value) -> Result<Value, (u64, String)> {
+    fn exec(&self, verb: &str, container: &str, netns: &str, conf: &Value) -> Result<Value, Refusal> {
         answer(&self.exec_as(PLUGIN.as_ref(), verb, container, netns, conf))
     }
 
     fn exec_as(&self, plugin: &Path, verb: &str, container: &str, netns: &str, conf: &Value) -> Output {
-        let mut plugin = Command::new(plugin)
+        let mut plugin = Command::new(plugin);
+        plugin
             .env_clear()
-            .envs([
-                ("PATH", "/usr/bin:/bin"),
-                ("CNI_COMMAND", verb),
-                ("CNI_CONTAINERID", container),
-                ("CNI_IFNAME", "eth0"),
-                ("CNI_NETNS", netns),
-                ("CNI_PATH", &format!("{}/bin:{REFERENCE}", self.dir.path().display())),
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-        plugin.wait_with_output().unwrap()
+            .envs([("PATH", "/usr/bin:/bin"), ("CNI_IFNAME", "eth0")])
+            .env("CNI_PATH", format!("{}/bin:{REFERENCE}", self.dir.path().display()))
+            .stderr(Stdio::piped());
+        output(&mut plugin, verb, container, netns, conf)
     }
 
     fn add(&self, pod: &Pod, conf: &Value) -> Value {
@@ -151,24 +129,6 @@ impl Node {
     fn del(&self, name: &str, conf: &Value) {
         self.exec("DEL", name, "", conf).unwrap();
     }
-}
-
-/// The document of an answer, null where there is none, or the error's code and message with its details.
-fn answer(output: &Output) -> Result<Value, (u64, String)> {
-    let text = str::from_utf8(&output.stdout).unwrap();
-    let document = if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() };
-    match output.status.code() {
-        Some(0) => Ok(document),
-        Some(1) => {
-            let said = |key: &str| document[key].as_str().unwrap_or_default().to_owned();
-            Err((document["code"].as_u64().unwrap(), format!("{}: {}", said("msg"), said("details"))))
-        }
-        _ => panic!("{output:?}"),
-    }
-}
-
-fn owners() -> Vec<String> {
-    Nft::open().unwrap().masqueraded().unwrap().into_iter().map(|found| found.owner).collect()
 }
 
 fn with(conf: &Value, key: &str, value: Value) -> Value {
@@ -360,7 +320,7 @@ fn what_the_plugin_refuses_is_refused_with_its_code_after_all_of_wefts_own_is_go
         let result = node.add(&pod, &conf);
         node.plugin("ipam", r#"echo '{"code": 111, "msg": "no '$CNI_COMMAND'"}'; exit 1"#);
         let refused = |verb: &str, conf: &Value| node.exec(verb, "c", &pod.netns, conf).unwrap_err();
-        let refusal = |verb: &str| (111, format!("ipam: no {verb}: "));
+        let refusal = |verb: &str| (111, format!("ipam: no {verb}"));
         assert_eq!(refused("CHECK", &with(&conf, "prevResult", result)), refusal("CHECK"));
         assert_eq!(owners().len(), 1);
         assert_eq!(refused("DEL", &conf), refusal("DEL"));

@@ -6,19 +6,19 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
-use std::thread;
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_datapath::NetNs;
 
+#[path = "shared/node.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 
+use node::{PLUGIN, alone, answer, output};
 use pod::Pod;
-
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 
 /// A node: the calling thread's namespace, and directories for leases, configurations, kept results and plugins.
 struct Node {
@@ -27,17 +27,13 @@ struct Node {
 
 impl Node {
     fn run(test: impl FnOnce(&Self) + Send + 'static) {
-        let on_node = move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+        alone(move || {
             let node = Self { dir: tempfile::tempdir().unwrap() };
             for dir in ["leases", "net.d", "cache/results", "bin"] {
                 fs::create_dir_all(node.dir.path().join(dir)).unwrap();
             }
             test(&node);
-        };
-        if let Err(panic) = thread::spawn(on_node).join() {
-            std::panic::resume_unwind(panic);
-        }
+        });
     }
 
     fn path(&self, name: &str) -> String {
@@ -83,24 +79,12 @@ impl Node {
     }
 
     fn exec(&self, verb: &str, pod: &Pod, conf: &Value) -> Value {
-        let mut plugin = Command::new(PLUGIN)
+        let mut plugin = Command::new(PLUGIN);
+        plugin
             .env_clear()
-            .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", pod.name), ("CNI_IFNAME", "eth0")])
-            .envs([
-                ("CNI_NETNS", pod.netns.as_str()),
-                ("CNI_PATH", &self.path("bin")),
-                ("PATH", "/bin:/usr/bin"),
-            ])
-            .env("CNI_ARGS", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-        let output = plugin.wait_with_output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{verb}: {text}");
-        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() }
+            .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", &self.path("bin")), ("PATH", "/bin:/usr/bin")])
+            .env("CNI_ARGS", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web");
+        answer(&output(&mut plugin, verb, pod.name, &pod.netns, conf)).unwrap()
     }
 
     /// The exit code, and what was said on either output.

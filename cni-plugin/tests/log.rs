@@ -1,23 +1,23 @@
 //! The log that a configuration asks for, as the plugin's binary writes it, and the trace that it continues.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "shared/node.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 
+use node::{PLUGIN, alone};
 use pod::Pod;
 
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
@@ -28,13 +28,7 @@ struct Node {
 
 impl Node {
     fn run(test: impl FnOnce(&Self) + Send + 'static) {
-        let on_node = move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
-            test(&Self { dir: tempfile::tempdir().unwrap() });
-        };
-        if let Err(panic) = thread::spawn(on_node).join() {
-            std::panic::resume_unwind(panic);
-        }
+        alone(move || test(&Self { dir: tempfile::tempdir().unwrap() }));
     }
 
     fn path(&self, name: &str) -> String {
@@ -53,23 +47,14 @@ impl Node {
     }
 
     fn start(&self, verb: &str, pod: &Pod, conf: &Value, env: &[(&str, &str)]) -> Child {
-        let mut plugin = Command::new(PLUGIN)
+        let mut plugin = Command::new(PLUGIN);
+        plugin
             .env_clear()
-            .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", pod.name), ("CNI_IFNAME", "eth0")])
-            .envs([
-                ("CNI_NETNS", pod.netns.as_str()),
-                ("CNI_PATH", &self.path("")),
-                ("PATH", "/bin:/usr/bin"),
-            ])
+            .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", &self.path("")), ("PATH", "/bin:/usr/bin")])
             .env("CNI_ARGS", "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web")
             .envs(env.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-        plugin
+            .stderr(Stdio::piped());
+        node::start(&mut plugin, verb, pod.name, &pod.netns, conf)
     }
 
     fn exec(&self, verb: &str, pod: &Pod, conf: &Value, env: &[(&str, &str)]) -> Output {

@@ -4,24 +4,23 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs::OpenOptions;
-use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Output, Stdio};
-use std::thread;
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_datapath::{Nft, Rtnl};
 use weft_ipam::lease::Attachment;
 use weft_ipam::{Ipam, Request};
 
+#[path = "shared/node.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 
+use node::{PLUGIN, alone, answer, output, owners, remains};
 use pod::Pod;
-
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 
 /// A node: the calling thread's namespace, and a data directory.
 struct Node {
@@ -31,26 +30,10 @@ struct Node {
 impl Node {
     /// Runs `test` on a node of its own, which must be empty afterwards.
     fn run(test: impl FnOnce(&Self) + Send + 'static) {
-        let on_node = move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
-            let node = Self { dir: tempfile::tempdir().unwrap() };
-            test(&node);
-            assert_eq!(node.remains(), Vec::<String>::new());
-        };
-        if let Err(panic) = thread::spawn(on_node).join() {
-            std::panic::resume_unwind(panic);
-        }
-    }
-
-    /// Pairs, elements and the table, as far as they are there.
-    fn remains(&self) -> Vec<String> {
-        let links = Rtnl::open().unwrap().observe().unwrap().links;
-        let mut remains: Vec<_> =
-            links.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
-        remains.extend(owners());
-        let rules = Command::new("nft").args(["list", "tables"]).output().unwrap();
-        remains.extend(String::from_utf8(rules.stdout).unwrap().lines().map(str::to_owned));
-        remains
+        alone(move || {
+            test(&Self { dir: tempfile::tempdir().unwrap() });
+            assert_eq!(remains(), Vec::<String>::new());
+        });
     }
 
     /// Two IPv4 addresses, masqueraded.
@@ -78,46 +61,19 @@ impl Node {
 }
 
 fn exec(verb: &str, container: &str, netns: &str, conf: &Value, stderr: Stdio) -> Output {
-    run(Command::new(PLUGIN).env_clear().stderr(stderr), verb, container, netns, conf)
+    let mut plugin = Command::new(PLUGIN);
+    output(plugin.env_clear().env("CNI_IFNAME", "eth0").stderr(stderr), verb, container, netns, conf)
 }
 
 /// An ADD of which one system call fails, the `nth` of its kind.
 fn add_with_failing(call: &str, error: &str, nth: usize, pod: &Pod, conf: &Value) -> Output {
     let fault = format!("inject={call}:error={error}:when={nth}");
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-o", "/dev/null", "-e", &fault, PLUGIN]).stderr(Stdio::piped());
-    run(&mut strace, "ADD", pod.name, &pod.netns, conf)
-}
-
-fn run(command: &mut Command, verb: &str, container: &str, netns: &str, conf: &Value) -> Output {
-    let mut plugin = command
-        .envs([
-            ("CNI_COMMAND", verb),
-            ("CNI_CONTAINERID", container),
-            ("CNI_IFNAME", "eth0"),
-            ("CNI_NETNS", netns),
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-    plugin.wait_with_output().unwrap()
-}
-
-/// The document of an answer, null where there is none, or the error's code and message.
-fn answer(output: &Output) -> Result<Value, (u64, String)> {
-    let text = str::from_utf8(&output.stdout).unwrap();
-    let document = if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() };
-    match output.status.code() {
-        Some(0) => Ok(document),
-        Some(1) => Err((document["code"].as_u64().unwrap(), document["msg"].as_str().unwrap().to_owned())),
-        _ => panic!("{output:?}"),
-    }
-}
-
-fn owners() -> Vec<String> {
-    Nft::open().unwrap().masqueraded().unwrap().into_iter().map(|found| found.owner).collect()
+    strace
+        .args(["-f", "-o", "/dev/null", "-e", &fault, PLUGIN])
+        .env("CNI_IFNAME", "eth0")
+        .stderr(Stdio::piped());
+    output(&mut strace, "ADD", pod.name, &pod.netns, conf)
 }
 
 fn first_address(result: &Value) -> IpAddr {
@@ -198,7 +154,7 @@ fn the_table_goes_even_if_the_del_that_ended_the_last_lease_was_killed() {
         let link = host.observe().unwrap().links.into_iter().find(|link| link.alias.is_some()).unwrap();
         host.delete_link(&link).unwrap();
         leases.end(&leases.leases().unwrap()[0]).unwrap();
-        assert_eq!(node.remains(), ["table inet weft"], "or this tests nothing");
+        assert_eq!(remains(), ["table inet weft"], "or this tests nothing");
         node.del("c", &conf);
     });
 }
@@ -253,7 +209,7 @@ fn an_add_whose_answers_from_the_kernel_are_lost_leaves_nothing_behind() {
             }
             failures += 1;
             assert!(node.leases("weft").is_empty().unwrap(), "{nth}: {output:?}");
-            let remains = node.remains();
+            let remains = remains();
             assert!(remains.iter().all(|thing| thing == "table inet weft"), "{nth}: {remains:?}");
         }
         assert!(failures > 5, "only {failures} answers were lost");
@@ -267,7 +223,7 @@ fn an_add_succeeds_on_a_node_without_a_thread_to_spare() {
         let (pod, conf) = (Pod::new("c"), node.conf("weft"));
         answer(&add_with_failing("clone3", "EAGAIN", 1, &pod, &conf)).unwrap();
         node.del("c", &conf);
-        assert_eq!(node.remains(), Vec::<String>::new());
+        assert_eq!(remains(), Vec::<String>::new());
     });
 }
 

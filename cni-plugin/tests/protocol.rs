@@ -4,18 +4,19 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::thread;
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "shared/node.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 
+use node::{PLUGIN, alone};
 use pod::Pod;
 
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const VERBS: [&str; 6] = ["ADD", "DEL", "CHECK", "GC", "STATUS", "FROB"];
 
@@ -43,13 +44,7 @@ struct Node {
 
 impl Node {
     fn run(test: impl FnOnce(&Self) + Send + 'static) {
-        let on_node = move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
-            test(&Self { dir: tempfile::tempdir().unwrap(), pod: Pod::new("c") });
-        };
-        if let Err(panic) = thread::spawn(on_node).join() {
-            std::panic::resume_unwind(panic);
-        }
+        alone(move || test(&Self { dir: tempfile::tempdir().unwrap(), pod: Pod::new("c") }));
     }
 
     fn conf(&self, version: &str) -> Value {

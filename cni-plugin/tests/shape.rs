@@ -1,24 +1,23 @@
 //! The plugin's binary in a network namespace of its own: bandwidth and tuning, as runtimes and operators ask for them.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use std::io::Write;
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::Command;
 use std::{fs, path::Path};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weft_datapath::{Interface, NetNs, Rtnl, Shaped, Shaping, sysctl};
 
+#[path = "shared/node.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 
+use node::{Refusal, alone_without};
 use pod::Pod;
 
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 const ALLOW_LIST: &str = "/etc/cni/tuning/allowlist.conf";
 
 /// A node with one pod: the calling thread's namespaces, of the network and of mounts, with nothing below `/etc`.
@@ -31,16 +30,7 @@ struct Node {
 impl Node {
     /// Runs `test` on a node of its own.
     fn run(test: impl FnOnce(&Self) + Send + 'static) {
-        let on_node = move || {
-            unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests need root");
-            let none = None::<&str>;
-            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-            mount(none, "/etc", Some("tmpfs"), MsFlags::empty(), none).unwrap();
-            test(&Self::new());
-        };
-        if let Err(panic) = thread::spawn(on_node).join() {
-            std::panic::resume_unwind(panic);
-        }
+        alone_without(&["/etc"], move || test(&Self::new()));
     }
 
     fn new() -> Self {
@@ -64,24 +54,8 @@ impl Node {
         conf
     }
 
-    /// The answer's document, null where there is none, or the error's code and message.
-    fn exec(&self, verb: &str, conf: &Value) -> Result<Value, (u64, String)> {
-        let mut plugin = Command::new(PLUGIN)
-            .env_clear()
-            .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", self.pod.name), ("CNI_IFNAME", "eth0")])
-            .env("CNI_NETNS", self.netns.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-        let output = plugin.wait_with_output().unwrap();
-        let text = str::from_utf8(&output.stdout).unwrap();
-        let document = if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() };
-        if output.status.success() {
-            return Ok(document);
-        }
-        Err((document["code"].as_u64().unwrap(), document["msg"].as_str().unwrap().to_owned()))
+    fn exec(&self, verb: &str, conf: &Value) -> Result<Value, Refusal> {
+        node::exec(verb, self.pod.name, &self.pod.netns, conf)
     }
 
     /// ADD, and the configuration for CHECK.

@@ -5,18 +5,15 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use weft_datapath::{NetNs, Observed, Rtnl};
 
+use crate::node::{self, PLUGIN, Refusal, alone_without, answer, output};
 use crate::pod::Pod;
-
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 
 /// Where Debian's `containernetworking-plugins` puts the reference plugins.
 pub(crate) const REFERENCE: &str = "/usr/lib/cni";
@@ -26,33 +23,19 @@ const SCRIPTS: &str = "/run/scripts";
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// An error document's code and message.
-pub(crate) type Refusal = (u64, String);
-
 /// Runs `test` on a node of its own: namespaces of the network and of mounts, with nothing in the directories that plugins
 /// keep things in. It has to leave nothing.
 pub(crate) fn on_node(test: impl FnOnce() + Send + 'static) {
-    let on_node = move || {
-        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests need root");
-        let none = None::<&str>;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-        for directory in ["/run", "/var/lib"] {
-            mount(none, directory, Some("tmpfs"), MsFlags::empty(), none).unwrap();
-        }
+    alone_without(&["/run", "/var/lib"], move || {
         ip("link set lo up");
         test();
         assert_eq!(remains(), Vec::<String>::new());
-    };
-    if let Err(panic) = thread::spawn(on_node).join() {
-        std::panic::resume_unwind(panic);
-    }
+    });
 }
 
 /// Links, rules of the firewall, and what plugins keep in files.
 pub(crate) fn remains() -> Vec<String> {
-    let links = Rtnl::open().unwrap().observe().unwrap().links;
-    let mut remains: Vec<_> = links.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
-    remains.extend(lines(Command::new("nft").args(["list", "ruleset"])));
+    let mut remains = node::remains();
     let kept = ["find", "/run", "/var/lib", "-type", "f", "-path", "*cni*", "-size", "+0"];
     let is_left = |line: &String| !line.contains("/last_reserved_ip") && !line.ends_with("/lock");
     remains.extend(lines(Command::new(kept[0]).args(&kept[1..])).into_iter().filter(is_left));
@@ -216,25 +199,9 @@ pub(crate) fn run_by(
     netns: &str,
     conf: &Value,
 ) -> Result<Value, Refusal> {
-    let mut plugin = command
+    command
         .env_clear()
-        .envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("CNI_COMMAND", verb), ("CNI_IFNAME", "eth0")])
-        .envs([("CNI_CONTAINERID", container), ("CNI_NETNS", netns)])
-        .env("CNI_PATH", format!("{SCRIPTS}:{REFERENCE}"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-    let output = plugin.wait_with_output().unwrap();
-    let text = str::from_utf8(&output.stdout).unwrap();
-    let document = if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() };
-    match output.status.code() {
-        Some(0) => Ok(document),
-        Some(1) => Err((
-            document["code"].as_u64().unwrap(),
-            format!("{}: {}", document["msg"].as_str().unwrap_or_default(), document["details"]),
-        )),
-        _ => panic!("{output:?}"),
-    }
+        .envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("CNI_IFNAME", "eth0")])
+        .env("CNI_PATH", format!("{SCRIPTS}:{REFERENCE}"));
+    answer(&output(command, verb, container, netns, conf))
 }
