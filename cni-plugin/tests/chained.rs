@@ -11,9 +11,6 @@ use weft_datapath::{Masqueraded, Nft, Observed, Published, Rtnl, sysctl};
 #[path = "shared/list.rs"]
 #[expect(dead_code, reason = "each test uses a part of it")]
 mod list;
-#[path = "shared/node.rs"]
-#[expect(dead_code, reason = "each test uses a part of it")]
-mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 

@@ -12,9 +12,6 @@ use weft_datapath::{Rtnl, sysctl};
 #[path = "shared/list.rs"]
 #[expect(dead_code, reason = "each test uses a part of it")]
 mod list;
-#[path = "shared/node.rs"]
-#[expect(dead_code, reason = "each test uses a part of it")]
-mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 

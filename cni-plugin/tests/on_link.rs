@@ -13,9 +13,6 @@ use serde_json::{Value, json};
 #[path = "shared/list.rs"]
 #[expect(dead_code, reason = "each test uses a part of it")]
 mod list;
-#[path = "shared/node.rs"]
-#[expect(dead_code, reason = "each test uses a part of it")]
-mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 

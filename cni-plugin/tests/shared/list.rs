@@ -12,8 +12,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft_datapath::{NetNs, Observed, Rtnl};
 
-use crate::node::{self, PLUGIN, Refusal, alone_without, answer, output};
 use crate::pod::Pod;
+
+#[path = "node.rs"]
+mod node;
+
+use node::{PLUGIN, Refusal, alone_without, answer, output};
 
 /// Where Debian's `containernetworking-plugins` puts the reference plugins.
 pub(crate) const REFERENCE: &str = "/usr/lib/cni";
