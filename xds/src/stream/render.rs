@@ -165,7 +165,12 @@ impl Stream {
                 None => {}
             }
         }
-        self.found_of(response, subscription, batch)
+        let mut names = self.found_of(response, subscription, batch);
+        // What stands in for missing endpoints is what the client then has.
+        for (name, found) in names.iter_mut().filter(|_| response.type_url == TypeUrl::ENDPOINT) {
+            *found = response.resources().find(|one| one.name() == &**name).cloned();
+        }
+        names
     }
 
     /// Says why a name has no resource to clients of the state of the world that understand it.
