@@ -258,6 +258,9 @@ fn members_and_clients_prove_who_they_are() {
 
     node.write(format!("{dir}/password"), "secret\n").unwrap();
     node.write(format!("{dir}/wrong"), "guess\n").unwrap();
+    node.sh(&format!("chmod 600 {dir}/password {dir}/wrong")).unwrap();
+    node.write(format!("{dir}/open"), "secret\n").unwrap();
+    node.sh(&format!("chmod 644 {dir}/open")).unwrap();
     for words in [
         "user add root:root",
         "user grant-role root root",
@@ -289,6 +292,11 @@ fn members_and_clients_prove_who_they_are() {
             "a file that is not there",
             secured.clone().with_store(user("gone")),
             "cannot read the password /run/node/pki/gone",
+        ),
+        (
+            "a password for everybody to read",
+            secured.clone().with_store(user("open")),
+            "the password /run/node/pki/open is open to everybody (mode 644)",
         ),
     ] {
         let start = Instant::now();

@@ -125,6 +125,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether one lease cannot be read, and the others may.
+    fn is_about_one_lease(&self) -> bool {
+        matches!(self, Self::Store(store::Error::Local(local::Error::Damaged { .. })) | Self::Decode { .. })
+    }
+
     /// The code that a plugin answers with (SPEC.md, "Error"). From 100 on codes are Weft's own: 100 is an ADD for an
     /// attachment that has addresses already.
     pub fn code(&self) -> Code {
@@ -330,7 +335,7 @@ impl Ipam {
     /// Ends the lease of `attachment`, if it has one, and returns what it was. Doing it again is no error, and writes
     /// nothing.
     pub fn release(&self, attachment: &Attachment) -> Result<Option<Lease>, Error> {
-        let Some(lease) = self.lookup(attachment)? else { return Ok(None) };
+        let Some(lease) = self.lookup_to_end(attachment)? else { return Ok(None) };
         self.end(&lease)?;
         Ok(Some(lease))
     }
@@ -372,6 +377,26 @@ impl Ipam {
         let holder = Holder::from(attachment);
         let record = self.view(|view| view.get(&holder))?;
         record.map(|record| self.decode(&record)).transpose()
+    }
+
+    /// The lease of `attachment` for whoever is about to end it. Where what was written of it is damaged, that is said on
+    /// standard error, and the lease has what is known all the same: its addresses, and neither pod, namespace nor notes.
+    pub fn lookup_to_end(&self, attachment: &Attachment) -> Result<Option<Lease>, Error> {
+        let damage = match self.lookup(attachment) {
+            Err(error) if error.is_about_one_lease() => error,
+            found => return found,
+        };
+        let record = self.view(|view| view.get_remains(&Holder::from(attachment)))?;
+        let lease = record.map(|record| record.bare_lease(&self.network));
+        if let Some(lease) = &lease {
+            let addresses = lease.addresses.iter().map(|assigned| assigned.address.ip()).collect::<Vec<_>>();
+            log(format_args!(
+                "weft-ipam: the lease of {attachment} is ended without what cannot be read of it; it holds {}: {}",
+                join(&addresses),
+                chain(&damage)
+            ));
+        }
+        Ok(lease)
     }
 
     /// Whether nobody in the network holds anything. What is written beside the addresses is not looked at, so this is
@@ -419,11 +444,12 @@ impl Ipam {
 
     fn view<T>(&self, look: impl Fn(&dyn View) -> Result<T, store::Error>) -> Result<T, Error> {
         let mut seen = None;
-        self.store.read(&mut |view| {
+        let read = self.store.read(&mut |view| {
             seen = Some(look(view)?);
             Ok(())
-        })?;
+        });
         report(&*self.store);
+        read?;
         Ok(seen.expect("a store that succeeds has let it look"))
     }
 
@@ -475,7 +501,7 @@ impl Utilisation {
 
 /// Whether `lease` is still the one of its attachment.
 fn stands(view: &dyn View, lease: &Lease) -> Result<bool, store::Error> {
-    let record = view.get(&Holder::from(&lease.attachment))?;
+    let record = view.get_remains(&Holder::from(&lease.attachment))?;
     Ok(record.is_some_and(|record| record.since == Timestamp::from(lease.since)))
 }
 
@@ -491,7 +517,7 @@ fn transact<T>(
     mut decide: impl FnMut(&dyn View) -> Result<(T, Vec<Change>), Error>,
 ) -> Result<T, Error> {
     let mut outcome = None;
-    store.update(&mut |view| match decide(view) {
+    let updated = store.update(&mut |view| match decide(view) {
         Ok((result, changes)) => {
             outcome = Some(Ok(result));
             Ok(changes)
@@ -501,8 +527,9 @@ fn transact<T>(
             outcome = Some(Err(refusal));
             Ok(Vec::new())
         }
-    })?;
+    });
     report(store);
+    updated?;
     outcome.expect("a store that succeeds has run the decision")
 }
 

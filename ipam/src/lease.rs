@@ -13,6 +13,8 @@ use nix::sys::statfs::{FsType, statfs};
 use serde::{Deserialize, Serialize};
 use weft_cni_spec::Args;
 
+use crate::table::printable;
+
 /// One interface of one container in one network: what the CNI specification identifies an attachment by.
 ///
 /// The three names are checked when it is made, with the specification's rules, so that none of them can become
@@ -174,10 +176,10 @@ impl fmt::Display for Attachment {
     }
 }
 
-/// `namespace/name`.
+/// `namespace/name`, on one line whatever they are.
 impl fmt::Display for Pod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        write!(f, "{}/{}", printable(&self.namespace), printable(&self.name))
     }
 }
 
@@ -230,18 +232,30 @@ impl Record {
         })
     }
 
+    /// What is left of a lease that cannot be read.
+    pub(crate) fn remains(holder: Holder, addresses: &[IpAddr]) -> Self {
+        let assigned = |address: &IpAddr| Assigned { address: (*address).into(), gateway: None };
+        let addresses = addresses.iter().map(assigned).collect();
+        Self { holder, addresses, since: Timestamp(0), detail: "{}".into() }
+    }
+
     /// The lease, in full. Fails where a record that is whole was written by something that is not Weft.
     pub fn lease(&self, network: &str) -> Result<Lease, serde_json::Error> {
         let Detail { pod, netns, boot, notes } = serde_json::from_str(self.detail.as_str())?;
-        Ok(Lease {
+        Ok(Lease { pod, netns, boot_id: boot, notes, ..self.bare_lease(network) })
+    }
+
+    /// The lease without what is written beside the addresses.
+    pub(crate) fn bare_lease(&self, network: &str) -> Lease {
+        Lease {
             attachment: self.holder.in_network(network),
             addresses: self.addresses.clone(),
-            pod,
-            netns,
-            boot_id: boot,
+            pod: None,
+            netns: None,
+            boot_id: None,
             since: self.since.into(),
-            notes,
-        })
+            notes: Notes::new(),
+        }
     }
 }
 

@@ -52,6 +52,12 @@ pub trait View {
     /// The lease of `holder`.
     fn get(&self, holder: &Holder) -> Result<Option<Record>, Error>;
 
+    /// The lease of `holder` for whoever ends it: where what was written of it is damaged, what else is known of it, and that
+    /// it was made in 1970.
+    fn get_remains(&self, holder: &Holder) -> Result<Option<Record>, Error> {
+        self.get(holder)
+    }
+
     /// Whether a lease holds `address`.
     fn is_held(&self, address: IpAddr) -> Result<bool, Error>;
 

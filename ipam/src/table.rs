@@ -1,16 +1,23 @@
 //! Tables for people.
 
+/// Text that somebody else chose, fit for a line of a terminal: control characters become `\u{fffd}`.
+pub fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// Rows with their columns aligned, two spaces apart, and `indent` before each.
 pub fn columns(indent: &str, rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let mut widths = Vec::new();
-    for row in rows {
+    for row in &rows {
         widths.resize(widths.len().max(row.len()), 0);
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let start = text.len();
         text.push_str(indent);
         for (cell, width) in row.iter().zip(&widths) {
@@ -30,6 +37,12 @@ mod tests {
 
     fn rows(rows: &[&[&str]]) -> Vec<Vec<String>> {
         rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect()
+    }
+
+    #[test]
+    fn a_cell_cannot_end_its_line_or_speak_to_the_terminal() {
+        let table = rows(&[&["a\nb", "c"], &["\u{1b}[2J", "d"]]);
+        assert_eq!(columns("", &table), "a\u{fffd}b   c\n\u{fffd}[2J  d\n");
     }
 
     #[test]

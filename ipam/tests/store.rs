@@ -235,6 +235,41 @@ fn damage_anywhere_is_an_error_that_names_the_place_and_loses_nothing() {
 }
 
 #[test]
+fn a_lease_that_cannot_be_read_can_be_ended_and_takes_the_damage_with_it() {
+    // A line that is not what was written, and one that is, but by somebody else.
+    let payload = "+ 7 10.0.0.2/29@10.0.0.1,fd00::2/64@fd00::1 c1 eth0 [1]";
+    let foreign = format!("{:08x} {payload}", crc32fast::hash(payload.as_bytes()));
+    for (name, line) in [("damaged", None), ("foreign", Some(foreign))] {
+        let dir = directory();
+        let ipam = open(dir.path());
+        let lease = ipam.reserve(&pool(), request(1)).unwrap().keep();
+        let other = ipam.reserve(&pool(), request(2)).unwrap().keep();
+        let text = fs::read_to_string(log(dir.path())).unwrap();
+        let first = text.lines().nth(1).unwrap();
+        let changed = line.unwrap_or_else(|| first.replace(" c1 eth0 ", " c9 eth0 "));
+        fs::write(log(dir.path()), text.replace(first, &changed)).unwrap();
+        if name == "foreign" {
+            fs::remove_file(dir.path().join("net/leases.index")).unwrap();
+        }
+        let ipam = open(dir.path());
+        assert!(ipam.lookup(&attachment(1)).is_err(), "{name}");
+        assert!(ipam.reserve(&pool(), request(1)).is_err(), "{name}");
+        let ended = ipam.release(&attachment(1)).unwrap().unwrap();
+        assert_eq!(addresses(&ended), addresses(&lease), "{name}");
+        assert_eq!(ipam.release(&attachment(1)).unwrap(), None, "{name}");
+        if name == "damaged" {
+            fs::remove_file(dir.path().join("net/leases.index")).unwrap();
+        }
+        let freed: Vec<_> = ipam.freed().unwrap().into_iter().map(|(address, _)| address).collect();
+        assert_eq!((ipam.leases().unwrap(), freed), (vec![other], addresses(&lease)), "{name}");
+    }
+}
+
+fn addresses(lease: &Lease) -> Vec<IpAddr> {
+    lease.addresses.iter().map(|assigned| assigned.address.ip()).collect()
+}
+
+#[test]
 fn other_files_and_newer_formats_are_refused_and_left_alone() {
     let dir = directory();
     fs::create_dir(dir.path().join("net")).unwrap();

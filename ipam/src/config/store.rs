@@ -35,6 +35,9 @@ const KEYS: [&str; 11] = [
     "node",
 ];
 
+/// Far longer than runtimes wait.
+const LONGEST: Duration = Duration::from_secs(600);
+
 impl Reader {
     /// The settings of etcd, where that is the store.
     pub(super) fn etcd(&mut self, section: &Map<String, Value>) -> Option<Settings> {
@@ -130,9 +133,10 @@ impl Reader {
 
     fn duration(&mut self, store: &Map<String, Value>, key: &str) -> Option<Duration> {
         let text = self.text(store, AT, key)?;
-        let duration = parse_duration(text).filter(|duration| !duration.is_zero());
+        let duration = parse_duration(text).filter(|duration| !duration.is_zero() && *duration <= LONGEST);
         if duration.is_none() {
-            self.note(format!("{AT}.{key}"), format!("{text:?} is no time, such as 5s or 800ms"));
+            let what = "is no time from 1ms to 600s, such as 5s or 800ms";
+            self.note(format!("{AT}.{key}"), format!("{text:?} {what}"));
         }
         duration
     }
@@ -211,11 +215,15 @@ mod tests {
                 "ipam.store.key: missing: cert needs it",
                 "ipam.store.cacert: missing: https:// needs the certificate of who signed the members' own",
                 "ipam.store.passwordFile: missing: username needs it",
-                r#"ipam.store.timeout: "5" is no time, such as 5s or 800ms"#,
+                r#"ipam.store.timeout: "5" is no time from 1ms to 600s, such as 5s or 800ms"#,
                 "ipam.store.node: node name \"localhost\" is not one: a letter or digit, then letters, digits, '_', '.' and \
                  '-', 255 bytes at most, and not what every host calls itself; name it here, or in WEFT_NODE",
             ]
         );
+        for timeout in ["0ms", "601s", "18446744073709551615s"] {
+            let store = json!({"type": "etcd", "endpoints": ["http://b:1"], "node": "a", "timeout": timeout});
+            assert!(read(store).1[0].contains("is no time from 1ms to 600s"), "{timeout}");
+        }
         assert_eq!(
             read(json!({"type": "redis"})).1,
             [r#"ipam.store.type: "redis" is no store: there are "local" and "etcd""#]

@@ -109,6 +109,9 @@ impl Admitted {
         if self.holders.values().any(|holder| *holder == record.holder) {
             return Ok(Imported::Conflict(format!("{} is in the import twice", record.holder)));
         }
+        if let Some(why) = flaw_of(record) {
+            return Ok(Imported::Conflict(why));
+        }
         for address in addresses(record) {
             if let Some(holder) = self.holder_of(view, address)? {
                 return Ok(Imported::Conflict(format!("{address} is held by {holder}")));
@@ -135,6 +138,16 @@ fn compare(standing: &Record, record: &Record) -> Imported {
         return Imported::Known;
     }
     Imported::Conflict(format!("{} holds {} already", record.holder, join(&held)))
+}
+
+/// Why no store can hold it.
+fn flaw_of(record: &Record) -> Option<String> {
+    let held: Vec<IpAddr> = addresses(record).collect();
+    let is_twice = |(index, address): (usize, &IpAddr)| held.iter().take(index).any(|one| one == address);
+    match held.iter().enumerate().position(is_twice).and_then(|index| held.get(index)) {
+        Some(address) => Some(format!("it names {address} twice")),
+        None => held.is_empty().then(|| "it has no address".to_owned()),
+    }
 }
 
 fn addresses(record: &Record) -> impl Iterator<Item = IpAddr> {
@@ -207,6 +220,19 @@ mod tests {
         let import = of(vec![lease("a", &["10.0.0.2/24"]), lease("a", &["10.0.0.3/24"])]);
         let outcomes = ipam().import(&import).unwrap();
         assert_eq!(outcomes[1], Imported::Conflict("eth0 of a is in the import twice".into()));
+    }
+
+    #[test]
+    fn a_lease_without_addresses_or_with_one_twice_is_not_taken_over() {
+        let import = of(vec![lease("a", &[]), lease("b", &["10.0.0.2/24", "10.0.0.2/24"])]);
+        let dir = tempfile::tempdir().unwrap();
+        let ipam = Ipam::open("net", dir.path()).unwrap();
+        let conflict = |text: &str| Imported::Conflict(text.into());
+        assert_eq!(
+            ipam.import(&import).unwrap(),
+            [conflict("it has no address"), conflict("it names 10.0.0.2 twice")]
+        );
+        assert_eq!(ipam.leases().unwrap(), []);
     }
 
     #[test]

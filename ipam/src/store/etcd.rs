@@ -111,6 +111,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A secret is for everybody to read.
+    #[error("{what} {path} is open to everybody (mode {mode:03o}); `chmod o= {path}` closes it", path = path.display())]
+    Open {
+        /// What it holds.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The client cannot be set up.
     #[error("cannot set up the connection to etcd: {0}")]
     Setup(String),
@@ -253,7 +263,7 @@ impl Store for EtcdStore {
         }
     }
 
-    /// etcd takes 128 operations in a transaction (`--max-txn-ops`); a lease of four addresses is 13.
+    /// etcd takes 128 operations in a transaction (`--max-txn-ops`); a lease of n addresses is 2 n + 1.
     fn most_leases(&self) -> usize {
         8
     }

@@ -263,7 +263,7 @@ impl Store for LocalStore {
 
     fn read(&self, look: Look<'_>) -> Result<(), store::Error> {
         let Inner { open, notices } = &mut *self.inner();
-        let lock = lock::shared(&self.files.lock, self.timeout)?;
+        let lock = self.files.lock_to_read(self.timeout)?;
         let found = match lock {
             Some(_) => self.files.catch_up(open.take(), notices)?,
             None => None,
@@ -302,10 +302,18 @@ impl Files {
         }
     }
 
+    /// `None` where nothing was ever written. A log without a lock, such as one that was restored, gets one.
+    fn lock_to_read(&self, timeout: Duration) -> Result<Option<File>, Error> {
+        match lock::shared(&self.lock, timeout)? {
+            None if self.log.exists() => lock::exclusive(&self.lock, timeout).map(Some),
+            lock => Ok(lock),
+        }
+    }
+
     /// The log with everything that was appended to it, or `None` when there is none yet. Call it with the lock held.
     fn catch_up(&self, known: Option<Open>, notices: &mut Vec<Notice>) -> Result<Option<Open>, Error> {
         let (log, found) = match known {
-            Some(Open { log, index }) if self.is_still(&log)? => {
+            Some(Open { log, index }) if is_named(&log.file, &self.log)? => {
                 let found =
                     if index.is_current() { Found::Good(Box::new(index)) } else { self.find_index(&log) };
                 (log, found)
@@ -326,16 +334,6 @@ impl Files {
         match self.catch_up(known, notices)? {
             Some(open) if open.log.header.format == log::FORMAT => Ok(open),
             older => self.write_new(older.as_ref()),
-        }
-    }
-
-    /// Whether this is the log that the directory has. Our descriptor keeps its inode from being used again.
-    fn is_still(&self, log: &Log) -> Result<bool, Error> {
-        let ours = log.file.metadata().map_err(io_error("inspect", &self.log))?;
-        match fs::metadata(&self.log) {
-            Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(io_error("inspect", &self.log)(error)),
         }
     }
 
@@ -472,8 +470,10 @@ impl Files {
 
     fn copy(&self, old: &Open, draft: &mut Draft) -> Result<(), Error> {
         let mut add = |change| draft.add(change, &self.new, &self.index);
-        if let Some(spot) = old.index.ranges() {
-            add(old.log.change_at(spot)?)?;
+        match old.index.ranges().map(|spot| old.log.change_at(spot)) {
+            // The next allocation says them again. If a lease was in that line too, it stays where it is.
+            None | Some(Err(Error::Damaged { .. })) => {}
+            Some(ranges) => add(ranges?)?,
         }
         for (address, at) in self.seen(old).all_freed()? {
             add(Change::Retire { address, at })?;
@@ -587,6 +587,16 @@ fn open_both_ways(path: &Path) -> io::Result<File> {
     match OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path),
         opened => opened,
+    }
+}
+
+/// Whether this is the file that has the name now. Our descriptor keeps its inode from being used again.
+fn is_named(file: &File, path: &Path) -> Result<bool, Error> {
+    let ours = file.metadata().map_err(io_error("inspect", path))?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error("inspect", path)(error)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -169,12 +170,12 @@ impl Connection {
             }
             if let Some((certificate, key)) = &tls.identity {
                 let certificate = file("the client's certificate", certificate)?;
-                client = client.identity(Identity::from_pem(certificate, file("the client's key", key)?));
+                client = client.identity(Identity::from_pem(certificate, secret("the client's key", key)?));
             }
             options = options.with_tls(client);
         }
         if let Some((user, path)) = &self.settings.user {
-            let password = file("the password", path)?;
+            let password = secret("the password", path)?;
             options = options.with_user(user, password.trim_end_matches(['\r', '\n']));
         }
         Ok(options)
@@ -198,6 +199,16 @@ impl Connection {
 
 fn file(what: &'static str, path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::File { what, path: path.into(), source })
+}
+
+/// What everybody on the node may read is no secret.
+fn secret(what: &'static str, path: &Path) -> Result<String, Error> {
+    const OTHERS: u32 = 0o007;
+    let metadata = fs::metadata(path).map_err(|source| Error::File { what, path: path.into(), source })?;
+    match metadata.permissions().mode() {
+        mode if mode & OTHERS != 0 => Err(Error::Open { what, path: path.into(), mode: mode & 0o777 }),
+        _ => file(what, path),
+    }
 }
 
 /// What etcd answers is final where it is about the request or whoever makes it. The rest is about the member: it is down, cut off,

@@ -19,8 +19,8 @@ use crate::store::{self, View};
 const PAGES: [i64; 3] = [64, 256, 1_024];
 const PAGES_LAST: u128 = 1_024;
 
-/// Keys that are read together where all are.
-const PAGE: i64 = 4_096;
+/// Keys that are read together where all are. An answer may have 4 MiB (tonic), so a lease 8 KiB.
+const PAGE: i64 = 512;
 
 /// Of the order of reuse, where one address is wanted.
 const FREED_PAGE: i64 = 256;

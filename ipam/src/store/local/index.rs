@@ -68,6 +68,8 @@ pub(super) struct Index {
     header: Header,
     /// The first page as it is in the file, for as long as nobody else has written.
     seen: [u8; HEADER],
+    /// Whether a lease was ended whose line in the log is damaged.
+    outlived_damage: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +120,7 @@ impl Index {
             ranges: 0,
             shape: tree.shape(),
         };
-        Self { tree, header, seen: [0; HEADER] }
+        Self { tree, header, seen: [0; HEADER], outlived_damage: false }
     }
 
     /// The index in `file`, if it is one of the log with the id `log`.
@@ -129,7 +131,8 @@ impl Index {
         }
         match Header::decode(&seen) {
             Some((header, is_whole)) if header.log == log && is_whole && header.boot == boot => {
-                Found::Good(Box::new(Self { tree: Tree::open(file, header.shape), header, seen }))
+                let tree = Tree::open(file, header.shape);
+                Found::Good(Box::new(Self { tree, header, seen, outlived_damage: false }))
             }
             Some((header, _)) if header.log == log => Found::Doubtful(header.applied),
             _ => Found::Doubtful(0),
@@ -173,11 +176,13 @@ impl Index {
         self.header.lines += 1;
     }
 
-    /// Whether more than a third of the log is history. Where rewriting it fails, it is tried again after some more lines.
+    /// Whether more than a third of the log is history, or a line that nobody needs any more is damaged. Looked at once in so
+    /// many lines, for rewriting it may fail.
     pub(super) fn is_due_for_compaction(&self) -> bool {
+        const EVERY: u64 = 64;
         let needed = self.header.leases + self.header.freed_v4 + self.header.freed_v6;
-        let excess = self.header.lines.saturating_sub(needed + needed / 2 + 128);
-        excess % 256 == 1
+        let is_long = self.header.lines > needed + needed / 2 + 128;
+        self.outlived_damage || is_long && self.header.lines.is_multiple_of(EVERY)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -286,7 +291,10 @@ impl Index {
             }
             Ok(_) => return Ok(()),
             // The grant was damaged, or is a part of this very transaction.
-            Err(_) => self.addresses_of(spot)?,
+            Err(_) => {
+                self.outlived_damage |= spot.is_before(self.header.applied);
+                self.addresses_of(spot)?
+            }
         };
         self.tree.remove(key_of(holder))?;
         self.header.leases = self.header.leases.saturating_sub(1);
@@ -296,8 +304,8 @@ impl Index {
         Ok(())
     }
 
-    /// By looking at all addresses.
-    fn addresses_of(&self, spot: Spot) -> Result<Vec<IpAddr>, Flaw> {
+    /// The addresses of the lease whose grant is at `spot`, by looking at all of them.
+    pub(super) fn addresses_of(&self, spot: Spot) -> Result<Vec<IpAddr>, Flaw> {
         let mut found = Vec::new();
         for family in [Family::V4, Family::V6] {
             let (first, last) = (addresses(family, 0), addresses(family, u128::MAX));

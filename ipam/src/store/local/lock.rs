@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::store::local::{Error, io_error};
+use crate::store::local::{Error, io_error, is_named};
 
 /// A process that holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,16 +41,28 @@ enum Kind {
 /// Takes the lock alone, making its file where there is none. It is held until the file is dropped.
 pub(super) fn exclusive(path: &Path, timeout: Duration) -> Result<File, Error> {
     let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    acquire(file.map_err(io_error("open", path))?, Kind::Exclusive, path, timeout)
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    loop {
+        let file = options.open(path).map_err(io_error("open", path))?;
+        let file = acquire(file, Kind::Exclusive, path, timeout)?;
+        // Somebody may have removed the file while this process waited, and then its lock keeps nobody out.
+        if is_named(&file, path)? {
+            return Ok(file);
+        }
+    }
 }
 
-/// Takes the lock together with other readers; `None` where there is no lock and so nothing was ever written.
+/// Takes the lock together with other readers; `None` where there is no lock.
 pub(super) fn shared(path: &Path, timeout: Duration) -> Result<Option<File>, Error> {
-    match File::open(path) {
-        Ok(file) => acquire(file, Kind::Shared, path, timeout).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(io_error("open", path)(error)),
+    loop {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(io_error("open", path))?,
+        };
+        let file = acquire(file, Kind::Shared, path, timeout)?;
+        if is_named(&file, path)? {
+            return Ok(Some(file));
+        }
     }
 }
 
@@ -105,6 +117,8 @@ fn find_holder(locks: &str, inode: u64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -128,6 +142,37 @@ mod tests {
         assert_eq!(holder.map(|process| process.pid), Some(std::process::id()));
         drop(held);
         exclusive(&path, Duration::from_secs(5)).expect("a free lock is taken, late waiters give it back");
+    }
+
+    /// Until somebody waits for the lock of this file.
+    fn await_waiter(inode: u64) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&format!(":{inode} "));
+        while !fs::read_to_string("/proc/locks").unwrap().lines().any(waits) {
+            assert!(Instant::now() < deadline, "nobody waits");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn who_waited_for_a_file_that_was_replaced_takes_the_one_that_is_there_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let removed = exclusive(&path, Duration::ZERO).unwrap();
+        let (locked, waiting) = mpsc::channel();
+        let waiter = thread::spawn({
+            let path = path.clone();
+            move || locked.send(exclusive(&path, Duration::from_secs(10))).unwrap()
+        });
+        await_waiter(removed.metadata().unwrap().ino());
+        fs::remove_file(&path).unwrap();
+        let current = exclusive(&path, Duration::ZERO).unwrap();
+        drop(removed);
+        await_waiter(current.metadata().unwrap().ino());
+        assert!(waiting.try_recv().is_err(), "two own the lock");
+        drop(current);
+        waiting.recv().unwrap().unwrap();
+        waiter.join().unwrap();
     }
 
     #[test]

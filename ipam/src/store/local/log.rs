@@ -192,6 +192,10 @@ impl Spot {
         (0..).map(move |part| Self { offset, part, length: length as u32 })
     }
 
+    pub(super) const fn is_before(self, offset: u64) -> bool {
+        self.offset < offset
+    }
+
     pub(super) fn to_number(self) -> u128 {
         u128::from(self.part) << 96 | u128::from(self.length) << 64 | u128::from(self.offset)
     }

@@ -500,6 +500,44 @@ fn a_log_that_lost_its_end_is_not_taken_for_one_that_never_had_it() {
 }
 
 #[test]
+fn leases_are_seen_where_the_log_alone_was_restored() {
+    let dir = filled(5);
+    let before = everything(&open(dir.path())).unwrap();
+    for lost in ["leases.lock", "leases.index"] {
+        fs::remove_file(dir.path().join("net").join(lost)).unwrap();
+    }
+    assert_eq!(everything(&open(dir.path())).unwrap(), before);
+}
+
+#[test]
+fn a_log_does_not_grow_forever_whatever_is_freed_with_a_lease() {
+    // Both sets are used up, so every ADD takes back what the DEL before it has freed: two addresses.
+    let ranges = json!([[{"subnet": "10.0.0.0/30"}], [{"subnet": "fd00::/126", "rangeEnd": "fd00::2"}]]);
+    let pool = parse_ranges(&ranges).unwrap();
+    for more in 0..4 {
+        let dir = directory();
+        let store = open(dir.path());
+        for extra in 0..more {
+            let at = Timestamp(extra);
+            let address = IpAddr::from([10, 9, 9, extra as u8]);
+            store.update(&mut |_| Ok(vec![Change::Retire { address, at }])).unwrap();
+        }
+        let log = dir.path().join("net/leases.log");
+        for now in 0..2000 {
+            let add = |view: &dyn store::View| {
+                let addresses = alloc::choose(view, &pool, &[]).unwrap();
+                Ok(vec![Change::Grant(record(0, addresses, now))])
+            };
+            store.update(&mut { add }).unwrap();
+            let end = Change::Release { holder: holder(0), at: Timestamp(now) };
+            store.update(&mut |_| Ok(vec![end.clone()])).unwrap();
+            let lines = fs::read_to_string(&log).unwrap().lines().count();
+            assert!(lines < 500, "{lines} lines after {now} pods, {more} more addresses");
+        }
+    }
+}
+
+#[test]
 fn as_many_freed_addresses_are_remembered_as_in_the_memory_store() {
     let dir = directory();
     let (store, model) = (open(dir.path()), MemoryStore::default());
@@ -555,4 +593,6 @@ fn a_lease_whose_line_is_damaged_stands_alone() {
         .unwrap();
     Step::Del { container: 3 }.run(&store, 3).unwrap();
     assert_eq!(get(3).unwrap(), None, "and it can be ended");
+    fs::remove_file(dir.path().join("net/leases.index")).unwrap();
+    assert_eq!(get(3).unwrap(), None, "with it the damage is gone from the log");
 }

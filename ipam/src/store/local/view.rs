@@ -55,6 +55,17 @@ impl View for Seen<'_> {
         Ok(self.record_at(spot)?.filter(|record| record.holder == *holder))
     }
 
+    /// The index knows the addresses, if not in the order of the sets.
+    fn get_remains(&self, holder: &Holder) -> Result<Option<Record>, store::Error> {
+        let damaged = match self.get(holder) {
+            Err(store::Error::Local(damaged @ Error::Damaged { .. })) => damaged,
+            found => return found,
+        };
+        let Some(spot) = self.checked(self.index.grant_of(holder))? else { return Err(damaged.into()) };
+        let addresses = self.checked(self.index.addresses_of(spot))?;
+        Ok(Some(Record::remains(holder.clone(), &addresses)))
+    }
+
     fn is_held(&self, address: IpAddr) -> Result<bool, store::Error> {
         Ok(self.checked(self.index.grant_on(address))?.is_some())
     }
