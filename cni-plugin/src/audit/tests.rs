@@ -1,3 +1,4 @@
+use serde_json::{Value, json};
 use weft_datapath::{HostPort, Protocol};
 use weft_ipam::lease::Assigned;
 
