@@ -9,17 +9,19 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weft_datapath::{NetNs, Nft, Rtnl};
+use weft_datapath::{NetNs, Nft};
 
+#[path = "shared/node.rs"]
+#[expect(dead_code, reason = "each test uses a part of it")]
+mod node;
 #[path = "shared/pod.rs"]
 mod pod;
 
+use node::{PLUGIN, Refusal, alone, answer, exec, output, remains};
 use pod::Pod;
 
-const PLUGIN: &str = env!("CARGO_BIN_EXE_weft-cni");
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Pod {
@@ -44,25 +46,11 @@ struct Node {
 impl Node {
     /// Runs `test` on a node of its own, which must be empty afterwards.
     fn run(test: impl FnOnce(&Self) + Send + 'static) {
-        let on_node = move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("these tests need root");
+        alone(move || {
             assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
-            let node = Self { dir: tempfile::tempdir().unwrap() };
-            test(&node);
-            assert_eq!(node.remains(), Vec::<String>::new());
-        };
-        if let Err(panic) = thread::spawn(on_node).join() {
-            std::panic::resume_unwind(panic);
-        }
-    }
-
-    fn remains(&self) -> Vec<String> {
-        let links = Rtnl::open().unwrap().observe().unwrap().links;
-        let mut remains: Vec<_> =
-            links.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
-        let rules = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
-        remains.extend(String::from_utf8(rules.stdout).unwrap().lines().map(str::to_owned));
-        remains
+            test(&Self { dir: tempfile::tempdir().unwrap() });
+            assert_eq!(remains(), Vec::<String>::new());
+        });
     }
 
     /// Both families, and `ports`.
@@ -83,43 +71,9 @@ fn web() -> Value {
     json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}])
 }
 
-/// What the plugin answers: its document, null where there is none, or the error's code and message.
-fn exec(verb: &str, container: &str, netns: &str, conf: &Value) -> Result<Value, (u64, String)> {
-    exec_on("eth0", verb, container, netns, conf)
-}
-
-fn exec_on(
-    ifname: &str,
-    verb: &str,
-    container: &str,
-    netns: &str,
-    conf: &Value,
-) -> Result<Value, (u64, String)> {
-    run(Command::new(PLUGIN).env_clear().env("CNI_IFNAME", ifname), verb, container, netns, conf)
-}
-
-fn run(
-    command: &mut Command,
-    verb: &str,
-    container: &str,
-    netns: &str,
-    conf: &Value,
-) -> Result<Value, (u64, String)> {
-    let mut plugin = command
-        .envs([("CNI_COMMAND", verb), ("CNI_CONTAINERID", container), ("CNI_NETNS", netns)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
-    let output = plugin.wait_with_output().unwrap();
-    let text = str::from_utf8(&output.stdout).unwrap();
-    let document = if text.is_empty() { Value::Null } else { serde_json::from_str(text).unwrap() };
-    match output.status.code() {
-        Some(0) => Ok(document),
-        Some(1) => Err((document["code"].as_u64().unwrap(), document["msg"].as_str().unwrap().to_owned())),
-        _ => panic!("{output:?}"),
-    }
+fn exec_on(ifname: &str, verb: &str, container: &str, netns: &str, conf: &Value) -> Result<Value, Refusal> {
+    let mut plugin = Command::new(PLUGIN);
+    answer(&output(plugin.env_clear().env("CNI_IFNAME", ifname), verb, container, netns, conf))
 }
 
 fn add(pod: &Pod, conf: &Value) -> Value {
@@ -174,7 +128,7 @@ fn a_port_that_is_taken_refuses_the_add_with_the_owners_name_and_leaves_nothing(
         let conf = node.conf("weft", web());
         let (first, second) = (Pod::new("first"), Pod::new("second"));
         add(&first, &conf);
-        let before = node.remains();
+        let before = remains();
         let other = node.conf(
             "other",
             json!([
@@ -185,7 +139,7 @@ fn a_port_that_is_taken_refuses_the_add_with_the_owners_name_and_leaves_nothing(
         );
         let refused = exec("ADD", "second", &second.netns, &other).unwrap_err();
         assert_eq!(refused, (105, "host port 8080/tcp is taken by weft/first/eth0".to_owned()));
-        assert_eq!(node.remains(), before);
+        assert_eq!(remains(), before);
         exec("DEL", "second", "", &other).unwrap();
         assert_eq!(published(), ["8080/tcp weft/first/eth0", "8080/tcp weft/first/eth0"]);
         exec("DEL", "first", "", &conf).unwrap();
@@ -344,9 +298,11 @@ fn an_add_whose_answers_from_the_kernel_are_lost_leaves_no_port_behind() {
         for nth in 1.. {
             let fault = format!("inject=recvfrom:error=EIO:when={nth}");
             let mut strace = Command::new("strace");
-            strace.args(["-f", "-o", "/dev/null", "-e", &fault, PLUGIN]).stderr(Stdio::null());
-            strace.env("CNI_IFNAME", "eth0");
-            if run(&mut strace, "ADD", pod.name, &pod.netns, &conf).is_ok() {
+            strace
+                .args(["-f", "-o", "/dev/null", "-e", &fault, PLUGIN])
+                .env("CNI_IFNAME", "eth0")
+                .stderr(Stdio::null());
+            if answer(&output(&mut strace, "ADD", pod.name, &pod.netns, &conf)).is_ok() {
                 break;
             }
             failures += 1;
