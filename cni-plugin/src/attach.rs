@@ -57,7 +57,9 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let bare = source.is_asked_on_link(&config.mode).then(|| decide(&[], &[])).transpose()?;
     bare.iter().try_for_each(|plan| ensure_bridge(&host, plan).map(drop))?;
     let early = bare.as_ref().map(|plan| lay(&host, &netns, plan)).transpose()?;
-    bare.iter().try_for_each(|plan| bring_up(&host, &netns, plan).map(drop))?;
+    if let Some(plan) = &bare {
+        settle(&host, &netns, &bring_up(&host, &netns, plan)?, plan)?;
+    }
     let taken = source.take(request, &config, &identity)?;
     log::phase("ipam");
     log::fact("addresses", || join(&taken.addresses));
@@ -71,14 +73,16 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let answer = bridge.iter().fold(answer, Shared::report);
     let late = if early.is_none() { Some(lay(&host, &netns, &plan)?) } else { None };
     let inside = bring_up(&host, &netns, &plan)?;
+    let extras = extras::apply(&identity, &plan.extras)?;
+    log::phase("nft");
+    // What the kernel does in its own time it may have done by now.
+    settle(&host, &netns, &inside, &plan)?;
     if plan.shared.is_some() && !plan.is_bare() {
         // An address may have been another pod's a moment ago, and the neighbours remember that one's hardware address.
         // The bridge lets the announcement through, for its port has settled.
         inside.announce(&plan.veth.pod)?;
     }
     log::phase("settle");
-    let extras = extras::apply(&identity, &plan.extras)?;
-    log::phase("nft");
 
     extras.keep();
     late.into_iter().for_each(Undo::keep);
@@ -118,8 +122,17 @@ fn bring_up(host: &Rtnl, netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
     log::phase("node");
     let inside = configure_pod(netns, plan)?;
     log::phase("pod");
-    host.settle(&plan.veth.host.name)?;
     Ok(inside)
+}
+
+/// Sees to it that the network is there when the ADD is answered: not one packet is lost from then on. A bridge carries
+/// packets when a port of it does, so it is the last.
+fn settle(host: &Rtnl, netns: &NetNs, inside: &Rtnl, plan: &Plan) -> Result<(), Error> {
+    let Veth { host: outer, pod } = &plan.veth;
+    netns.run(|| inside.settle(&pod.name, &pod.addresses))??;
+    host.settle(&outer.name, &outer.addresses)?;
+    let bridge = plan.shared.as_ref().map(|shared| &shared.bridge);
+    Ok(bridge.map_or(Ok(()), |bridge| host.settle(&bridge.name, &bridge.addresses))?)
 }
 
 /// An attachment that stands has to stay as it is. A lease of its own tells Weft; another plugin must not even be asked,
@@ -207,7 +220,6 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
         Rtnl::open()
     })??;
     inside.configure(&plan.veth.pod)?;
-    inside.settle(ifname)?;
     Ok(inside)
 }
 

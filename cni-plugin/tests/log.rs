@@ -92,7 +92,7 @@ fn a_run_is_written_down_with_the_time_that_each_part_took() {
         let added = read(&file);
         assert_eq!(
             all(&added, "phase"),
-            ["config", "namespace", "ipam", "plan", "links", "node", "pod", "settle", "nft", "-"]
+            ["config", "namespace", "ipam", "plan", "links", "node", "pod", "nft", "settle", "-"]
         );
         for line in &added {
             assert_eq!((line["verb"].as_str(), line["pod"].as_str()), (Some("ADD"), Some("shop/web")));

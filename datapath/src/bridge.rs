@@ -22,7 +22,7 @@ use crate::observe::{self, Link, Observed};
 use crate::rtnl::kind::{
     RTM_DELADDR, RTM_DELLINK, RTM_GETADDR, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK,
 };
-use crate::rtnl::{address_message, full, request, route_message};
+use crate::rtnl::{UNREACHABLE, address_message, full, request, route_message};
 use crate::{Error, Interface, Mac, Refusal, Rtnl, sysctl};
 
 /// A bridge that pods share.
@@ -137,8 +137,7 @@ impl Rtnl {
         message.header.flags = RouteFlags::FibMatch;
         message.attributes.push(RouteAttribute::Destination(destination.into()));
         let mut get = request(format!("look up the route to {destination}"), RTM_GETROUTE, &message, 0);
-        get.forgiven =
-            &[Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EAFNOSUPPORT];
+        get.forgiven = UNREACHABLE;
         Ok(self.socket.get(&get)?.as_ref().and_then(observe::matched))
     }
 

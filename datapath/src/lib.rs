@@ -24,6 +24,8 @@
 //! host.create_veth(&veth, &pod)?;
 //! host.configure(&veth.host)?;
 //! inside.configure(&veth.pod)?;
+//! pod.run(|| inside.settle("eth0", &veth.pod.addresses))??;
+//! host.settle("weft0", &veth.host.addresses)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -38,6 +40,7 @@ mod netns;
 pub mod nft;
 mod observe;
 mod rtnl;
+mod settle;
 pub mod sysctl;
 mod tc;
 

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket as RawSocket, SocketAddr};
 use nix::errno::Errno;
@@ -83,6 +84,25 @@ impl Socket {
         }
         setsockopt(&raw, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE_SECONDS)).doing(doing)?;
         Ok(Self { raw, sequence: Cell::new(1) })
+    }
+
+    /// Opens a socket that hears what the kernel tells `group` of `protocol`, in the namespace of the calling thread.
+    pub(crate) fn listen(protocol: isize, group: u32) -> Result<Self, Error> {
+        let socket = Self::open(protocol)?;
+        socket.raw.add_membership(group).doing(|| "listen to the kernel")?;
+        Ok(socket)
+    }
+
+    /// Waits until something was heard, or `deadline` has passed. Whoever missed some of it has heard something, too.
+    pub(crate) fn wait(&self, deadline: Instant) -> Result<(), Error> {
+        let doing = || "listen to the kernel";
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = TimeVal::microseconds(i64::try_from(left.as_micros()).unwrap_or(i64::MAX));
+        setsockopt(&self.raw, sockopt::ReceiveTimeout, &left).doing(doing)?;
+        match self.raw.recv(&mut Vec::with_capacity(HEADER), 0) {
+            Err(e) if !is_passing(&e) => Err(e).doing(doing),
+            _ => Ok(()),
+        }
     }
 
     /// Sends all `requests` at once and waits until the last has been handled. Where one is refused, those after it
@@ -231,6 +251,12 @@ impl Socket {
             }
         }
     }
+}
+
+/// Whether it says no more than that there is nothing to hear now, or that there was too much.
+fn is_passing(error: &io::Error) -> bool {
+    let overrun = error.raw_os_error() == Some(Errno::ENOBUFS as i32);
+    overrun || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Appends one message with its header (`struct nlmsghdr`) and padding.

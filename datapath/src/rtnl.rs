@@ -114,19 +114,6 @@ impl Rtnl {
         self.socket.carry_out(&[request(&link)])
     }
 
-    /// Sees to it that what is sent through the link called `name`, which is up with a carrier, leaves from now on.
-    ///
-    /// The kernel throws away what is sent until a worker of its own has taken note of the carrier (`linkwatch` calls
-    /// `dev_activate`), which takes milliseconds on a busy node: of 480 connections opened right after their pair had come
-    /// up, 52 lost their first packet and with it a second. To answer for a single link, the kernel takes note at once
-    /// (`rtnl_getlink`, since 6.8; before, this does no harm).
-    ///
-    /// # Errors
-    /// Where the kernel does not tell.
-    pub fn settle(&self, name: &str) -> Result<(), Error> {
-        self.link(name).map(drop)
-    }
-
     /// The link called `name`, if there is one.
     ///
     /// # Errors
@@ -195,8 +182,7 @@ impl Rtnl {
         message.header.destination_prefix_length = full(destination);
         message.attributes.push(RouteAttribute::Destination(destination.into()));
         let mut get = request(format!("look up the route to {destination}"), RTM_GETROUTE, &message, 0);
-        get.forgiven =
-            &[Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EAFNOSUPPORT];
+        get.forgiven = UNREACHABLE;
         self.socket.get(&get)
     }
 
@@ -226,6 +212,10 @@ impl Rtnl {
         observe::link(&reply).map(Some).ok_or_else(|| Error::new(doing, unreadable))
     }
 }
+
+/// How the kernel says that no route leads somewhere.
+pub(crate) const UNREACHABLE: &[Errno] =
+    &[Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EAFNOSUPPORT];
 
 /// One end of a pair, as it is when it comes into being.
 fn end(interface: &Interface) -> LinkMessage {

@@ -86,6 +86,12 @@ fn attach(veth: &Veth, pod: &NetNs) -> Rtnl {
     host
 }
 
+fn settle(host: &Rtnl, veth: &Veth, pod: &NetNs) {
+    let inside = pod.rtnl().unwrap();
+    pod.run(|| inside.settle("eth0", &veth.pod.addresses)).unwrap().unwrap();
+    host.settle("weft0", &veth.host.addresses).unwrap();
+}
+
 #[test]
 fn a_pair_stands_as_it_was_asked_for_and_carries_packets_at_once() {
     in_fresh_namespace(|| {
@@ -344,12 +350,35 @@ fn a_settled_pair_loses_not_even_its_first_packet() {
         in_fresh_namespace(|| {
             let (veth, pod) = (pair(), fresh_namespace());
             let host = attach(&veth, &pod);
-            pod.rtnl().unwrap().settle("eth0").unwrap();
-            host.settle("weft0").unwrap();
-            let listener = pod.run(|| TcpListener::bind((ip("10.9.0.2"), 0)).unwrap()).unwrap();
-            TcpStream::connect_timeout(&listener.local_addr().unwrap(), SOON).unwrap();
+            settle(&host, &veth, &pod);
+            for address in ["10.9.0.2", "fd09::2"].map(ip) {
+                let listener = pod.run(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
+                TcpStream::connect_timeout(&listener.local_addr().unwrap(), SOON).unwrap();
+            }
         });
     }
+}
+
+#[test]
+fn the_addresses_of_a_settled_pair_are_its_own() {
+    for _ in 0..50 {
+        in_fresh_namespace(|| {
+            let (veth, pod) = (pair(), fresh_namespace());
+            let host = attach(&veth, &pod);
+            settle(&host, &veth, &pod);
+            assert!(pod.rtnl().unwrap().is_local(ip("fd09::2")).unwrap());
+            assert!(host.is_local(ip("fd09::1")).unwrap());
+        });
+    }
+}
+
+#[test]
+fn what_does_not_settle_is_named() {
+    in_fresh_namespace(|| {
+        let (veth, pod) = (pair(), fresh_namespace());
+        let host = attach(&veth, &pod);
+        assert_eq!(host.settle("weft1", &[]).unwrap_err().errno(), Errno::ENODEV);
+    });
 }
 
 #[test]

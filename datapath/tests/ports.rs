@@ -86,7 +86,10 @@ fn connect(name: &str, here: [&str; 2], there: [&str; 2]) -> NetNs {
     let host = Rtnl::open().unwrap();
     host.create_veth(&veth, &netns).unwrap();
     host.configure(&veth.host).unwrap();
-    netns.rtnl().unwrap().configure(&veth.pod).unwrap();
+    let inside = netns.rtnl().unwrap();
+    inside.configure(&veth.pod).unwrap();
+    netns.run(|| inside.settle("eth0", &veth.pod.addresses)).unwrap().unwrap();
+    host.settle(name, &veth.host.addresses).unwrap();
     netns
 }
 
@@ -223,6 +226,8 @@ fn pods_on_one_bridge_reach_each_other_and_themselves_through_a_port_of_the_node
             pod.run(|| shell("ip route add 10.9.0.0/24 dev eth0")).unwrap();
         }
         shell("ip addr add 10.9.0.1/24 dev cni0");
+        // It has a carrier from its first port on, of which the kernel takes note in its own time.
+        Rtnl::open().unwrap().settle("cni0", &[]).unwrap();
         let port = published(at("0.0.0.0", Protocol::Tcp, 8080), "10.9.0.2:80");
         Nft::open().unwrap().install(&[], &[port]).unwrap();
         let [pod, neighbour] = &node.pods;

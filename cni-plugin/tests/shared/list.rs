@@ -77,7 +77,9 @@ pub(crate) fn outside() -> Pod {
     outside.run(|| {
         ip("address add 192.0.2.1/24 dev out0");
         ip("link set out0 up");
+        Rtnl::open().unwrap().settle("out0", &[]).unwrap();
     });
+    Rtnl::open().unwrap().settle("up0", &[]).unwrap();
     outside
 }
 
