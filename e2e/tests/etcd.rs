@@ -192,6 +192,61 @@ fn nodes_share_a_pool_and_each_sees_to_its_own() {
     assert_eq!(keys(&cluster), [0, 11, 11, 0], "every address is free and in the order of reuse");
 }
 
+/// What tells one machine from another, as the node sees it from now on.
+fn become_machine(node: &Node, id: &str, boot: &str) {
+    for (name, text, place) in
+        [("machine-id", id, "/etc/machine-id"), ("boot-id", boot, "/proc/sys/kernel/random/boot_id")]
+    {
+        let path = format!("/run/node/{name}");
+        // The machine before it, if this is not the first.
+        drop(node.sh(&format!("umount {place}")));
+        node.write(&path, &format!("{text}\n")).unwrap();
+        node.sh(&format!("mount --bind {path} {place}")).unwrap();
+    }
+}
+
+#[test]
+fn two_machines_of_one_name_do_not_end_each_others_leases() {
+    let node = Node::start().unwrap();
+    let cluster = Cluster::start(&node, 1).unwrap();
+    let client = Client::new(&node, "a", &cluster.endpoints());
+    become_machine(&node, "first", "boot-1");
+    client.add("c1").unwrap();
+    become_machine(&node, "first", "boot-2");
+    client.add("c2").unwrap();
+    let before = client.leases();
+
+    become_machine(&node, "second", "boot-3");
+    for error in [client.add("c3").unwrap_err(), client.del("c1").unwrap_err()] {
+        assert_eq!(error.0, 7, "{error:?}");
+        let whose =
+            "the leases of node a belong to another machine (first boot-2; this one is second boot-3)";
+        assert!(error.1.contains(whose), "{error:?}");
+    }
+    client.del("unknown").unwrap();
+    let refused = client.command("reclaim").unwrap_err().to_string();
+    assert!(refused.contains("weft-ipam claim --conf"), "{refused}");
+    assert_eq!(client.leases(), before);
+
+    // It takes the place of the first one, whose leases are of an earlier boot then.
+    let claimed = client.command("claim").unwrap();
+    assert_eq!(
+        claimed.trim(),
+        "the leases of pods on a are this machine's; they were those of the machine first boot-2"
+    );
+    client.add("c3").unwrap();
+    assert!(client.command("reclaim").unwrap().contains("reclaimed 2 leases"));
+    become_machine(&node, "first", "boot-2");
+    assert_eq!(client.add("c4").unwrap_err().0, 7, "the other one has it now");
+
+    // Where nothing can be lost, nobody has to decide.
+    become_machine(&node, "second", "boot-3");
+    client.del("c3").unwrap();
+    become_machine(&node, "first", "boot-2");
+    client.add("c4").unwrap();
+    assert_eq!(keys(&cluster)[3], 1);
+}
+
 #[test]
 fn a_pod_of_weft_cni_gets_its_addresses_from_the_shared_pool() {
     let node = Node::start().unwrap();

@@ -69,7 +69,7 @@ pub enum Location {
     Directory(PathBuf),
     /// In etcd.
     #[cfg(feature = "etcd")]
-    Etcd(Settings),
+    Etcd(Box<Settings>),
 }
 
 /// One thing that is wrong, and where.
@@ -118,7 +118,7 @@ impl Config {
     pub fn location(&self) -> Location {
         #[cfg(feature = "etcd")]
         if let Some(settings) = &self.etcd {
-            return Location::Etcd(Settings::clone(settings));
+            return Location::Etcd(settings.clone());
         }
         Location::Directory(self.data_dir.clone())
     }
@@ -137,7 +137,7 @@ impl Config {
                 return Err(Mistakes(reader.0));
             }
             if let Some(settings) = settings {
-                return Ok(Location::Etcd(settings));
+                return Ok(Location::Etcd(settings.into()));
             }
         }
         Self::data_dir(document).map(Location::Directory)

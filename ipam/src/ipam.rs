@@ -14,7 +14,7 @@ use crate::lease::{Attachment, Holder, Lease, NetnsIdentity, Notes, Pod, Record,
 use crate::range::{Pool, Range};
 use crate::state::Change;
 #[cfg(feature = "etcd")]
-use crate::store::etcd::EtcdStore;
+use crate::store::etcd::{EtcdStore, Settings};
 use crate::store::local::{self, LocalStore};
 use crate::store::{self, Store, View};
 
@@ -141,6 +141,8 @@ impl Error {
             Self::Store(store::Error::Local(Local::Locked { .. })) => Code::TRY_AGAIN,
             #[cfg(feature = "etcd")]
             Self::Store(store::Error::Etcd(error)) if error.passes() => Code::TRY_AGAIN,
+            #[cfg(feature = "etcd")]
+            Self::Store(store::Error::Etcd(error)) if error.is_of_config() => Code::INVALID_CONFIG,
             Self::Alloc(_) | Self::OtherNetwork { .. } => Code::INVALID_CONFIG,
             Self::Store(store::Error::Local(Local::Name(_))) => Code::INVALID_CONFIG,
             Self::Store(_) | Self::Encode { .. } | Self::Decode { .. } | Self::Ranges { .. } => Code::IO,
@@ -181,7 +183,7 @@ impl Ipam {
             Location::Directory(dir) => Self::open(network, dir),
             #[cfg(feature = "etcd")]
             Location::Etcd(settings) => {
-                let store = EtcdStore::new(settings.clone(), network).map_err(store::Error::from)?;
+                let store = EtcdStore::new(Settings::clone(settings), network).map_err(store::Error::from)?;
                 Ok(Self { boot_id: this_boot, ..Self::with_store(network, Arc::new(store), SystemTime::now) })
             }
         }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::Reader;
 use crate::lease::check_node;
-use crate::store::etcd::{DEFAULT_ATTEMPT, DEFAULT_PREFIX, DEFAULT_TIMEOUT, Settings, Tls};
+use crate::store::etcd::{DEFAULT_ATTEMPT, DEFAULT_PREFIX, DEFAULT_TIMEOUT, Machine, Settings, Tls};
 
 const AT: &str = "ipam.store";
 const KEYS: [&str; 11] = [
@@ -64,7 +64,7 @@ impl Reader {
         let timeout = self.duration(store, "timeout").unwrap_or(DEFAULT_TIMEOUT);
         let attempt = self.duration(store, "attemptTimeout").unwrap_or(DEFAULT_ATTEMPT.min(timeout / 5));
         let node = self.node(store);
-        Some(Settings { endpoints, prefix, tls, user, timeout, attempt, node })
+        Some(Settings { endpoints, prefix, tls, user, timeout, attempt, node, machine: Machine::this() })
     }
 
     fn endpoints(&mut self, store: &Map<String, Value>) -> Vec<String> {

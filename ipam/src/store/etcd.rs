@@ -10,6 +10,7 @@
 //! | `addresses/FAMILY/HEX` | `held NODE/CONTAINER/IFNAME` | the address is in that lease |
 //! | `addresses/FAMILY/HEX` | `free TIME` | it was freed then, and waits for its reuse |
 //! | `freed/FAMILY/TIME/HEX` | | the same, in the order of reuse |
+//! | `nodes/NODE` | `MACHINE BOOT` | the machine that is this node: `/etc/machine-id` and boot id, `-` where not known |
 //! | `ranges` | `ipam.ranges` as JSON | where addresses come from, for those who have no configuration at hand |
 //!
 //! `FAMILY` is 4 or 6, `HEX` the address in 8 or 32 hexadecimal digits, so that etcd keeps addresses in their order; in `freed/` `TIME` is in
@@ -25,6 +26,9 @@
 //!   when its pod is gone.
 //! - **Leases belong to a node.** [`View::records`](crate::store::View::records) and what is made of it (GC, reclaiming) see those of one node only; what others
 //!   hold is only ever seen as held. A node that is gone for good is released by its name.
+//! - **A node is one machine.** Every transaction compares `nodes/NODE` with this machine, at no cost, and changes nothing where
+//!   that is another one; so two machines of one name do not end each other's leases. A machine is the node's when it has
+//!   booted since, when the one before it has no lease any more, or when a person says so ([`EtcdStore::claim`]).
 //! - **Reads are of one moment**: the first one is confirmed by a majority, and later ones are of its revision.
 //! - **Nothing waits for longer than the configured timeout**, of which a single member gets a part.
 //!
@@ -48,11 +52,15 @@ use crate::store::{self, Decide, Look, Store};
 mod client;
 mod commit;
 mod layout;
+mod owner;
 mod view;
 
+pub use owner::Machine;
+
 use client::Connection;
-use commit::Transaction;
+use commit::{Guard, Outcome, Transaction};
 use layout::Layout;
+use owner::Owner;
 use view::Snapshot;
 
 /// Below which keys are, unless the configuration says otherwise.
@@ -84,6 +92,8 @@ pub struct Settings {
     pub attempt: Duration,
     /// Whose leases these are.
     pub node: String,
+    /// The machine that is this node. `None` where these are the leases of another node, or nothing tells machines apart.
+    pub machine: Option<Machine>,
 }
 
 /// The files of a TLS client.
@@ -150,6 +160,19 @@ pub enum Error {
     /// The moment that was read is not kept any more, or not there yet on this member.
     #[error("the leases changed while they were read: {0}")]
     Stale(String),
+    /// Two machines have one name, or one has taken another's place.
+    #[error(
+        "the leases of node {node} belong to another machine ({owner}; this one is {ours}): give one of the two another name, \
+         in ipam.store.node or WEFT_NODE; if the other is gone for good, run `weft-ipam claim --conf FILE` here"
+    )]
+    OtherMachine {
+        /// The name of both.
+        node: String,
+        /// Whose the leases are.
+        owner: String,
+        /// This machine.
+        ours: String,
+    },
     /// A value is none of Weft's.
     #[error("the value of {key} cannot be read: {value:?}")]
     Foreign {
@@ -165,6 +188,11 @@ impl Error {
     pub(crate) fn passes(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Contended(_) | Self::Stale(_))
     }
+
+    /// Whether the configuration is to be changed.
+    pub(crate) fn is_of_config(&self) -> bool {
+        matches!(self, Self::Name(_) | Self::OtherMachine { .. })
+    }
 }
 
 fn unsettled(sent: bool) -> &'static str {
@@ -177,6 +205,7 @@ pub struct EtcdStore {
     connection: Connection,
     layout: Layout,
     node: String,
+    owner: Option<Owner>,
 }
 
 impl EtcdStore {
@@ -185,8 +214,8 @@ impl EtcdStore {
         lease::check_network(network)?;
         lease::check_node(&settings.node)?;
         let layout = Layout::new(&settings.prefix, network);
-        let node = settings.node.clone();
-        Ok(Self { connection: Connection::new(settings)?, layout, node })
+        let (node, owner) = (settings.node.clone(), settings.machine.clone().map(Owner::new));
+        Ok(Self { connection: Connection::new(settings)?, layout, node, owner })
     }
 
     /// The nodes that hold leases, by name.
@@ -201,6 +230,18 @@ impl EtcdStore {
             nodes.push(node);
         }
         Ok(nodes)
+    }
+
+    /// Whether the transaction was carried out, by the machine that is the node. Otherwise it is to be decided anew.
+    fn commit(&self, transaction: &Transaction, deadline: Instant) -> Result<bool, Error> {
+        let Some(owner) = &self.owner else {
+            return Ok(self.connection.commit(transaction, None, deadline)?.is_done());
+        };
+        let guard = Guard { key: self.layout.node(&self.node), value: owner.expected().clone() };
+        match self.connection.commit(transaction, Some(&guard), deadline)? {
+            Outcome::Barred => self.own(owner, deadline).map(|()| false),
+            outcome => Ok(outcome.is_done()),
+        }
     }
 
     fn deadline(&self) -> Instant {
@@ -224,7 +265,7 @@ impl EtcdStore {
         for family in layout::FAMILIES {
             let snapshot = Snapshot::new(self, deadline);
             if let Ok(Some(transaction)) = Transaction::forgetting(&snapshot, family) {
-                drop(self.connection.commit(&transaction, deadline));
+                drop(self.commit(&transaction, deadline));
             }
         }
     }
@@ -242,7 +283,7 @@ impl Store for EtcdStore {
                 Err(error) => return Err(error),
                 Ok((_, changes)) if changes.is_empty() => return Ok(()),
                 Ok((transaction, changes)) => {
-                    if self.connection.commit(&transaction, deadline)? {
+                    if self.commit(&transaction, deadline)? {
                         self.trim(&changes, deadline);
                         return Ok(());
                     }

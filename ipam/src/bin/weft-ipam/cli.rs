@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod claim;
 mod error;
 mod export;
 mod host_local;
@@ -58,6 +59,8 @@ enum Command {
     Release(release::Arguments),
     /// Ends the leases whose network namespace is gone, or that are of an earlier boot
     Reclaim(reclaim::Arguments),
+    /// Makes this machine the node of its name, in place of one that is gone for good
+    Claim(claim::Arguments),
     /// Prints leases, ranges and the order of reuse as a JSON document that `import` reads
     Export(Place),
     /// Takes over the leases of an export, or of the reference plugin host-local
@@ -103,6 +106,7 @@ fn answer(command: Command) -> Result<Answer, Error> {
         Command::Show(arguments) => show::run(&arguments),
         Command::Release(arguments) => release::run(&arguments),
         Command::Reclaim(arguments) => reclaim::run(&arguments),
+        Command::Claim(arguments) => claim::run(&arguments),
         Command::Export(place) => export::run(&place),
         Command::Import(arguments) => import::run(&arguments),
     }

@@ -95,7 +95,7 @@ fn hurried(location: Location) -> Location {
     match location {
         Location::Etcd(settings) => {
             let (timeout, attempt) = (settings.timeout.min(LIMIT), settings.attempt.min(LIMIT / 4));
-            Location::Etcd(Settings { timeout, attempt, ..settings })
+            Location::Etcd(Settings { timeout, attempt, ..*settings }.into())
         }
         location @ Location::Directory(_) => location,
     }

@@ -15,7 +15,7 @@ use etcd_client::{
 use tokio::runtime::Runtime;
 use tonic::Code;
 
-use super::commit::Transaction;
+use super::commit::{Guard, Outcome, Transaction};
 use super::{Error, Settings, random};
 
 /// Between two attempts, so that servers that refuse are not asked in a loop.
@@ -74,14 +74,19 @@ impl Connection {
         })
     }
 
-    /// Whether the transaction was carried out, now or by an attempt that nobody answered. Otherwise somebody was faster.
-    pub(super) fn commit(&self, transaction: &Transaction, deadline: Instant) -> Result<bool, Error> {
+    /// Carries the transaction out, if the guard lets it.
+    pub(super) fn commit(
+        &self,
+        transaction: &Transaction,
+        guard: Option<&Guard>,
+        deadline: Instant,
+    ) -> Result<Outcome, Error> {
         let response = self.call("writing", deadline, |mut kv| {
-            let txn = transaction.request();
+            let txn = transaction.request(guard);
             async move { kv.txn(txn).await }
         });
         match response {
-            Ok(response) => Ok(response.succeeded() || transaction.is_found_in(&response)),
+            Ok(response) => Ok(transaction.outcome(guard, &response)),
             Err(Error::Unavailable { doing, timeout, members, .. }) => {
                 Err(Error::Unavailable { doing, timeout, members, sent: true })
             }

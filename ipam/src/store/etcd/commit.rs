@@ -25,6 +25,32 @@ pub(super) struct Transaction {
     deletes: Vec<String>,
     /// The leases it makes, with their values: where the first is found, an earlier attempt has made them all.
     made: Vec<(String, String)>,
+    /// No key may begin with this.
+    absent: Option<String>,
+}
+
+/// A key that must have a value, or the transaction is not carried out: who the owner of the node's leases is.
+#[derive(Clone, Debug)]
+pub(super) struct Guard {
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+/// What came of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It was carried out, now or by an attempt that nobody answered.
+    Done,
+    /// Somebody was faster.
+    Overtaken,
+    /// The guard's key has another value.
+    Barred,
+}
+
+impl Outcome {
+    pub(super) fn is_done(self) -> bool {
+        self == Self::Done
+    }
 }
 
 impl Transaction {
@@ -43,6 +69,18 @@ impl Transaction {
             }
         }
         Ok(transaction)
+    }
+
+    /// Gives `key`, whose revision is known, another value, unless a key begins with `absent`.
+    pub(super) fn replacing(key: String, revision: i64, value: String, absent: Option<String>) -> Self {
+        let put = (key.clone(), value);
+        Self {
+            unchanged: vec![(key, revision)],
+            puts: vec![put.clone()],
+            made: vec![put],
+            absent,
+            ..Self::default()
+        }
     }
 
     /// Forgets addresses of `family` that have been free for the longest time, if more are remembered than need be.
@@ -124,29 +162,60 @@ impl Transaction {
         self.puts.push((layout.freed_at(address, at), String::new()));
     }
 
-    /// As it is sent. Where the comparison fails, the answer has the lease that was to be made.
-    pub(super) fn request(&self) -> Txn {
+    /// As it is sent. Where the comparison fails, the answer has the lease that was to be made, and the guard's key last.
+    pub(super) fn request(&self, guard: Option<&Guard>) -> Txn {
         let unchanged = self.unchanged.iter();
-        let compares: Vec<_> = unchanged
-            .map(|(key, revision)| Compare::mod_revision(key.as_str(), CompareOp::Equal, *revision))
-            .collect();
+        let unchanged =
+            unchanged.map(|(key, revision)| Compare::mod_revision(key.as_str(), CompareOp::Equal, *revision));
+        // Of no key at all this is true, too.
+        let absent = self
+            .absent
+            .iter()
+            .map(|prefix| Compare::create_revision(prefix.as_str(), CompareOp::Equal, 0).with_prefix());
+        let guarded =
+            guard.map(|guard| Compare::value(guard.key.as_str(), CompareOp::Equal, guard.value.as_str()));
+        let compares: Vec<_> = unchanged.chain(absent).chain(guarded).collect();
         // One transaction may not write a key twice, so what it frees and takes at once is no case of its own.
         let puts = self.puts.iter().map(|(key, value)| TxnOp::put(key.as_str(), value.as_str(), None));
         let deletes = self.deletes.iter().map(|key| TxnOp::delete(key.as_str(), None));
-        let look = self.made.first().map(|(key, _)| TxnOp::get(key.as_str(), None));
+        let made = self.made.first().map(|(key, _)| key.as_str());
+        let look = made.into_iter().chain(guard.map(|guard| guard.key.as_str()));
+        let look = look.map(|key| TxnOp::get(key, None));
         Txn::new()
             .when(compares)
             .and_then(puts.chain(deletes).collect::<Vec<_>>())
-            .or_else(look.into_iter().collect::<Vec<_>>())
+            .or_else(look.collect::<Vec<_>>())
+    }
+
+    /// What an answer says.
+    pub(super) fn outcome(&self, guard: Option<&Guard>, response: &TxnResponse) -> Outcome {
+        if response.succeeded() || self.is_found_in(response) {
+            Outcome::Done
+        } else if guard.is_some_and(|guard| !guard.holds_in(response)) {
+            Outcome::Barred
+        } else {
+            Outcome::Overtaken
+        }
     }
 
     /// Whether an earlier attempt has been carried out, as the answer to a failed comparison shows.
-    pub(super) fn is_found_in(&self, response: &TxnResponse) -> bool {
+    fn is_found_in(&self, response: &TxnResponse) -> bool {
         let Some((_, value)) = self.made.first() else { return false };
-        let found = response.op_responses();
-        found.iter().any(|response| match response {
-            TxnOpResponse::Get(found) => found.kvs().iter().any(|found| found.value() == value.as_bytes()),
-            _ => false,
-        })
+        values_of(response).iter().any(|found| found.as_deref() == Some(value.as_bytes()))
     }
+}
+
+impl Guard {
+    fn holds_in(&self, response: &TxnResponse) -> bool {
+        values_of(response).last().is_some_and(|found| found.as_deref() == Some(self.value.as_bytes()))
+    }
+}
+
+/// The value of each key that was looked at, where it has one.
+fn values_of(response: &TxnResponse) -> Vec<Option<Vec<u8>>> {
+    let found = response.op_responses().into_iter().map(|response| match response {
+        TxnOpResponse::Get(found) => found.kvs().first().map(|found| found.value().to_vec()),
+        _ => None,
+    });
+    found.collect()
 }

@@ -36,6 +36,10 @@ impl Layout {
         format!("{}ranges", self.root)
     }
 
+    pub(super) fn node(&self, node: &str) -> String {
+        format!("{}nodes/{node}", self.root)
+    }
+
     pub(super) fn leases(&self) -> String {
         format!("{}leases/", self.root)
     }

@@ -38,6 +38,10 @@ pub(super) enum Error {
     Ambiguous { subject: Subject, candidates: String },
     #[error("{what}, so nothing was released; stop the pod, or release it all the same with --force")]
     Living { what: String },
+    #[error("only a store that nodes share has nodes to claim: name a configuration with `store` by --conf")]
+    NotShared,
+    #[error("cannot claim the leases of node {node}")]
+    Claim { node: String, source: Box<weft_ipam::store::etcd::Error> },
     #[error("cannot write the answer")]
     Output(#[source] io::Error),
 }

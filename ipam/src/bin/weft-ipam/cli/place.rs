@@ -104,7 +104,9 @@ impl Network {
 
     /// The leases of `node`, which may be this one, as `settings` says.
     fn of_node(name: &str, settings: &Settings, node: &str) -> Result<Self, Error> {
-        let location = Location::Etcd(Settings { node: node.into(), ..settings.clone() });
+        // Of another node, which is another machine.
+        let machine = settings.machine.clone().filter(|_| node == settings.node);
+        let location = Location::Etcd(Settings { node: node.into(), machine, ..settings.clone() }.into());
         let network = Self::open_at(name.into(), &location)?;
         let ipam = if node == settings.node { network.ipam } else { network.ipam.of_another_node() };
         Ok(Self { ipam, ..network })
@@ -140,7 +142,8 @@ impl NetworkConf {
             network: self.name.clone(),
             source: Box::new(source.into()),
         };
-        let store = EtcdStore::new(settings.clone(), &self.name).map_err(|error| unreadable(error.into()))?;
+        let store = EtcdStore::new(Settings::clone(&settings), &self.name)
+            .map_err(|error| unreadable(error.into()))?;
         let mut nodes = store.nodes().map_err(unreadable)?;
         nodes.retain(|node| *node != settings.node);
         nodes.insert(0, settings.node.clone());
