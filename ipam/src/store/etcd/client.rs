@@ -249,9 +249,11 @@ fn judge(doing: &'static str, endpoint: &str, error: etcd_client::Error) -> Fail
 /// A member that does not believe the client's certificate says so only by hanging up: in TLS 1.3 it
 /// sees it after the client is done with the handshake.
 fn hinted(endpoint: &str, reason: String) -> String {
-    if endpoint.starts_with("https://") && reason == "connection closed" {
-        return "connection closed, as by a member that wants another certificate (cert, key) of the client"
-            .into();
+    let lower = reason.to_lowercase();
+    let hung_up =
+        ["connection closed", "broken pipe", "connection reset"].iter().any(|how| lower.contains(how));
+    if endpoint.starts_with("https://") && hung_up {
+        return format!("{reason}, as by a member that wants another certificate (cert, key) of the client");
     }
     reason
 }
@@ -260,4 +262,22 @@ fn hinted(endpoint: &str, reason: String) -> String {
 fn root(error: &dyn std::error::Error, words: &str) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.last().map_or_else(|| words.to_owned(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_hung_up_on_by_a_member_with_tls_hears_of_certificates() {
+        for reason in [
+            "connection closed",
+            "stream closed because of a broken pipe",
+            "Connection reset by peer (os error 104)",
+        ] {
+            assert!(hinted("https://a:1", reason.into()).contains("certificate"), "{reason}");
+            assert_eq!(hinted("http://a:1", reason.into()), reason);
+        }
+        assert_eq!(hinted("https://a:1", "Connection refused".into()), "Connection refused");
+    }
 }
