@@ -79,6 +79,32 @@ fn a_living_pods_lease_is_released_only_by_force() {
 }
 
 #[test]
+fn a_release_that_fails_in_the_middle_says_that_something_was_done() {
+    let (node, pod) = (Node::new(), Namespace::new());
+    add(&node, "c1", &pod);
+    let pods = node.dir.path().join("pods");
+    let (first, last) = (node.dir.path().join("first"), node.dir.path().join("quits"));
+    for copy in [&first, &last] {
+        fs::create_dir(copy).unwrap();
+        for file in ["leases.log", "leases.lock"] {
+            fs::copy(pods.join(file), copy.join(file)).unwrap();
+        }
+    }
+    fs::remove_dir_all(&pods).unwrap();
+    // It can be locked by readers, and not opened by a writer.
+    fs::remove_file(last.join("leases.lock")).unwrap();
+    fs::create_dir(last.join("leases.lock")).unwrap();
+    let (code, _, error) = said(&node.command("release", &["c1", "--force"]));
+    assert!(
+        code == 1 && error.contains("cannot change all leases of quits; what was done before stays"),
+        "{error}"
+    );
+    assert_eq!(node.lease_count(), 1);
+    let (code, _, error) = said(&node.command("release", &["c1", "--force"]));
+    assert!(code == 1 && error.contains("nothing was changed"), "{error}");
+}
+
+#[test]
 fn the_beginning_of_two_ids_releases_neither() {
     let (node, pod) = (Node::new(), Namespace::new());
     for container in ["aa1", "aa2", "aa"] {

@@ -9,10 +9,10 @@
 //! | 4 | kind: 1 leaf, 2 branch, 3 free |
 //! | 5 | 0 |
 //! | 6..8 | number of entries, [`CAPACITY`] at most |
-//! | 8.. | the entries, in ascending order of their keys, 33 bytes each: key (table, 1 byte; number, 16 bytes), value (16 bytes) |
+//! | 8.. | the entries, in ascending order of their keys save for the first one of a branch, 33 bytes each: key (table, 1 byte; number, 16 bytes), value (16 bytes) |
 //!
 //! The value of a branch's entry is the page of a child; its key is not above any key of that child and above all of the
-//! children before it, save that the first child also has whatever is below its key. A free page has one entry, whose value
+//! children before it, save that the first child has whatever is below the second one's key, and its own says nothing. A free page has one entry, whose value
 //! is the next free page, or 0. Only the root may be empty.
 
 use std::cell::RefCell;
@@ -385,9 +385,10 @@ impl Node {
         self.entries.partition_point(|entry| entry.0 < key)
     }
 
-    /// Of a branch: the index of the child that `key` belongs to.
+    /// Of a branch: the index of the child that `key` belongs to. The first child's own key is not looked at: it may be
+    /// above that of the second, when the first one took what is below its key and was split.
     fn child_of(&self, key: Key) -> usize {
-        self.count_to(key).saturating_sub(1)
+        self.entries.get(1..).unwrap_or_default().partition_point(|entry| entry.0 <= key)
     }
 
     fn child(&self, index: usize) -> Option<u32> {
@@ -463,6 +464,43 @@ mod tests {
         entries
     }
 
+    /// Every page is either in the tree, once, or free, once; and those in the tree are as the module says.
+    fn audit(tree: &Tree) {
+        let mut seen = vec![false; tree.shape().pages as usize];
+        let mut meet =
+            |page: u32| assert!(!std::mem::replace(&mut seen[page as usize], true), "page {page} twice");
+        meet(0);
+        let lowest = (0, 0);
+        let mut todo = vec![(tree.shape().root, lowest, None, 0)];
+        while let Some((page, from, to, depth)) = todo.pop() {
+            meet(page);
+            let node = tree.load(page, depth).unwrap();
+            let keys: Vec<Key> = node.entries.iter().map(|entry| entry.0).collect();
+            assert!(
+                keys.len() <= CAPACITY && (depth == 0 || !keys.is_empty()),
+                "page {page}: {}",
+                keys.len()
+            );
+            let telling = if node.kind == Kind::Leaf { &keys[..] } else { &keys[1..] };
+            assert!(telling.windows(2).all(|two| two[0] < two[1]), "page {page} is in order");
+            let is_within = |key: &Key| *key >= from && to.is_none_or(|to| *key < to);
+            assert!(telling.iter().all(is_within), "page {page} has what is its own");
+            if node.kind == Kind::Leaf {
+                continue;
+            }
+            for (index, child) in node.entries.iter().enumerate() {
+                let from = if index == 0 { from } else { keys[index] };
+                todo.push((child.1 as u32, from, keys.get(index + 1).copied().or(to), depth + 1));
+            }
+        }
+        let mut free = tree.shape().free;
+        while free != 0 {
+            meet(free);
+            free = tree.fetch(free).unwrap().entries[0].1 as u32;
+        }
+        assert!(seen.iter().all(|seen| *seen), "a page is lost");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
         #[test]
@@ -474,13 +512,16 @@ mod tests {
             let (mut tree, mut plain) = (Tree::new(), BTreeMap::new());
             for (what, table, first, count) in steps {
                 for number in first..first + count {
-                    let key = (table, number.wrapping_mul(if what % 2 == 0 { 1 } else { 7919 }) % 2000);
+                    let number = number.wrapping_mul(if what % 2 == 0 { 1 } else { 7919 }) % 2000;
+                    // Both ends of what a key can be.
+                    let key = if table == 2 { (u8::MAX, u128::MAX - number) } else { (table, number) };
                     if what < 4 {
                         prop_assert_eq!(tree.insert(key, number).unwrap(), plain.insert(key, number));
                     } else {
                         prop_assert_eq!(tree.remove(key).unwrap(), plain.remove(&key));
                     }
                 }
+                audit(&tree);
                 if what % 3 == 0 {
                     tree = reopened(&mut tree, &file);
                 }
@@ -494,6 +535,7 @@ mod tests {
             for key in plain.keys() {
                 tree.remove(*key).unwrap();
             }
+            audit(&tree);
             let pages = tree.shape().pages;
             for number in 0..u128::from(pages) * 20 {
                 tree.insert((1, number), 0).unwrap();

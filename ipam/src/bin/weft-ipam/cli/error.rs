@@ -18,6 +18,8 @@ pub(super) enum Error {
     Leases { network: String, source: Box<weft_ipam::Error> },
     #[error("cannot change the leases of {network}; nothing was changed")]
     Change { network: String, source: Box<weft_ipam::Error> },
+    #[error("cannot change all leases of {network}; what was done before stays, and may be done again")]
+    ChangeAll { network: String, source: Box<weft_ipam::Error> },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("{} is no JSON document", path.display())]

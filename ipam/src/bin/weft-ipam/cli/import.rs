@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
 
 impl Report {
     fn add(&mut self, network: &Network, import: Import) -> Result<(), Error> {
-        let outcomes = network.ipam.import(&import).map_err(|error| network.unchanged(error))?;
+        let outcomes = network.ipam.import(&import).map_err(|error| network.partly_changed(error))?;
         for (lease, outcome) in import.leases.into_iter().zip(outcomes) {
             match outcome {
                 Imported::New => self.new.push(lease),

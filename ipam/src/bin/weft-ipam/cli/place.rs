@@ -128,6 +128,12 @@ impl Network {
         Error::Leases { network: self.name.clone(), source: source.into() }
     }
 
+    /// Where there were changes before the one that failed, or may have been: of a store that nodes share, many leases
+    /// take several transactions.
+    pub(super) fn partly_changed(&self, source: weft_ipam::Error) -> Error {
+        Error::ChangeAll { network: self.name.clone(), source: source.into() }
+    }
+
     pub(super) fn unchanged(&self, source: weft_ipam::Error) -> Error {
         Error::Change { network: self.name.clone(), source: source.into() }
     }

@@ -42,7 +42,7 @@ fn reclaim(network: &Network, dry_run: bool) -> Result<Reclaimed, Error> {
     let (ended, kept) = if dry_run {
         abandoned()?.into_iter().partition(|lease| lease.notes.is_empty())
     } else {
-        (ipam.end_abandoned().map_err(|error| network.unchanged(error))?, abandoned()?)
+        (ipam.end_abandoned().map_err(|error| network.partly_changed(error))?, abandoned()?)
     };
     Ok(Reclaimed { network: network.clone(), ended, kept })
 }

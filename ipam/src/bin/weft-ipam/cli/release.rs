@@ -42,8 +42,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
     if !arguments.force && !found.iter().all(is_named) {
         refuse_living(&found)?;
     }
-    for held in &found {
-        held.network.ipam.end(&held.lease).map_err(|error| held.network.unchanged(error))?;
+    for (done, Held { network, lease, .. }) in found.iter().enumerate() {
+        let ended = network.ipam.end(lease);
+        ended.map_err(|why| if done == 0 { network.unchanged(why) } else { network.partly_changed(why) })?;
     }
     if arguments.place.json {
         let leases = found.iter().map(|held| lease::json_now(&held.network, held.life, &held.lease));
