@@ -30,6 +30,12 @@ pub(super) enum Error {
     Conf { path: PathBuf, source: Mistakes },
     #[error("{} cannot be imported: {why}", path.display())]
     Export { path: PathBuf, why: String },
+    #[error("no host-local leases in {}{}", dir.display(), did_you_mean(networks))]
+    NoHostLocal { dir: PathBuf, networks: Vec<PathBuf> },
+    #[error(
+        "nobody says which ranges {network} has, so nothing was taken over; name its new configuration with --conf"
+    )]
+    NoRanges { network: String },
     #[error(transparent)]
     Name(#[from] NameError),
     #[error("host-local's lock {} was held for {} s; try again", path.display(), seconds)]
@@ -56,4 +62,12 @@ impl Error {
             _ => Exit::Failed,
         }
     }
+}
+
+fn did_you_mean(networks: &[PathBuf]) -> String {
+    if networks.is_empty() {
+        return String::new();
+    }
+    let all: Vec<_> = networks.iter().map(|dir| dir.display().to_string()).collect();
+    format!("; did you mean {}?", all.join(" or "))
 }

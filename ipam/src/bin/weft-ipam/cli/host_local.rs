@@ -4,7 +4,7 @@
 //! |---|---|
 //! | an address | the container's id, `\r\n`, the interface; before release 0.8 of the reference only the id |
 //! | `last_reserved_ip.N` | the address that was given last from the range set N |
-//! | `lock` | empty; whoever holds its `flock` may read and write the others |
+//! | `lock` | empty; whoever holds its `flock` may read and write the others. host-local makes it at its first ADD |
 //!
 //! host-local knows neither pods nor namespaces. The runtime does: libcni remembers the result of every ADD in a file
 //! `NETWORK-CONTAINER-INTERFACE` (`libcni/api.go`, `cachedInfo`).
@@ -25,11 +25,13 @@ use super::place::read_json;
 /// An ADD of host-local holds its lock for as long as it takes to look at every file.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 const BETWEEN_TRIES: Duration = Duration::from_millis(10);
+const LAST: &str = "last_reserved_ip.";
 
-/// The directory with its lock: no host-local reads or writes in it until this is dropped.
+/// The directory with its lock: no host-local reads or writes in it until this is dropped. Without a file `lock` none has ever
+/// run there, and it is a copy.
 pub(super) struct Directory {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 /// What the files say.
@@ -62,15 +64,21 @@ pub(super) struct Remembered {
 
 impl Directory {
     pub(super) fn lock(path: &Path) -> Result<Self, Error> {
-        // Made where it is missing, as host-local does; but a directory that is missing is a mistake.
+        if !is_host_locals(path)? {
+            return Err(Error::NoHostLocal { dir: path.into(), networks: networks_below(path) });
+        }
         let file = path.join("lock");
         let unreadable = |source| Error::Read { path: file.clone(), source };
-        let lock = File::options().read(true).write(true).create(true).truncate(false).open(&file);
-        let lock = lock.map_err(unreadable)?;
+        let lock = match File::open(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path: path.into(), _lock: None });
+            }
+            lock => lock.map_err(unreadable)?,
+        };
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.into(), _lock: lock }),
+                Ok(()) => return Ok(Self { path: path.into(), _lock: Some(lock) }),
                 Err(fs::TryLockError::Error(error)) => return Err(unreadable(error)),
                 Err(fs::TryLockError::WouldBlock) if Instant::now() >= deadline => {
                     return Err(Error::HostLocalLocked { path: file, seconds: LOCK_TIMEOUT.as_secs() });
@@ -96,6 +104,28 @@ impl Directory {
     }
 }
 
+/// Whether host-local has left anything that tells in `path`. Nothing is made there.
+fn is_host_locals(path: &Path) -> Result<bool, Error> {
+    let unreadable = |source| Error::Read { path: path.into(), source };
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        let name = name.to_string_lossy();
+        if name == "lock" || name.starts_with(LAST) || name.parse::<IpAddr>().is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The directories in `path` that look like networks of host-local.
+fn networks_below(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut dirs: Vec<_> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    dirs.retain(|dir| is_host_locals(dir).unwrap_or(false));
+    dirs.sort();
+    dirs
+}
+
 /// The lock, and the files of Weft where both have the same `dataDir`.
 fn is_not_host_locals(name: &str, entry: &fs::DirEntry) -> bool {
     name == "lock" || name.starts_with("leases.") || entry.file_type().is_ok_and(|kind| kind.is_dir())
@@ -112,7 +142,7 @@ impl Contents {
 
     fn take(&mut self, name: &str, text: &str, modified: SystemTime) {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        if let Some(set) = name.strip_prefix("last_reserved_ip.") {
+        if let Some(set) = name.strip_prefix(LAST) {
             match (set.parse(), text.trim().parse()) {
                 (Ok(set), Ok(address)) => drop(self.last.insert(set, (address, modified))),
                 _ => self.skip(name, "it does not say which address was given last"),
@@ -127,6 +157,13 @@ impl Contents {
         } else {
             self.skip(name, "its name is no address");
         }
+    }
+
+    /// Whether there is a file for an interface of a container. One that does not say which may be for any.
+    pub(super) fn names(&self, container: &str, ifname: &str) -> bool {
+        let has =
+            |ifname: Option<&str>| self.held.contains_key(&(container.into(), ifname.map(str::to_owned)));
+        has(Some(ifname)) || has(None)
     }
 
     fn hold(&mut self, container: &str, ifname: Option<&str>, address: IpAddr, since: SystemTime) {

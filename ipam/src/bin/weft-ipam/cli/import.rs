@@ -14,8 +14,8 @@ use weft_ipam::range::Pool;
 use weft_ipam::{Import, Imported};
 
 use super::export::{KEY, VERSION};
-use super::host_local::{Directory, Held, Remembered};
-use super::lease;
+use super::host_local::{Contents, Directory, Held, Remembered};
+use super::lease::{self, Life};
 use super::place::{Network, Place, read_json};
 use super::text::count;
 use super::{Answer, Error, Exit};
@@ -27,8 +27,9 @@ use super::{Answer, Error, Exit};
 ///   2. put NEW.conflist in the place of the old configuration
 ///   3. the first command again, for pods that came between
 ///
-/// It may be repeated: what stands is never changed. Pods whose namespace is gone are skipped, and so is what was released here
-/// since. host-local's directory stays as it is.
+/// It may be repeated: what stands is not changed, but for leases that came from the same directory, are not in it any more, and
+/// whose namespace is gone: those end. Pods whose namespace is gone are skipped, and so is what was released here since.
+/// host-local's directory stays as it is.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Arguments {
@@ -49,6 +50,9 @@ pub(super) struct Arguments {
     place: Place,
 }
 
+/// The note in a lease that came from host-local: the directory.
+pub(super) const FROM_HOST_LOCAL: &str = "fromHostLocal";
+
 /// What came of an import.
 #[derive(Default)]
 struct Report {
@@ -57,6 +61,12 @@ struct Report {
     conflicts: Vec<(Lease, String)>,
     skipped: Vec<(String, String)>,
     assumed: Vec<(String, String)>,
+    /// Leases that were taken over, and look wrong.
+    warnings: Vec<(String, String)>,
+    /// Came from host-local earlier, which has ended them since.
+    ended: Vec<Lease>,
+    /// The same, but perhaps somebody lives on them.
+    left: Vec<(Lease, String)>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
@@ -65,7 +75,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
         (None, Some(file)) => from_export(file, &arguments.place)?,
         (None, None) => Report::default(),
     };
-    let exit = if report.conflicts.is_empty() { Exit::Done } else { Exit::Refused };
+    let is_clean = report.conflicts.is_empty() && report.left.is_empty();
+    let exit = if is_clean { Exit::Done } else { Exit::Refused };
     Ok(Answer { text: if arguments.place.json { report.json() } else { report.text() }, exit })
 }
 
@@ -73,6 +84,9 @@ impl Report {
     fn add(&mut self, network: &Network, import: Import) -> Result<(), Error> {
         let outcomes = network.ipam.import(&import).map_err(|error| network.partly_changed(error))?;
         for (lease, outcome) in import.leases.into_iter().zip(outcomes) {
+            if outcome == Imported::New {
+                self.warn_of(&lease, import.pool.as_ref());
+            }
             match outcome {
                 Imported::New => self.new.push(lease),
                 Imported::Known => self.known += 1,
@@ -82,17 +96,40 @@ impl Report {
         Ok(())
     }
 
+    /// They are held all the same, for a pod may use them.
+    fn warn_of(&mut self, lease: &Lease, pool: Option<&Pool>) {
+        let Some(pool) = pool else { return };
+        for address in lease.addresses.iter().map(|held| held.address.ip()) {
+            let why = if pool.ranges().any(|range| range.gateway() == Some(address)) {
+                "it is the gateway of its range"
+            } else if !pool.ranges().any(|range| range.contains(address)) {
+                "it is in none of the ranges"
+            } else {
+                continue;
+            };
+            self.warnings.push((format!("{address} of {}", lease.attachment), why.into()));
+        }
+    }
+
     fn text(&self) -> String {
         let mut lines: Vec<_> =
             self.new.iter().map(|lease| format!("took over {}", lease::line(lease))).collect();
         let named = |all: &[(String, String)], verb: &str| {
             all.iter().map(|(what, why)| format!("{verb} {what}: {why}")).collect::<Vec<_>>()
         };
+        lines.extend(self.ended.iter().map(|lease| {
+            format!(
+                "ended {}: host-local has released it since, and its namespace is gone",
+                lease::line(lease)
+            )
+        }));
         lines.extend(named(&self.assumed, "assumed for"));
+        lines.extend(named(&self.warnings, "warning:"));
         lines.extend(named(&self.skipped, "skipped"));
         lines.extend(
             self.conflicts.iter().map(|(lease, why)| format!("conflict: {}: {why}", lease::line(lease))),
         );
+        lines.extend(self.left.iter().map(|(lease, why)| format!("left {}: {why}", lease::line(lease))));
         let (new, conflicts) = (count(self.new.len(), "lease"), count(self.conflicts.len(), "conflict"));
         let skipped = self.skipped.len();
         lines.push(format!("took over {new}, {} stood already, {skipped} skipped, {conflicts}", self.known));
@@ -111,6 +148,9 @@ impl Report {
             "imported": self.new.iter().map(lease::json).collect::<Value>(),
             "known": self.known,
             "conflicts": self.conflicts.iter().map(conflict).collect::<Value>(),
+            "ended": self.ended.iter().map(lease::json).collect::<Value>(),
+            "left": self.left.iter().map(conflict).collect::<Value>(),
+            "warnings": named(&self.warnings),
             "skipped": named(&self.skipped),
             "assumed": named(&self.assumed),
         });
@@ -177,10 +217,15 @@ fn from_export(file: &Path, place: &Place) -> Result<Report, Error> {
     let networks: Vec<ExportedNetwork> =
         serde_json::from_value(networks).map_err(|error| wrong(error.to_string()))?;
     let is_wanted = |one: &ExportedNetwork| place.networks.is_empty() || place.networks.contains(&one.name);
-    let mut report = Report::default();
+    // All of it is understood before any of it is written.
+    let mut imports = Vec::new();
     for exported in networks.into_iter().filter(is_wanted) {
         let network = place.open_named(exported.name.clone(), exported.node.as_deref())?;
-        report.add(&network, exported.import().map_err(wrong)?)?;
+        imports.push((network, exported.import().map_err(wrong)?));
+    }
+    let mut report = Report::default();
+    for (network, import) in imports {
+        report.add(&network, import)?;
     }
     Ok(report)
 }
@@ -212,9 +257,13 @@ impl ExportedNetwork {
 impl Exported {
     fn lease(self, network: &str) -> Result<Lease, String> {
         let attachment = Attachment::new(network, &self.container, &self.ifname);
+        let attachment = attachment.map_err(|error| error.to_string())?;
+        if self.addresses.is_empty() {
+            return Err(format!("the lease of {attachment} has no address"));
+        }
         let assigned = |one: &ExportedAddress| Assigned { address: one.address, gateway: one.gateway };
         Ok(Lease {
-            attachment: attachment.map_err(|error| error.to_string())?,
+            attachment,
             addresses: self.addresses.iter().map(assigned).collect(),
             pod: self.pod,
             netns: self.netns,
@@ -229,7 +278,9 @@ impl Exported {
 struct Move<'a> {
     network: &'a Network,
     results: &'a Path,
-    pool: Option<Pool>,
+    /// host-local's directory, as the leases name it.
+    from: String,
+    pool: Pool,
     /// What was freed here, and when.
     freed: Vec<(IpAddr, SystemTime)>,
 }
@@ -242,10 +293,13 @@ fn from_host_local(dir: &Path, arguments: &Arguments) -> Result<Report, Error> {
     let is_first = known.is_none();
     let configured = arguments.place.network_conf()?.map(|conf| conf.config.pool);
     let freed = network.ipam.freed().map_err(|error| network.unreadable(error))?;
-    let pool = configured.or(known);
-    let moving = Move { network: &network, results: &arguments.results, pool, freed };
+    let pool = configured.or(known).ok_or_else(|| Error::NoRanges { network: network.name.clone() })?;
+    let from = dir.canonicalize().unwrap_or_else(|_| dir.into()).display().to_string();
+    let moving = Move { network: &network, results: &arguments.results, from, pool, freed };
 
-    let mut report = Report { skipped: contents.skipped, ..Report::default() };
+    let mut report = Report::default();
+    moving.end_what_host_local_ended(&contents, &mut report)?;
+    report.skipped = contents.skipped;
     let mut leases = Vec::new();
     for ((container, ifname), held) in &contents.held {
         match moving.lease(container, ifname.as_deref(), held, &mut report.assumed) {
@@ -255,7 +309,7 @@ fn from_host_local(dir: &Path, arguments: &Arguments) -> Result<Report, Error> {
     }
     leases.sort_by_key(|lease| lease.since);
     let given = contents.last.iter().filter(|_| is_first).flat_map(|(set, last)| moving.given(*set, *last));
-    let import = Import { leases, freed: given.collect(), pool: moving.pool.clone() };
+    let import = Import { leases, freed: given.collect(), pool: Some(moving.pool.clone()) };
     report.add(&network, import)?;
     Ok(report)
 }
@@ -271,6 +325,28 @@ fn network_of(dir: &Path, place: &Place) -> Result<Network, Error> {
 }
 
 impl Move<'_> {
+    /// A lease whose file is gone was released by host-local, between two imports. Where its namespace is gone too, nothing uses its
+    /// addresses. Otherwise somebody may just have emptied the directory.
+    fn end_what_host_local_ended(&self, contents: &Contents, report: &mut Report) -> Result<(), Error> {
+        let mut leases = self.network.leases()?;
+        leases.retain(|lease| lease.notes.get(FROM_HOST_LOCAL).and_then(Value::as_str) == Some(&self.from));
+        leases.retain(|lease| !contents.names(lease.attachment.container(), lease.attachment.ifname()));
+        for lease in leases {
+            let why = match Life::of(&self.network.ipam, &lease) {
+                Life::Gone => {
+                    self.network.ipam.end(&lease).map_err(|error| self.network.unchanged(error))?;
+                    report.ended.push(lease);
+                    continue;
+                }
+                Life::Lives => "its namespace is there",
+                Life::Unknown | Life::Elsewhere => "nobody can tell whether its namespace is there",
+            };
+            let what = "host-local has no file of it any more, but";
+            report.left.push((lease, format!("{what} {why}; where its pod is gone, release it")));
+        }
+        Ok(())
+    }
+
     fn lease(
         &self,
         container: &str,
@@ -301,7 +377,7 @@ impl Move<'_> {
             netns,
             boot_id: self.network.ipam.boot_id(),
             since: held.since,
-            notes: Notes::new(),
+            notes: Notes::from_iter([(FROM_HOST_LOCAL.into(), self.from.clone().into())]),
         })
     }
 
@@ -310,7 +386,7 @@ impl Move<'_> {
     }
 
     fn set_of(&self, address: IpAddr) -> Option<usize> {
-        let sets = self.pool.as_ref()?.sets();
+        let sets = self.pool.sets();
         sets.iter().position(|set| set.range_of(address).is_some())
     }
 
@@ -321,8 +397,7 @@ impl Move<'_> {
         remembered: &Remembered,
         assumed: &mut Vec<(String, String)>,
     ) -> Assigned {
-        let ranges = self.pool.iter().flat_map(Pool::ranges);
-        let mut in_ranges = ranges.filter(|range| range.contains(address));
+        let mut in_ranges = self.pool.ranges().filter(|range| range.contains(address));
         if let Some(range) = in_ranges.next()
             && let Ok(with_prefix) = IpNetwork::new(address, range.subnet().prefix())
         {
@@ -331,8 +406,7 @@ impl Move<'_> {
         if let Some((with_prefix, gateway)) = remembered.ips.iter().find(|(ip, _)| ip.ip() == address) {
             return Assigned { address: *with_prefix, gateway: *gateway };
         }
-        let what =
-            "its prefix is a single host's, for it is in none of the ranges; --conf names a configuration";
+        let what = "its prefix is a single host's, for nobody says which it is";
         assumed.push((address.to_string(), what.into()));
         Assigned { address: address.into(), gateway: None }
     }
@@ -340,7 +414,7 @@ impl Move<'_> {
     /// host-local goes round its ranges: what is free up to the address it gave last was used, and should be used again last.
     fn given(&self, set: usize, (last, at): (IpAddr, SystemTime)) -> Vec<(IpAddr, SystemTime)> {
         const REMEMBERED: usize = 1_024;
-        let set = self.pool.as_ref().and_then(|pool| pool.sets().get(set));
+        let set = self.pool.sets().get(set);
         let range = set.and_then(|set| set.range_of(last));
         let addresses = range.map(|range| range.up_to(last, REMEMBERED)).unwrap_or_default();
         addresses.into_iter().map(|address| (address, at)).collect()

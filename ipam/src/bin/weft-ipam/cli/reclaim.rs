@@ -3,6 +3,7 @@
 use serde_json::json;
 use weft_ipam::lease::Lease;
 
+use super::import::FROM_HOST_LOCAL;
 use super::lease;
 use super::place::{Network, Place};
 use super::{Answer, Error, text};
@@ -40,7 +41,7 @@ fn reclaim(network: &Network, dry_run: bool) -> Result<Reclaimed, Error> {
         Ok(network.leases()?.into_iter().filter(|lease| ipam.is_abandoned(lease)).collect())
     };
     let (ended, kept) = if dry_run {
-        abandoned()?.into_iter().partition(|lease| lease.notes.is_empty())
+        abandoned()?.into_iter().partition(|lease| spare_noted(lease).is_ok())
     } else {
         (ipam.end_abandoned().map_err(|error| network.partly_changed(error))?, abandoned()?)
     };
@@ -48,7 +49,7 @@ fn reclaim(network: &Network, dry_run: bool) -> Result<Reclaimed, Error> {
 }
 
 fn spare_noted(lease: &Lease) -> Result<(), String> {
-    if lease.notes.is_empty() {
+    if lease.notes.keys().all(|name| name == FROM_HOST_LOCAL) {
         return Ok(());
     }
     Err("weft-cni left a note in its lease; `weft-cni audit --repair` ends it with what is in the kernel"
