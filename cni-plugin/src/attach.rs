@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
 use weft_cni_spec::{AddRequest, AddResult, Dns, Route};
-use weft_datapath::{Link, NetNs, Nft, Rtnl, Veth, sysctl};
+use weft_datapath::{Ends, Link, NetNs, Nft, Rtnl, Veth, sysctl};
 use weft_ipam::lease::Assigned;
 use weft_ipam::resolv_conf;
 
@@ -57,37 +57,40 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     let bare = source.is_asked_on_link(&config.mode).then(|| decide(&[], &[])).transpose()?;
     bare.iter().try_for_each(|plan| ensure_bridge(&host, plan).map(drop))?;
     let early = bare.as_ref().map(|plan| lay(&host, &netns, plan)).transpose()?;
-    if let Some(plan) = &bare {
-        settle(&host, &netns, &bring_up(&host, &netns, plan)?, plan)?;
+    if let (Some(plan), Some((_, ends))) = (&bare, &early) {
+        settle(&host, &netns, &bring_up(&host, &netns, plan, ends)?, plan, ends)?;
     }
     let taken = source.take(request, &config, &identity)?;
     log::phase("ipam");
     log::fact("addresses", || join(&taken.addresses));
     let dns = name_service(&config, &taken.dns)?;
     let mut plan = decide(&taken.addresses, &taken.routes)?;
-    ports::claim(&config, &mut plan.extras)?;
+    let firewall = extras::open(&plan.extras)?;
+    ports::claim(&config, firewall.as_ref(), &mut plan.extras)?;
     let answer = plan.result(&request.netns.to_string_lossy(), dns);
     log::phase("plan");
 
     let bridge = ensure_bridge(&host, &plan)?;
     let answer = bridge.iter().fold(answer, Shared::report);
     let late = if early.is_none() { Some(lay(&host, &netns, &plan)?) } else { None };
-    let inside = bring_up(&host, &netns, &plan)?;
-    let extras = extras::apply(&identity, &plan.extras)?;
+    let ends = early.as_ref().map(|(_, ends)| ends).or(late.as_ref().map(|(_, ends)| ends));
+    let ends = ends.expect("a pair that was not made before has just been made");
+    let inside = bring_up(&host, &netns, &plan, ends)?;
+    let extras = extras::apply(firewall.as_ref(), &identity, &plan.extras, plan.way_to_pod())?;
     log::phase("nft");
     // What the kernel does in its own time it may have done by now.
-    settle(&host, &netns, &inside, &plan)?;
+    settle(&host, &netns, &inside, &plan, ends)?;
     if plan.shared.is_some() && !plan.is_bare() {
         // An address may have been another pod's a moment ago, and the neighbours remember that one's hardware address.
         // The bridge lets the announcement through, for its port has settled.
-        inside.announce(&plan.veth.pod)?;
+        inside.announce(&ends.pod)?;
     }
     log::phase("settle");
 
     extras.keep();
-    late.into_iter().for_each(Undo::keep);
+    late.into_iter().for_each(|(laid, _)| laid.keep());
     taken.keep();
-    early.into_iter().for_each(Undo::keep);
+    early.into_iter().for_each(|(laid, _)| laid.keep());
     Ok(answer)
 }
 
@@ -107,30 +110,35 @@ fn lay<'a>(
     host: &'a Rtnl,
     netns: &NetNs,
     plan: &'a Plan,
-) -> Result<Undoing<impl Fn() -> Undone + 'a>, Error> {
-    create_pair(host, &plan.veth, netns)?;
+) -> Result<(Undoing<impl Fn() -> Undone + 'a>, Ends), Error> {
+    let ends = create_pair(host, &plan.veth, netns)?;
     let laid = Undo::by(|| unpin_source(plan).and(remove_pair(host, &plan.veth)));
     pin_source(plan)?;
     log::phase("links");
-    Ok(laid)
+    Ok((laid, ends))
 }
 
 /// Gives both ends all that they are to hold. It may be done again with more.
-fn bring_up(host: &Rtnl, netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
+fn bring_up(host: &Rtnl, netns: &NetNs, plan: &Plan, ends: &Ends) -> Result<Rtnl, Error> {
     enable_forwarding(plan)?;
-    host.configure(&plan.veth.host)?;
+    host.configure_link(&plan.veth.host, &ends.host)?;
     log::phase("node");
-    let inside = configure_pod(netns, plan)?;
+    let inside = configure_pod(netns, plan, &ends.pod)?;
     log::phase("pod");
     Ok(inside)
 }
 
 /// Sees to it that the network is there when the ADD is answered: not one packet is lost from then on. A bridge carries
 /// packets when a port of it does, so it is the last.
-fn settle(host: &Rtnl, netns: &NetNs, inside: &Rtnl, plan: &Plan) -> Result<(), Error> {
+fn settle(host: &Rtnl, netns: &NetNs, inside: &Rtnl, plan: &Plan, ends: &Ends) -> Result<(), Error> {
     let Veth { host: outer, pod } = &plan.veth;
-    netns.run(|| inside.settle(&pod.name, &pod.addresses))??;
-    host.settle(&outer.name, &outer.addresses)?;
+    // Who has to wait has to be there; a look does not.
+    if !inside.is_settled(&ends.pod, &pod.addresses)? {
+        netns.run(|| inside.settle(&pod.name, &pod.addresses))??;
+    }
+    if !host.is_settled(&ends.host, &outer.addresses)? {
+        host.settle(&outer.name, &outer.addresses)?;
+    }
     let bridge = plan.shared.as_ref().map(|shared| &shared.bridge);
     Ok(bridge.map_or(Ok(()), |bridge| host.settle(&bridge.name, &bridge.addresses))?)
 }
@@ -163,25 +171,26 @@ fn name_service(config: &Config, given: &Dns) -> Result<Dns, Error> {
 fn detect_mtu(host: &Rtnl, addresses: &[Assigned]) -> Result<u32, Error> {
     const OUTSIDE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
     const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0));
-    let mut found = Vec::new();
-    for outside in [OUTSIDE_V4, OUTSIDE_V6] {
-        let is_asked = |assigned: &Assigned| assigned.address.is_ipv4() == outside.is_ipv4();
-        if addresses.is_empty() || addresses.iter().any(is_asked) {
-            found.extend(host.path_mtu(outside)?);
-        }
-    }
-    Ok(found.into_iter().min().unwrap_or(MTU_DEFAULT))
+    let is_asked = |outside: &IpAddr| {
+        let of_family = |assigned: &Assigned| assigned.address.is_ipv4() == outside.is_ipv4();
+        addresses.is_empty() || addresses.iter().any(of_family)
+    };
+    let outside: Vec<_> = [OUTSIDE_V4, OUTSIDE_V6].into_iter().filter(is_asked).collect();
+    Ok(host.path_mtu(&outside)?.unwrap_or(MTU_DEFAULT))
 }
 
-fn create_pair(host: &Rtnl, veth: &Veth, netns: &NetNs) -> Result<(), Error> {
-    let Err(error) = host.create_veth(veth, netns) else { return Ok(()) };
+fn create_pair(host: &Rtnl, veth: &Veth, netns: &NetNs) -> Result<Ends, Error> {
+    let error = match host.create_veth(veth, netns) {
+        Ok(ends) => return Ok(ends),
+        Err(error) => error,
+    };
     match error.errno() {
         // The kernel does not say which of the two names is taken, and the cure is not the same.
         Errno::EEXIST if netns.rtnl()?.link(&veth.pod.name)?.is_some() => {
             Err(Error::InterfaceExists { ifname: veth.pod.name.clone(), netns: netns.path().to_owned() })
         }
         // Nor what it finds invalid. A namespace of another kind is told by trying to enter it.
-        Errno::EINVAL => netns.run(|| ()).map_err(Error::UnusableNetns).and(Err(error.into())),
+        Errno::EINVAL => Err(netns.run(|| ()).map_or_else(Error::UnusableNetns, |()| error.into())),
         Errno::EEXIST => Err(error.into()),
         // It may have been the answer that was lost, and not the pair.
         _ => remove_pair(host, veth).map_err(Error::from).and(Err(error.into())),
@@ -198,7 +207,7 @@ fn enable_forwarding(plan: &Plan) -> Result<(), Error> {
 }
 
 /// The parameters must be set before the interface comes up, and are those of the namespace one is in.
-fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
+fn configure_pod(netns: &NetNs, plan: &Plan, link: &Link) -> Result<Rtnl, Error> {
     let (needs_v4, needs_v6) = (plan.has_family(true), plan.has_family(false));
     let is_shared = plan.shared.is_some();
     let ifname = plan.veth.pod.name.as_str();
@@ -219,7 +228,7 @@ fn configure_pod(netns: &NetNs, plan: &Plan) -> Result<Rtnl, Error> {
         tuned::set(&plan.sysctls, ifname)?;
         Rtnl::open()
     })??;
-    inside.configure(&plan.veth.pod)?;
+    inside.configure_link(&plan.veth.pod, link)?;
     Ok(inside)
 }
 

@@ -21,9 +21,10 @@ pub(crate) fn attach(request: &AddRequest, result: AddResult) -> Result<AddResul
     let inputs = Inputs { mtu: config.mtu.unwrap_or_default(), ..inputs };
     let tuning = Tuned::of(&inputs);
     let mut wanted = without_standing(Extras::of(&inputs))?;
-    ports::claim(&config, &mut wanted)?;
+    let firewall = extras::open(&wanted)?;
+    ports::claim(&config, firewall.as_ref(), &mut wanted)?;
     log::phase("plan");
-    let applied = extras::apply(&identity, &wanted)?;
+    let applied = extras::apply(firewall.as_ref(), &identity, &wanted, None)?;
     log::phase("nft");
     tuned::apply(request, &identity, &tuning, &addresses)?;
     log::phase("pod");

@@ -9,15 +9,24 @@ use crate::plan::Extras;
 use crate::undo::Undo;
 use crate::{Error, ports};
 
-/// Makes all of `extras`, or nothing. They are taken back unless the answer is kept.
+/// The socket for all that `extras` ask for, if they ask for anything: what asks for nothing works on any kernel. One is enough
+/// for an ADD, for closing one may take a while.
+pub(crate) fn open(extras: &Extras) -> Result<Option<Nft>, Error> {
+    Ok(if extras.is_empty() { None } else { Some(Nft::open()?) })
+}
+
+/// Makes all of `extras`, or nothing. They are taken back unless the answer is kept. `way` is the link that leads to the
+/// pod, where that is known.
 pub(crate) fn apply<'a>(
+    nft: Option<&Nft>,
     identity: &'a Identity,
     extras: &'a Extras,
+    way: Option<&str>,
 ) -> Result<Undo<impl Fn() -> Result<(), weft_datapath::Error> + use<'a>, weft_datapath::Error>, Error> {
     let elements = Undo::by(|| take_back(identity, extras));
-    if !extras.is_empty() {
-        ports::install(&Nft::open()?, extras)?;
-        ports::route_loopback(extras)?;
+    if let Some(nft) = nft.filter(|_| !extras.is_empty()) {
+        ports::install(nft, extras)?;
+        ports::route_loopback(extras, way)?;
     }
     Ok(elements)
 }

@@ -132,6 +132,13 @@ impl Plan {
         }
     }
 
+    /// The link of the node that leads to the pod, unless that is for the routing table to say: a bridge need not be the
+    /// gateway of its pods.
+    #[must_use]
+    pub fn way_to_pod(&self) -> Option<&str> {
+        self.shared.is_none().then_some(self.veth.host.name.as_str())
+    }
+
     /// Whether an address of the family is part of it.
     #[must_use]
     pub fn has_family(&self, is_v4: bool) -> bool {

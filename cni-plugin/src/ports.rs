@@ -33,15 +33,12 @@ pub(crate) fn note(mappings: &[PortMapping]) -> Notes {
 /// Fails where a mapping leads nowhere or a port is another container's, before anything stands. A port whose pod is gone
 /// is taken from it first. One that another attachment of the same container has stays with that one: podman asks for a
 /// container's ports on every network that it joins, and with the reference, too, the first of them serves.
-pub(crate) fn claim(config: &Config, extras: &mut Extras) -> Result<(), Error> {
+pub(crate) fn claim(config: &Config, nft: Option<&Nft>, extras: &mut Extras) -> Result<(), Error> {
     refuse_unserved(config, extras)?;
-    if extras.published.is_empty() {
-        return Ok(());
-    }
-    let nft = Nft::open()?;
-    let mut held = held(&nft, extras)?;
+    let Some(nft) = nft.filter(|_| !extras.published.is_empty()) else { return Ok(()) };
+    let mut held = held(nft, extras)?;
     if reclaim(&held, data_dir(config)) {
-        held = self::held(&nft, extras)?;
+        held = self::held(nft, extras)?;
     }
     extras.published.retain(|port| !held.iter().any(|found| found.at == port.at && is_sibling(found, port)));
     let others = held.into_iter().find(|found| extras.published.iter().any(|port| port.at == found.at));
@@ -79,20 +76,21 @@ pub(crate) fn install(nft: &Nft, extras: &Extras) -> Result<(), Error> {
 
 /// What the node sends from 127.0.0.1 to one of its ports leaves through the interface that leads to the pod: the pair's
 /// end, or another plugin's bridge. This comes after the elements, for with them comes the rule that keeps pods from
-/// addressing the node's loopback.
+/// addressing the node's loopback. Unless `way` says which it is, the routing table does.
 ///
 /// Where nobody is to be masqueraded, there is nothing that could come back.
-pub(crate) fn route_loopback(extras: &Extras) -> Result<(), Error> {
+pub(crate) fn route_loopback(extras: &Extras, way: Option<&str>) -> Result<(), Error> {
     if extras.port_sources == PortSources::Keep {
         return Ok(());
     }
     let Some(pod) = extras.published.iter().map(|port| port.to.ip()).find(IpAddr::is_ipv4) else {
         return Ok(());
     };
-    if let Some(link) = Rtnl::open()?.link_towards(pod)? {
-        sysctl::set(&["ipv4", "conf", &link.name, "route_localnet"], "1")?;
-    }
-    Ok(())
+    let found = match way {
+        Some(way) => Some(way.to_owned()),
+        None => Rtnl::open()?.link_towards(pod)?.map(|link| link.name),
+    };
+    found.map_or(Ok(()), |link| Ok(sysctl::set(&["ipv4", "conf", &link, "route_localnet"], "1")?))
 }
 
 /// Removes what stands for `addresses` and `ports`, and then what the kernel remembers of the ports.
@@ -147,11 +145,9 @@ fn noted(lease: &Lease) -> Option<Vec<PortMapping>> {
 
 /// What is published where `extras` want to be, and is not this attachment's.
 fn held(nft: &Nft, extras: &Extras) -> Result<Vec<Published>, Error> {
-    let mut held = Vec::new();
-    for port in &extras.published {
-        held.extend(nft.published_at(&port.at)?.filter(|found| !found.is_of(&port.owner)));
-    }
-    Ok(held)
+    let found = nft.published_at_each(extras.published.iter().map(|port| port.at))?;
+    let of_others = extras.published.iter().zip(found);
+    Ok(of_others.filter_map(|(port, found)| found.filter(|found| !found.is_of(&port.owner))).collect())
 }
 
 /// Whether `found` is another attachment's of the container that asks for `port`.

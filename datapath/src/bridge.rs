@@ -7,23 +7,13 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::DefaultNla;
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressFlags, AddressMessage};
-use netlink_packet_route::link::{
-    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage, LinkProtoInfoBridge,
-};
-use netlink_packet_route::route::{RouteAttribute, RouteFlags};
 use nix::errno::Errno;
 
-use crate::netlink::{Request, flag};
+use crate::netlink::{Attributes, Request, flag};
 use crate::observe::{self, Link, Observed};
-use crate::rtnl::kind::{
-    RTM_DELADDR, RTM_DELLINK, RTM_GETADDR, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK,
-};
-use crate::rtnl::{UNREACHABLE, address_message, full, request, route_message};
-use crate::{Error, Interface, Mac, Refusal, Rtnl, sysctl};
+use crate::rtnl::wire::*;
+use crate::rtnl::{address_message, get_route, with_mac};
+use crate::{Error, Mac, Refusal, Rtnl, sysctl};
 
 /// A bridge that pods share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +78,7 @@ impl Rtnl {
         Ok(link)
     }
 
-    /// Tells the neighbours of `interface`, which is up, where its addresses are now. Those who knew another hardware
+    /// Tells the neighbours of `link`, which is up, where its addresses are now. Those who knew another hardware
     /// address for one of them would send to it until they notice, which takes half a minute.
     ///
     /// The kernel announces all addresses (`arp_notify`, `ndisc_notify`) when a hardware address is set, even where it
@@ -96,10 +86,8 @@ impl Rtnl {
     ///
     /// # Errors
     /// Where the kernel refuses.
-    pub fn announce(&self, interface: &Interface) -> Result<(), Error> {
-        let (name, doing) = (&interface.name, format!("announce the addresses of {}", interface.name));
-        let link = self.link(name)?.ok_or_else(|| Error::new(doing.clone(), Errno::ENODEV))?;
-        self.socket.carry_out(&[set_mac(doing, &link)])
+    pub fn announce(&self, link: &Link) -> Result<(), Error> {
+        self.socket.carry_out(&[set_mac(format!("announce the addresses of {}", link.name), link)])
     }
 
     /// The bridge that `port` is of.
@@ -110,7 +98,7 @@ impl Rtnl {
 
     fn create_bridge(&self, bridge: &Bridge) -> Result<Link, Error> {
         let doing = format!("create the bridge {}", bridge.name);
-        let mut create = request(doing.clone(), RTM_NEWLINK, &new_bridge(bridge), flag::CREATE | flag::EXCL);
+        let mut create = request(doing.clone(), RTM_NEWLINK, new_bridge(bridge), flag::CREATE | flag::EXCL);
         // Somebody else has just made it.
         create.forgiven = &[Errno::EEXIST];
         match self.socket.carry_out(&[create]) {
@@ -132,19 +120,14 @@ impl Rtnl {
 
     /// The entry of the routing table that decides on `destination`.
     fn entry_for(&self, destination: IpAddr) -> Result<Option<(u32, IpNetwork)>, Error> {
-        let mut message = route_message(destination.is_ipv4());
-        message.header.destination_prefix_length = full(destination);
-        message.header.flags = RouteFlags::FibMatch;
-        message.attributes.push(RouteAttribute::Destination(destination.into()));
-        let mut get = request(format!("look up the route to {destination}"), RTM_GETROUTE, &message, 0);
-        get.forgiven = UNREACHABLE;
+        let get = get_route(destination, RTM_F_FIB_MATCH);
         Ok(self.socket.get(&get)?.as_ref().and_then(observe::matched))
     }
 
     /// Once in the bridge's life: its addresses are listed, then the missing one is added.
     fn add_gateway(&self, bridge: &Bridge, link: &Link, address: IpNetwork) -> Result<(), Error> {
         let doing = format!("list the addresses of {}", bridge.name);
-        let dump = self.socket.dump(&request(doing, RTM_GETADDR, &AddressMessage::default(), 0))?;
+        let dump = self.socket.dump(&request(doing, RTM_GETADDR, AddressHeader::default().message(), 0))?;
         let all = Observed::from_replies(&[dump]).addresses;
         let others = all.iter().filter(|(index, _)| *index == link.index).map(|(_, other)| *other);
         let rivals = rivals(address, others);
@@ -161,69 +144,72 @@ impl Rtnl {
 
 /// What makes the interface with `index` the `port` that it is to be; it is one of the bridge already.
 pub(crate) fn port(name: &str, index: u32, port: &Port) -> Vec<Request> {
-    const IFLA_BRPORT_MODE: u16 = 4;
-    const IFLA_BRPORT_ISOLATED: u16 = 33;
     let flags = [(IFLA_BRPORT_MODE, port.hairpin), (IFLA_BRPORT_ISOLATED, port.isolated)];
-    let set: Vec<_> = flags
-        .iter()
-        .filter(|(_, set)| *set)
-        .map(|(kind, _)| LinkProtoInfoBridge::Other(DefaultNla::new(*kind, vec![1])))
-        .collect();
+    let set = flags.iter().filter(|(_, is_set)| *is_set);
+    let set = set.fold(Attributes::default(), |set, (kind, _)| set.bytes(*kind, &[1]));
     let doing = |what: &str| format!("{what} {name} on {}", port.bridge);
     let mut requests = Vec::new();
     if !set.is_empty() {
-        let message = of_port(index, LinkAttribute::ProtoInfoBridge(set));
-        requests.push(request(doing("set the options of"), RTM_SETLINK, &message, 0));
+        let message = of_port(index).nested(IFLA_PROTINFO, set);
+        requests.push(request(doing("set the options of"), RTM_SETLINK, message, 0));
     }
     let vlans = vlans(port);
     if !vlans.is_empty() {
-        let message = of_port(index, LinkAttribute::AfSpecBridge(vlans));
-        requests.push(request(doing("set the VLANs of"), RTM_SETLINK, &message, 0));
+        let message = with_vlans(of_port(index), &vlans);
+        requests.push(request(doing("set the VLANs of"), RTM_SETLINK, message, 0));
     }
     if !port.default_vlan {
-        let first = AfSpecBridge::VlanInfo(BridgeVlanInfo { vid: 1, flags: BridgeVlanInfoFlags::empty() });
-        let message = of_port(index, LinkAttribute::AfSpecBridge(vec![first]));
-        requests.push(request(doing("take VLAN 1 from"), RTM_DELLINK, &message, 0));
+        let message = with_vlans(of_port(index), &[Vlan { flags: 0, id: 1 }]);
+        requests.push(request(doing("take VLAN 1 from"), RTM_DELLINK, message, 0));
     }
     requests
 }
 
-fn vlans(port: &Port) -> Vec<AfSpecBridge> {
-    let vlan = |vid, flags| AfSpecBridge::VlanInfo(BridgeVlanInfo { vid, flags });
-    let untagged = BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged;
-    let own = port.vlan.map(|vid| vlan(vid, untagged));
+/// `struct bridge_vlan_info` of `linux/if_bridge.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Vlan {
+    flags: u16,
+    id: u16,
+}
+
+impl Vlan {
+    /// What comes without a tag is of this one.
+    const PVID: u16 = 1 << 1;
+    const UNTAGGED: u16 = 1 << 2;
+    const RANGE_BEGIN: u16 = 1 << 3;
+    const RANGE_END: u16 = 1 << 4;
+}
+
+fn vlans(port: &Port) -> Vec<Vlan> {
+    let own = port.vlan.map(|id| Vlan { flags: Vlan::PVID | Vlan::UNTAGGED, id });
     let tagged = port.trunk.iter().flat_map(|range| match range.clone().count() {
-        1 => vec![vlan(*range.start(), BridgeVlanInfoFlags::empty())],
+        1 => vec![Vlan { flags: 0, id: *range.start() }],
         _ => vec![
-            vlan(*range.start(), BridgeVlanInfoFlags::RangeBegin),
-            vlan(*range.end(), BridgeVlanInfoFlags::RangeEnd),
+            Vlan { flags: Vlan::RANGE_BEGIN, id: *range.start() },
+            Vlan { flags: Vlan::RANGE_END, id: *range.end() },
         ],
     });
     tagged.chain(own).collect()
 }
 
-fn of_port(index: u32, attribute: LinkAttribute) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.interface_family = AddressFamily::Bridge;
-    message.header.index = index;
-    message.attributes.push(attribute);
-    message
+fn with_vlans(message: Attributes, vlans: &[Vlan]) -> Attributes {
+    let list = vlans.iter().fold(Attributes::default(), |list, Vlan { flags, id }| {
+        list.bytes(IFLA_BRIDGE_VLAN_INFO, [flags.to_ne_bytes(), id.to_ne_bytes()].as_flattened())
+    });
+    message.nested(IFLA_AF_SPEC, list)
 }
 
-fn new_bridge(bridge: &Bridge) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    let filtering = bridge.vlan_filtering.then_some(InfoBridge::VlanFiltering(true));
-    message.attributes.extend([
-        LinkAttribute::IfName(bridge.name.clone()),
-        // Left alone, a bridge has the lowest address of its ports, another one with each that comes or goes.
-        LinkAttribute::Address(Mac::random().octets().to_vec()),
-        LinkAttribute::Mtu(bridge.mtu),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Bridge),
-            LinkInfo::Data(InfoData::Bridge(filtering.into_iter().collect())),
-        ]),
-    ]);
-    message
+fn of_port(index: u32) -> Attributes {
+    LinkHeader { family: AF_BRIDGE, ..LinkHeader::of(index) }.message()
+}
+
+fn new_bridge(bridge: &Bridge) -> Attributes {
+    let filtering = bridge.vlan_filtering.then_some([1]);
+    let data = Attributes::default().with(filtering, |data, on| data.bytes(IFLA_BR_VLAN_FILTERING, &on));
+    let info = Attributes::default().text(IFLA_INFO_KIND, "bridge").nested(IFLA_INFO_DATA, data);
+    let message = LinkHeader::default().message().text(IFLA_IFNAME, &bridge.name);
+    // Left alone, a bridge has the lowest address of its ports, another one with each that comes or goes.
+    with_mac(message, Mac::random()).native(IFLA_MTU, bridge.mtu).nested(IFLA_LINKINFO, info)
 }
 
 fn usable(bridge: &Bridge, link: &Link) -> Result<(), Error> {
@@ -274,36 +260,27 @@ fn refuse_advertisements(name: &str) -> Result<(), Error> {
 }
 
 fn up(bridge: &Bridge, link: &Link) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = link.index;
-    message.header.flags = LinkFlags::Up;
-    if bridge.promiscuous {
-        message.header.flags |= LinkFlags::Promisc;
-    }
-    message.header.change_mask = message.header.flags;
-    request(format!("bring {} up", bridge.name), RTM_SETLINK, &message, 0)
+    let flags = if bridge.promiscuous { IFF_UP | IFF_PROMISC } else { IFF_UP };
+    let header = LinkHeader { flags, change: flags, ..LinkHeader::of(link.index) };
+    request(format!("bring {} up", bridge.name), RTM_SETLINK, header.message(), 0)
 }
 
 fn set_mac(doing: String, link: &Link) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = link.index;
-    message.attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
-    request(doing, RTM_SETLINK, &message, 0)
+    request(doing, RTM_SETLINK, LinkHeader::of(link.index).message().with(link.mac, with_mac), 0)
 }
 
 fn add_address(bridge: &Bridge, link: &Link, address: IpNetwork) -> Request {
-    let flags = AddressFlags::Nodad | AddressFlags::Permanent;
     let doing = format!("add address {address} to {}", bridge.name);
-    let message = address_message(link.index, address, flags);
-    let mut request = request(doing, RTM_NEWADDR, &message, flag::CREATE | flag::EXCL);
+    let message = address_message(link.index, address, IFA_F_NODAD | IFA_F_PERMANENT);
+    let mut request = request(doing, RTM_NEWADDR, message, flag::CREATE | flag::EXCL);
     request.forgiven = &[Errno::EEXIST];
     request
 }
 
 fn remove_address(bridge: &Bridge, link: &Link, address: IpNetwork) -> Request {
     let doing = format!("remove address {address} from {}", bridge.name);
-    let message = address_message(link.index, address, AddressFlags::empty());
-    let mut request = request(doing, RTM_DELADDR, &message, 0);
+    let message = address_message(link.index, address, 0);
+    let mut request = request(doing, RTM_DELADDR, message, 0);
     request.forgiven = &[Errno::EADDRNOTAVAIL];
     request
 }
@@ -360,18 +337,7 @@ mod tests {
             trunk: vec![7..=7, 10..=20],
             default_vlan: true,
         };
-        let bytes: Vec<[u8; 4]> = vlans(&port)
-            .iter()
-            .map(|vlan| match vlan {
-                AfSpecBridge::VlanInfo(info) => <[u8; 4]>::from(info),
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        // struct bridge_vlan_info: flags, vid.
-        let info = |flags: u16, vid: u16| {
-            let [[a, b], [c, d]] = [flags.to_ne_bytes(), vid.to_ne_bytes()];
-            [a, b, c, d]
-        };
-        assert_eq!(bytes, [info(0, 7), info(8, 10), info(16, 20), info(6, 100)]);
+        let found: Vec<_> = vlans(&port).iter().map(|vlan| (vlan.flags, vlan.id)).collect();
+        assert_eq!(found, [(0, 7), (8, 10), (16, 20), (6, 100)]);
     }
 }

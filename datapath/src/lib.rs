@@ -21,9 +21,9 @@
 //!         ..Interface::named("eth0")
 //!     },
 //! };
-//! host.create_veth(&veth, &pod)?;
-//! host.configure(&veth.host)?;
-//! inside.configure(&veth.pod)?;
+//! let ends = host.create_veth(&veth, &pod)?;
+//! host.configure_link(&veth.host, &ends.host)?;
+//! inside.configure_link(&veth.pod, &ends.pod)?;
 //! pod.run(|| inside.settle("eth0", &veth.pod.addresses))??;
 //! host.settle("weft0", &veth.host.addresses)?;
 //! # Ok(())
@@ -53,5 +53,5 @@ pub use nft::{
     Chain, HostPort, Masquerade, Masqueraded, Nft, PinnedSource, PortSources, Protocol, Published,
 };
 pub use observe::{Link, Observed};
-pub use rtnl::Rtnl;
+pub use rtnl::{Ends, Rtnl};
 pub use tc::{Shaped, Shaping};

@@ -16,6 +16,10 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use crate::error::Doing;
 use crate::{Error, Refusal};
 
+mod attributes;
+
+pub(crate) use attributes::{Attributes, attribute_of, attributes_of, native};
+
 /// Flags of `linux/netlink.h`.
 pub(crate) mod flag {
     pub(crate) const REQUEST: u16 = 0x1;
@@ -52,6 +56,17 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
     /// Refusals that are as good as success, such as `EEXIST` where it is enough that a thing exists.
     pub(crate) forgiven: &'static [Errno],
+}
+
+/// What ends the wait for an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// An acknowledgement, which is asked for.
+    Acknowledged,
+    /// The same, or any refusal.
+    AcknowledgedOrRefused,
+    /// The object that the request is for, or the refusal to tell of it.
+    Answered,
 }
 
 /// One message from the kernel.
@@ -109,7 +124,19 @@ impl Socket {
     /// may have been carried out: the caller undoes.
     pub(crate) fn carry_out(&self, requests: &[Request]) -> Result<(), Error> {
         let all: Vec<_> = requests.iter().collect();
-        all.len().checked_sub(1).map_or(Ok(()), |last| self.exchange(&all, last, false))
+        all.len().checked_sub(1).map_or(Ok(()), |last| self.exchange(&all, last, End::Acknowledged).map(drop))
+    }
+
+    /// The same, with a request for a single object at the end: its answer says as well that all before it have been
+    /// handled. `None` where the kernel does not have the object.
+    pub(crate) fn carry_out_and_get(
+        &self,
+        requests: &[Request],
+        get: &Request,
+    ) -> Result<Option<Reply>, Error> {
+        let all: Vec<_> = requests.iter().chain([get]).collect();
+        let answer = self.exchange(&all, requests.len(), End::Answered)?;
+        Ok(answer.map(Message::into_reply))
     }
 
     /// Sends `requests` between the one that opens a transaction and the one that closes it: the kernel carries out all of
@@ -122,54 +149,80 @@ impl Socket {
         close: &Request,
     ) -> Result<(), Error> {
         let all: Vec<_> = std::iter::once(open).chain(requests).chain([close]).collect();
-        self.exchange(&all, requests.len(), true)
+        self.exchange(&all, requests.len(), End::AcknowledgedOrRefused).map(drop)
     }
 
-    /// Sends `requests` in one packet, in which the one at `answered` asks for an answer, and waits for that.
-    fn exchange(&self, requests: &[&Request], answered: usize, is_transaction: bool) -> Result<(), Error> {
-        let first = self.reserve(requests.len());
-        let mut packet = Vec::with_capacity(256 * requests.len());
-        for (index, request) in requests.iter().enumerate() {
-            let ack = if index == answered { flag::ACK } else { 0 };
-            let sequence = first.wrapping_add(index as u32);
-            frame(&mut packet, request.kind, flag::REQUEST | request.flags | ack, sequence, &request.body);
+    /// The one answer to a request for a single object; `None` where the kernel does not have it.
+    pub(crate) fn get(&self, request: &Request) -> Result<Option<Reply>, Error> {
+        self.carry_out_and_get(&[], request)
+    }
+
+    /// The answers to `requests`, each of which is for a single object, in their order. They are sent together, but no more
+    /// of them than there is room for answers in the socket: the kernel drops what does not fit.
+    pub(crate) fn get_each(&self, requests: &[Request]) -> Result<Vec<Option<Reply>>, Error> {
+        const AT_ONCE: usize = 64;
+        let mut answers = Vec::new();
+        for some in requests.chunks(AT_ONCE) {
+            answers.extend(self.get_at_once(some)?);
         }
-        let requests = requests.get(..=answered).unwrap_or_default();
+        Ok(answers)
+    }
+
+    fn get_at_once(&self, requests: &[Request]) -> Result<Vec<Option<Reply>>, Error> {
+        let all: Vec<_> = requests.iter().collect();
+        let first = self.send_all(&all, None)?;
+        let mut answers: Vec<_> = requests.iter().map(|request| (request, None)).collect();
+        while let Some((waiting, _)) = answers.iter().find(|(_, answer)| answer.is_none()) {
+            for message in self.receive(&waiting.doing)? {
+                let index = index_of(message.sequence, first, requests.len());
+                let Some((request, answer)) = index.and_then(|index| answers.get_mut(index)) else {
+                    continue;
+                };
+                *answer = Some(match message.refusal() {
+                    Some(refusal) if request.forgiven.contains(&refusal.errno) => None,
+                    Some(refusal) => return Err(Error::new(request.doing.clone(), refusal)),
+                    None => Some(message.into_reply()),
+                });
+            }
+        }
+        Ok(answers.into_iter().filter_map(|(_, answer)| answer).collect())
+    }
+
+    /// Sends `requests` in one packet and waits for the answer to the one at `awaited`.
+    fn exchange(&self, requests: &[&Request], awaited: usize, end: End) -> Result<Option<Message>, Error> {
+        let first = self.send_all(requests, (end != End::Answered).then_some(awaited))?;
+        let requests = requests.get(..=awaited).unwrap_or_default();
         let doing = requests.last().map_or("", |request| &request.doing);
-        self.send(&packet, doing)?;
         let mut refused = None;
         loop {
             for message in self.receive(doing)? {
                 let Some(index) = index_of(message.sequence, first, requests.len()) else { continue };
                 let Some(request) = requests.get(index) else { continue };
-                if let Some(refusal) = message.refusal().filter(|r| !request.forgiven.contains(&r.errno)) {
+                let refusal = message.refusal();
+                let is_refused = refusal.is_some();
+                if let Some(refusal) = refusal.filter(|r| !request.forgiven.contains(&r.errno)) {
                     refused.get_or_insert_with(|| Error::new(request.doing.clone(), refusal));
                 }
-                if index == answered || (is_transaction && refused.is_some()) {
-                    return refused.map_or(Ok(()), Err);
+                if index == awaited || (end == End::AcknowledgedOrRefused && refused.is_some()) {
+                    return refused.map_or_else(|| Ok((!is_refused).then_some(message)), Err);
                 }
             }
         }
     }
 
-    /// The one answer to a request for a single object; `None` where the kernel does not have it.
-    pub(crate) fn get(&self, request: &Request) -> Result<Option<Reply>, Error> {
-        let first = self.reserve(1);
-        let mut packet = Vec::new();
-        frame(&mut packet, request.kind, flag::REQUEST | request.flags, first, &request.body);
-        self.send(&packet, &request.doing)?;
-        loop {
-            for message in self.receive(&request.doing)? {
-                if message.sequence != first {
-                    continue;
-                }
-                return match message.refusal() {
-                    Some(refusal) if request.forgiven.contains(&refusal.errno) => Ok(None),
-                    Some(refusal) => Err(Error::new(request.doing.clone(), refusal)),
-                    None => Ok(Some(message.into_reply())),
-                };
-            }
+    /// Sends `requests` in one packet, in which the one at `acknowledged` asks for it. Gives the sequence number of the
+    /// first.
+    fn send_all(&self, requests: &[&Request], acknowledged: Option<usize>) -> Result<u32, Error> {
+        let first = self.reserve(requests.len());
+        let length = requests.iter().map(|request| (HEADER + request.body.len()).next_multiple_of(4)).sum();
+        let mut packet = Vec::with_capacity(length);
+        for (index, request) in requests.iter().enumerate() {
+            let ack = if Some(index) == acknowledged { flag::ACK } else { 0 };
+            let sequence = first.wrapping_add(index as u32);
+            frame(&mut packet, request.kind, flag::REQUEST | request.flags | ack, sequence, &request.body);
         }
+        self.send(&packet, requests.last().map_or("", |request| &request.doing))?;
+        Ok(first)
     }
 
     /// Every object of a table. A table that changes while it is read is read again, for the kernel says that it may
@@ -186,7 +239,7 @@ impl Socket {
 
     fn dump_once(&self, request: &Request) -> Result<Option<Vec<Reply>>, Error> {
         let first = self.reserve(1);
-        let mut packet = Vec::new();
+        let mut packet = Vec::with_capacity(HEADER + request.body.len());
         frame(&mut packet, request.kind, flag::REQUEST | flag::DUMP | request.flags, first, &request.body);
         self.send(&packet, &request.doing)?;
         let (mut replies, mut coherent) = (Vec::new(), true);
@@ -299,7 +352,7 @@ impl Message {
             return None;
         }
         let attributes = after_number.get(HEADER..)?;
-        let text = attributes_of(attributes).find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)?.1;
+        let text = attribute_of(attributes, NLMSGERR_ATTR_MSG)?;
         let text = text.strip_suffix(b"\0").unwrap_or(text);
         Some(String::from_utf8_lossy(text).into_owned())
     }
@@ -325,18 +378,6 @@ fn first_message(bytes: &[u8]) -> Option<(Message, &[u8])> {
     let sequence = u32::from_ne_bytes(*bytes.get(8..)?.first_chunk()?);
     let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     Some((Message { kind: half(4)?, flags: half(6)?, sequence, body }, rest))
-}
-
-/// The attributes (`struct nlattr`) in `bytes`, without the flags in their type.
-pub(crate) fn attributes_of(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    const KIND: u16 = 0x3fff;
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
-        let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?) & KIND;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
 }
 
 fn index_of(sequence: u32, first: u32, count: usize) -> Option<usize> {

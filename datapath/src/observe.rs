@@ -2,17 +2,10 @@
 
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-use netlink_packet_core::Parseable;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteNextHop};
-
-use crate::netlink::{Reply, attributes_of};
-use crate::rtnl::kind::{RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE};
+use crate::netlink::{Reply, attribute_of, attributes_of, native};
+use crate::rtnl::wire::*;
 use crate::{Mac, Neighbour, Route, Shaped, tc};
+use ipnetwork::IpNetwork;
 
 /// A link as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,9 +71,9 @@ impl Observed {
         for reply in dumps.iter().flatten() {
             match reply.kind {
                 RTM_NEWLINK => observed.links.extend(link(reply)),
-                RTM_NEWADDR => observed.addresses.extend(decode(reply).as_ref().and_then(read_address)),
-                RTM_NEWNEIGH => observed.neighbours.extend(decode(reply).as_ref().and_then(read_neighbour)),
-                RTM_NEWROUTE => observed.routes.extend(decode(reply).iter().flat_map(read_routes)),
+                RTM_NEWADDR => observed.addresses.extend(read_address(&reply.body)),
+                RTM_NEWNEIGH => observed.neighbours.extend(read_neighbour(&reply.body)),
+                RTM_NEWROUTE => observed.routes.extend(read_routes(&reply.body)),
                 _ => observed.shaped.extend(tc::read(reply)),
             }
         }
@@ -88,72 +81,44 @@ impl Observed {
     }
 }
 
-/// The link that `reply` describes. Its few attributes are read here, because the typed message reads the options of
-/// every kind of device, which is more code than all the rest of the plugin.
+/// The link that `reply` describes.
 pub(crate) fn link(reply: &Reply) -> Option<Link> {
-    const IFINFOMSG: usize = 16;
-    const IFLA_LINK: u16 = 5;
-    const IFF_UP: u32 = 1;
-    const IFF_PROMISC: u32 = 0x100;
-    const IFF_ALLMULTI: u32 = 0x200;
     if reply.kind != RTM_NEWLINK {
         return None;
     }
-    let header = reply.body.first_chunk::<IFINFOMSG>()?;
-    let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
-    let flags = u32::from_ne_bytes([f0, f1, f2, f3]);
+    let (header, attributes) = LinkHeader::read(&reply.body)?;
     let mut link = Link {
-        index: u32::from_ne_bytes([i0, i1, i2, i3]),
-        up: flags & IFF_UP != 0,
-        promisc: flags & IFF_PROMISC != 0,
-        allmulti: flags & IFF_ALLMULTI != 0,
+        index: header.index,
+        up: header.flags & IFF_UP != 0,
+        promisc: header.flags & IFF_PROMISC != 0,
+        allmulti: header.flags & IFF_ALLMULTI != 0,
         ..Link::default()
     };
-    let mut other = None;
-    for (kind, value) in attributes_of(reply.body.get(IFINFOMSG..)?) {
-        match kind {
-            IFLA_LINK => other = value.try_into().ok().map(u32::from_ne_bytes),
-            _ => read_link_attribute(&mut link, kind, value),
-        }
+    for (kind, value) in attributes_of(attributes) {
+        read_link_attribute(&mut link, kind, value);
     }
     // A macvlan says so too on which interface it is.
-    link.peer = other.filter(|_| link.kind.as_deref() == Some("veth"));
+    link.peer = link.peer.filter(|_| link.kind.as_deref() == Some("veth"));
     (!link.name.is_empty()).then_some(link)
 }
 
 fn read_link_attribute(link: &mut Link, kind: u16, value: &[u8]) {
-    const IFLA_ADDRESS: u16 = 1;
-    const IFLA_IFNAME: u16 = 3;
-    const IFLA_MTU: u16 = 4;
-    const IFLA_MASTER: u16 = 10;
-    const IFLA_TXQLEN: u16 = 13;
-    const IFLA_LINKINFO: u16 = 18;
-    const IFLA_IFALIAS: u16 = 20;
-    const IFLA_GROUP: u16 = 27;
     match kind {
         IFLA_ADDRESS => link.mac = Mac::from_bytes(value),
         IFLA_IFNAME => link.name = text(value),
-        IFLA_MTU => link.mtu = value.try_into().map_or(0, u32::from_ne_bytes),
-        IFLA_TXQLEN => link.tx_queue_len = value.try_into().map_or(0, u32::from_ne_bytes),
-        IFLA_MASTER => link.master = value.try_into().ok().map(u32::from_ne_bytes),
+        IFLA_MTU => link.mtu = native(value).unwrap_or_default(),
+        IFLA_LINK => link.peer = native(value),
+        IFLA_TXQLEN => link.tx_queue_len = native(value).unwrap_or_default(),
+        IFLA_MASTER => link.master = native(value),
         IFLA_LINKINFO => attributes_of(value).for_each(|(kind, value)| read_link_info(link, kind, value)),
         IFLA_IFALIAS => link.alias = Some(text(value)),
-        IFLA_GROUP => link.group = value.try_into().map_or(0, u32::from_ne_bytes),
+        IFLA_GROUP => link.group = native(value).unwrap_or_default(),
         _ => {}
     }
 }
 
 fn read_link_info(link: &mut Link, kind: u16, value: &[u8]) {
-    const IFLA_INFO_KIND: u16 = 1;
-    const IFLA_INFO_DATA: u16 = 2;
-    const IFLA_INFO_SLAVE_DATA: u16 = 5;
-    const IFLA_BR_VLAN_FILTERING: u16 = 7;
-    const IFLA_BRPORT_MODE: u16 = 4;
-    const IFLA_BRPORT_ISOLATED: u16 = 33;
-    let flag = |wanted| {
-        attributes_of(value)
-            .any(|(kind, value)| kind == wanted && value.first().is_some_and(|flag| *flag != 0))
-    };
+    let flag = |wanted| attribute_of(value, wanted).and_then(<[u8]>::first).is_some_and(|flag| *flag != 0);
     match kind {
         IFLA_INFO_KIND => link.kind = Some(text(value)),
         // The kind stands before its data (`rtnl_link_info_fill`), and numbers mean other things to other kinds.
@@ -174,120 +139,174 @@ fn text(value: &[u8]) -> String {
 
 /// MTU and outgoing interface of the route that `reply` describes.
 pub(crate) fn outgoing(reply: &Reply) -> (Option<u32>, Option<u32>) {
-    let message: Option<RouteMessage> = decode(reply).filter(|_| reply.kind == RTM_NEWROUTE);
-    let Some(message) = message else { return (None, None) };
-    let oif = message.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Oif(index) => Some(*index),
-        _ => None,
-    });
-    (metric(&message, |m| matches!(m, RouteMetric::Mtu(_))), oif)
+    let route = RouteHeader::read(&reply.body).filter(|_| reply.kind == RTM_NEWROUTE);
+    let Some((_, attributes)) = route else { return (None, None) };
+    (metric(attributes, RTAX_MTU), attribute_of(attributes, RTA_OIF).and_then(native))
 }
 
 /// Whether the route that `reply` describes ends at this node.
 pub(crate) fn is_local(reply: &Reply) -> bool {
-    // The last byte of struct rtmsg before its flags.
-    const TYPE: usize = 7;
-    const RTN_LOCAL: u8 = 2;
-    reply.kind == RTM_NEWROUTE && reply.body.get(TYPE) == Some(&RTN_LOCAL)
+    let route = RouteHeader::read(&reply.body).filter(|_| reply.kind == RTM_NEWROUTE);
+    route.is_some_and(|(header, _)| header.kind == RTN_LOCAL)
 }
 
 /// Destination and outgoing interface of the route that `reply` describes.
 pub(crate) fn matched(reply: &Reply) -> Option<(u32, IpNetwork)> {
-    let message: RouteMessage = decode(reply).filter(|_| reply.kind == RTM_NEWROUTE)?;
-    read_routes(&message).into_iter().next().map(|(index, route)| (index, route.dst))
+    let routes = if reply.kind == RTM_NEWROUTE { read_routes(&reply.body) } else { Vec::new() };
+    routes.into_iter().next().map(|(index, route)| (index, route.dst))
 }
 
-fn decode<T: for<'a> Parseable<[u8]>>(reply: &Reply) -> Option<T> {
-    T::parse(&reply.body).ok()
-}
-
-fn read_address(message: &AddressMessage) -> Option<(u32, IpNetwork)> {
-    let find = |pick: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(pick);
+fn read_address(body: &[u8]) -> Option<(u32, IpNetwork)> {
+    let (header, attributes) = AddressHeader::read(body)?;
     // Of a point-to-point address the local end is ours; IPv6 leaves it out where the two are the same.
-    let local = find(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
-    let address = find(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
-    let network = IpNetwork::new(local.or(address)?, message.header.prefix_len).ok()?;
-    Some((message.header.index, network))
+    let local = attribute_of(attributes, IFA_LOCAL).or_else(|| attribute_of(attributes, IFA_ADDRESS))?;
+    Some((header.index, IpNetwork::new(ip(local)?, header.prefix).ok()?))
 }
 
-fn read_neighbour(message: &NeighbourMessage) -> Option<(u32, Neighbour)> {
-    if message.header.state != NeighbourState::Permanent {
+fn read_neighbour(body: &[u8]) -> Option<(u32, Neighbour)> {
+    let (header, attributes) = NeighbourHeader::read(body)?;
+    if header.state != NUD_PERMANENT {
         return None;
     }
-    let ip = message.attributes.iter().find_map(|a| match a {
-        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-        _ => None,
-    })?;
-    let mac = message.attributes.iter().find_map(|a| match a {
-        NeighbourAttribute::LinkLayerAddress(bytes) => Mac::from_bytes(bytes),
-        _ => None,
-    })?;
-    Some((message.header.ifindex, Neighbour { ip, mac }))
+    let ip = ip(attribute_of(attributes, NDA_DST)?)?;
+    let mac = Mac::from_bytes(attribute_of(attributes, NDA_LLADDR)?)?;
+    Some((header.index, Neighbour { ip, mac }))
 }
 
 /// One for each of its next hops, which the kernel shows in one message where IPv6 routes to a destination share a metric.
-fn read_routes(message: &RouteMessage) -> Vec<(u32, Route)> {
-    let Some((index, route)) = read_route(message) else { return Vec::new() };
-    let hops = message.attributes.iter().find_map(|a| match a {
-        RouteAttribute::MultiPath(hops) => Some(hops),
-        _ => None,
-    });
-    let through = |hop: &RouteNextHop| {
-        let gateway = hop.attributes.iter().find_map(gateway);
-        (hop.interface_index, Route { gateway, ..route.clone() })
-    };
-    let shared = hops.into_iter().flatten().map(through);
+fn read_routes(body: &[u8]) -> Vec<(u32, Route)> {
+    let Some((index, route, hops)) = read_route(body) else { return Vec::new() };
+    let shared = hops_of(hops).map(|(index, gateway)| (index, Route { gateway, ..route.clone() }));
     index.map(|index| (index, route.clone())).into_iter().chain(shared).collect()
 }
 
-fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
-    if let RouteAttribute::Gateway(address) = attribute { ip(address) } else { None }
-}
-
-fn read_route(message: &RouteMessage) -> Option<(Option<u32>, Route)> {
-    use netlink_packet_route::AddressFamily;
-    let unspecified: IpAddr = match message.header.address_family {
-        AddressFamily::Inet => IpAddr::from([0u8; 4]),
-        AddressFamily::Inet6 => IpAddr::from([0u8; 16]),
-        _ => return None,
-    };
-    let (mut dst, mut index) = (unspecified, None);
-    let mut route = Route::on_link(IpNetwork::new(unspecified, 0).ok()?);
-    route.table = Some(u32::from(message.header.table));
-    route.scope = Some(message.header.scope.into());
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => dst = ip(address)?,
-            RouteAttribute::Gateway(address) => route.gateway = ip(address),
-            RouteAttribute::PrefSource(address) => route.source = ip(address),
-            RouteAttribute::Oif(oif) => index = Some(*oif),
-            RouteAttribute::Priority(priority) => route.priority = Some(*priority),
-            RouteAttribute::Table(table) => route.table = Some(*table),
-            _ => {}
-        }
-    }
-    route.dst = IpNetwork::new(dst, message.header.destination_prefix_length).ok()?;
-    route.mtu = metric(message, |m| matches!(m, RouteMetric::Mtu(_)));
-    route.advmss = metric(message, |m| matches!(m, RouteMetric::Advmss(_)));
-    Some((index, route))
-}
-
-fn metric(message: &RouteMessage, wanted: fn(&RouteMetric) -> bool) -> Option<u32> {
-    let metrics = message.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Metrics(metrics) => Some(metrics),
-        _ => None,
-    })?;
-    metrics.iter().find(|m| wanted(m)).and_then(|m| match m {
-        RouteMetric::Mtu(value) | RouteMetric::Advmss(value) => Some(*value),
-        _ => None,
+/// The outgoing interface and gateway of each `struct rtnexthop` in `hops`.
+fn hops_of(mut hops: &[u8]) -> impl Iterator<Item = (u32, Option<IpAddr>)> {
+    const RTNEXTHOP: usize = 8;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*hops.first_chunk()?));
+        let index = native(hops.get(4..RTNEXTHOP)?)?;
+        let gateway = attribute_of(hops.get(RTNEXTHOP..length)?, RTA_GATEWAY).and_then(ip);
+        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((index, gateway))
     })
 }
 
-const fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
-        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
-        _ => None,
+/// The route in a message, its outgoing interface if it has one of its own, and its next hops.
+fn read_route(body: &[u8]) -> Option<(Option<u32>, Route, &[u8])> {
+    let (header, attributes) = RouteHeader::read(body)?;
+    let unspecified: IpAddr = match header.family {
+        AF_INET => [0u8; 4].into(),
+        AF_INET6 => [0u8; 16].into(),
+        _ => return None,
+    };
+    let find = |kind| attribute_of(attributes, kind);
+    let dst = find(RTA_DST).map_or(Some(unspecified), ip)?;
+    let table = find(RTA_TABLE).and_then(native).unwrap_or_else(|| header.table.into());
+    let route = Route {
+        gateway: find(RTA_GATEWAY).and_then(ip),
+        source: find(RTA_PREFSRC).and_then(ip),
+        mtu: metric(attributes, RTAX_MTU),
+        advmss: metric(attributes, RTAX_ADVMSS),
+        priority: find(RTA_PRIORITY).and_then(native),
+        table: Some(table),
+        scope: Some(header.scope),
+        ..Route::on_link(IpNetwork::new(dst, header.prefix).ok()?)
+    };
+    Some((find(RTA_OIF).and_then(native), route, find(RTA_MULTIPATH).unwrap_or_default()))
+}
+
+fn metric(attributes: &[u8], wanted: u16) -> Option<u32> {
+    attribute_of(attribute_of(attributes, RTA_METRICS)?, wanted).and_then(native)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::Attributes;
+
+    fn network(text: &str) -> IpNetwork {
+        text.parse().unwrap()
+    }
+
+    fn header(family: u8, prefix: u8) -> RouteHeader {
+        let (table, scope) = (254, RT_SCOPE_UNIVERSE);
+        RouteHeader { family, prefix, table, scope, kind: RTN_UNICAST, ..RouteHeader::default() }
+    }
+
+    #[test]
+    fn a_route_is_read_with_all_that_it_says() {
+        let metrics = Attributes::default().native(RTAX_MTU, 1400).native(RTAX_ADVMSS, 1360);
+        let message = header(AF_INET, 24)
+            .message()
+            .ip(RTA_DST, [10, 1, 0, 0].into())
+            .ip(RTA_GATEWAY, [10, 0, 0, 1].into())
+            .ip(RTA_PREFSRC, [10, 0, 0, 2].into())
+            .native(RTA_OIF, 7)
+            .native(RTA_PRIORITY, 100)
+            .native(RTA_TABLE, 1000)
+            .nested(RTA_METRICS, metrics);
+        let expected = Route {
+            source: Some([10, 0, 0, 2].into()),
+            mtu: Some(1400),
+            advmss: Some(1360),
+            priority: Some(100),
+            table: Some(1000),
+            scope: Some(0),
+            ..Route::via(network("10.1.0.0/24"), [10, 0, 0, 1].into())
+        };
+        let reply = Reply { kind: RTM_NEWROUTE, body: message.into_bytes() };
+        assert_eq!(read_routes(&reply.body), [(7, expected)]);
+        assert_eq!(outgoing(&reply), (Some(1400), Some(7)));
+        assert_eq!(matched(&reply), Some((7, network("10.1.0.0/24"))));
+        assert!(!is_local(&reply));
+    }
+
+    #[test]
+    fn next_hops_that_share_a_message_are_a_route_each() {
+        let hop = |index: u32, gateway: [u8; 16]| {
+            let attributes = Attributes::default().ip(RTA_GATEWAY, gateway.into()).into_bytes();
+            let mut hop = ((8 + attributes.len()) as u16).to_ne_bytes().to_vec();
+            hop.extend([0, 0]);
+            hop.extend(index.to_ne_bytes());
+            hop.extend(attributes);
+            hop
+        };
+        let hops = [hop(7, [1; 16]), hop(8, [2; 16])].concat();
+        let message = header(AF_INET6, 0).message().bytes(RTA_MULTIPATH, &hops).into_bytes();
+        let through = |(index, route): (u32, Route)| (index, route.gateway);
+        let found: Vec<_> = read_routes(&message).into_iter().map(through).collect();
+        assert_eq!(found, [(7, Some([1; 16].into())), (8, Some([2; 16].into()))]);
+        assert_eq!(hops_of(&hops[..hops.len() - 1]).count(), 1, "one that is cut short is none");
+    }
+
+    #[test]
+    fn what_is_of_no_family_that_has_routes_is_none() {
+        const AF_MPLS: u8 = 28;
+        assert_eq!(read_routes(&header(AF_MPLS, 20).message().native(RTA_OIF, 1).into_bytes()), []);
+        assert_eq!(read_routes(&[0; 11]), []);
+    }
+
+    #[test]
+    fn only_neighbours_that_are_known_for_good_are_seen() {
+        let message = |state| {
+            let header = NeighbourHeader { family: AF_INET, index: 7, state };
+            header.message().ip(NDA_DST, [10, 0, 0, 1].into()).bytes(NDA_LLADDR, &[2, 0, 0, 0, 0, 1])
+        };
+        const NUD_REACHABLE: u16 = 2;
+        assert_eq!(read_neighbour(message(NUD_REACHABLE).as_bytes()), None);
+        let known =
+            Neighbour { ip: [10, 0, 0, 1].into(), mac: Mac::from_bytes(&[2, 0, 0, 0, 0, 1]).unwrap() };
+        assert_eq!(read_neighbour(message(NUD_PERMANENT).as_bytes()), Some((7, known)));
+    }
+
+    #[test]
+    fn of_a_point_to_point_address_the_local_end_is_ours() {
+        let header = AddressHeader { family: AF_INET, prefix: 32, index: 7 };
+        let (here, there) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let both = header.message().ip(IFA_ADDRESS, there).ip(IFA_LOCAL, here);
+        assert_eq!(read_address(both.as_bytes()), Some((7, here.into())));
+        let one = header.message().ip(IFA_ADDRESS, there);
+        assert_eq!(read_address(one.as_bytes()), Some((7, there.into())));
     }
 }

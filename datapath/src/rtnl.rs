@@ -1,51 +1,20 @@
 //! Links, addresses, neighbours and routes (rtnetlink).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::Emitable;
-use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
-use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
-};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::route::{
-    RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::bridge;
-use crate::netlink::{Reply, Request, Socket, flag};
+use crate::netlink::{Attributes, Reply, Request, Socket, flag};
 use crate::observe::{self, Link};
-use crate::rtnl::kind::{
-    RTM_DELLINK, RTM_GETADDR, RTM_GETLINK, RTM_GETNEIGH, RTM_GETROUTE, RTM_NEWADDR, RTM_NEWLINK,
-    RTM_NEWNEIGH, RTM_NEWROUTE, RTM_SETLINK,
-};
-use crate::{Error, Interface, Neighbour, NetNs, Observed, Refusal, Route, Shaping, Veth, tc};
+use crate::{Error, Interface, Mac, Neighbour, NetNs, Observed, Refusal, Route, Shaping, Veth, tc};
 
-/// Message types of `linux/rtnetlink.h`.
-///
-/// The messages are named one by one, and not through the enumeration of all that `netlink-packet-route` has: that would
-/// bring the code for every kind of qdisc, filter and rule into a plugin that is to be small.
-pub(crate) mod kind {
-    pub(crate) const RTM_NEWLINK: u16 = 16;
-    pub(crate) const RTM_DELLINK: u16 = 17;
-    pub(crate) const RTM_GETLINK: u16 = 18;
-    pub(crate) const RTM_SETLINK: u16 = 19;
-    pub(crate) const RTM_NEWADDR: u16 = 20;
-    pub(crate) const RTM_DELADDR: u16 = 21;
-    pub(crate) const RTM_GETADDR: u16 = 22;
-    pub(crate) const RTM_NEWROUTE: u16 = 24;
-    pub(crate) const RTM_GETROUTE: u16 = 26;
-    pub(crate) const RTM_NEWNEIGH: u16 = 28;
-    pub(crate) const RTM_GETNEIGH: u16 = 30;
-}
+pub(crate) mod wire;
+
+use wire::*;
 
 /// An rtnetlink socket. It works in the namespace it was opened in, wherever it is used from.
 #[derive(Debug)]
@@ -63,23 +32,27 @@ impl Rtnl {
     }
 
     /// Makes a pair whose two ends come into being in their own namespaces, named and addressed, in one message:
-    /// no end is ever seen under a passing name, and none is moved. Both ends are down.
+    /// no end is ever seen under a passing name, and none is moved. Both ends are down. Gives what they are now.
     ///
     /// # Errors
     /// `EEXIST` where one of the names is taken.
-    pub fn create_veth(&self, veth: &Veth, pod: &NetNs) -> Result<(), Error> {
-        let mut peer = end(&veth.pod);
-        peer.attributes.push(LinkAttribute::NetNsFd(pod.as_fd().as_raw_fd()));
-        let mut host = end(&veth.host);
+    pub fn create_veth(&self, veth: &Veth, pod: &NetNs) -> Result<Ends, Error> {
         // A port from its first moment: there is no time in which the end is up and of no bridge.
         let bridge = veth.host.port.as_ref().map(|port| self.bridge_of(port)).transpose()?;
-        host.attributes.extend(bridge.map(|link| LinkAttribute::Controller(link.index)));
-        host.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]));
+        let peer = end(&veth.pod).native(IFLA_NET_NS_FD, pod.as_fd().as_raw_fd().cast_unsigned());
+        // The peer begins with a header of its own, so it is no attribute that is nested.
+        let data = Attributes::default().bytes(VETH_INFO_PEER, peer.as_bytes());
+        let info = Attributes::default().text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, data);
+        let message = end(&veth.host)
+            .with(bridge, |message, link| message.native(IFLA_MASTER, link.index))
+            .nested(IFLA_LINKINFO, info);
         let doing = format!("create the pair {} and {}", veth.host.name, veth.pod.name);
-        self.socket.carry_out(&[request(doing, RTM_NEWLINK, &host, flag::CREATE | flag::EXCL)])
+        let create = request(doing, RTM_NEWLINK, message, flag::CREATE | flag::EXCL);
+        let name = &veth.host.name;
+        let reply = self.socket.carry_out_and_get(&[create], &get_link(name))?;
+        let gone = || Error::new(format!("look up {name}"), Errno::ENODEV);
+        let host = read_link(format!("look up {name}"), reply)?;
+        host.and_then(|host| Ends::of(veth, host)).ok_or_else(gone)
     }
 
     /// Brings `interface`, which exists, up with all that it holds, in one batch.
@@ -89,7 +62,15 @@ impl Rtnl {
     pub fn configure(&self, interface: &Interface) -> Result<(), Error> {
         let name = &interface.name;
         let link = self.link(name)?.ok_or_else(|| Error::new(format!("configure {name}"), Errno::ENODEV))?;
-        self.socket.carry_out(&configuration(interface, &link))
+        self.configure_link(interface, &link)
+    }
+
+    /// [`Rtnl::configure`], where it is known what `link` the interface is.
+    ///
+    /// # Errors
+    /// The first thing the kernel refused. What came after it may stand: remove the interface.
+    pub fn configure_link(&self, interface: &Interface, link: &Link) -> Result<(), Error> {
+        self.socket.carry_out(&configuration(interface, link))
     }
 
     /// Shapes what leaves by the link called `name`, which nobody else does.
@@ -119,9 +100,7 @@ impl Rtnl {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn link(&self, name: &str) -> Result<Option<Link>, Error> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        self.ask_link(format!("look up {name}"), message)
+        self.ask_link(get_link(name))
     }
 
     /// The link with this index, if there is one.
@@ -129,9 +108,7 @@ impl Rtnl {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn link_by_index(&self, index: u32) -> Result<Option<Link>, Error> {
-        let mut message = LinkMessage::default();
-        message.header.index = index;
-        self.ask_link(format!("look up interface {index}"), message)
+        self.ask_link(get_link_by_index(index))
     }
 
     /// Removes `link`, and with it, for an end of a pair, the other end. One that is gone already is no error.
@@ -139,25 +116,32 @@ impl Rtnl {
     /// # Errors
     /// Where the kernel refuses.
     pub fn delete_link(&self, link: &Link) -> Result<(), Error> {
-        let mut message = LinkMessage::default();
-        message.header.index = link.index;
-        let mut delete = request(format!("delete {}", link.name), RTM_DELLINK, &message, 0);
+        let message = LinkHeader::of(link.index).message();
+        let mut delete = request(format!("delete {}", link.name), RTM_DELLINK, message, 0);
         delete.forgiven = &[Errno::ENODEV];
         self.socket.carry_out(&[delete])
     }
 
-    /// The MTU of the path to `destination` as the routing table has it: the route's own, or its interface's. `None`
-    /// where nothing leads there.
+    /// The smallest MTU of the paths to `destinations` as the routing table has it: a route's own, or its interface's.
+    /// `None` where nothing leads there.
     ///
     /// # Errors
     /// Where the kernel does not tell.
-    pub fn path_mtu(&self, destination: IpAddr) -> Result<Option<u32>, Error> {
-        let Some(reply) = self.route_to(destination)? else { return Ok(None) };
-        match observe::outgoing(&reply) {
-            (Some(mtu), _) => Ok(Some(mtu)),
-            (None, Some(index)) => Ok(self.link_by_index(index)?.map(|link| link.mtu)),
-            (None, None) => Ok(None),
+    pub fn path_mtu(&self, destinations: &[IpAddr]) -> Result<Option<u32>, Error> {
+        let routes: Vec<_> = destinations.iter().map(|destination| get_route(*destination, 0)).collect();
+        let (mut found, mut links) = (Vec::new(), Vec::new());
+        for reply in self.socket.get_each(&routes)?.iter().flatten() {
+            match observe::outgoing(reply) {
+                (Some(mtu), _) => found.push(mtu),
+                (None, Some(index)) if !links.contains(&index) => links.push(index),
+                (None, _) => {}
+            }
         }
+        let links: Vec<_> = links.into_iter().map(get_link_by_index).collect();
+        for (get, reply) in links.iter().zip(self.socket.get_each(&links)?) {
+            found.extend(read_link(get.doing.clone(), reply)?.map(|link| link.mtu));
+        }
+        Ok(found.into_iter().min())
     }
 
     /// The link through which packets leave for `destination`; `None` where nothing leads there.
@@ -178,12 +162,7 @@ impl Rtnl {
     }
 
     fn route_to(&self, destination: IpAddr) -> Result<Option<Reply>, Error> {
-        let mut message = route_message(destination.is_ipv4());
-        message.header.destination_prefix_length = full(destination);
-        message.attributes.push(RouteAttribute::Destination(destination.into()));
-        let mut get = request(format!("look up the route to {destination}"), RTM_GETROUTE, &message, 0);
-        get.forgiven = UNREACHABLE;
-        self.socket.get(&get)
+        self.socket.get(&get_route(destination, 0))
     }
 
     /// All links, addresses, neighbours, routes and token buckets. Not for the hot path: its cost grows with the node.
@@ -194,23 +173,86 @@ impl Rtnl {
         let dump = |what: &str, request: Request| {
             self.socket.dump(&Request { doing: format!("list the {what}"), ..request })
         };
+        let of_all = |kind, message| request(String::new(), kind, message, 0);
         Ok(Observed::from_replies(&[
-            dump("links", request(String::new(), RTM_GETLINK, &LinkMessage::default(), 0))?,
-            dump("addresses", request(String::new(), RTM_GETADDR, &AddressMessage::default(), 0))?,
-            dump("neighbours", request(String::new(), RTM_GETNEIGH, &NeighbourMessage::default(), 0))?,
-            dump("routes", request(String::new(), RTM_GETROUTE, &RouteMessage::default(), 0))?,
+            dump("links", of_all(RTM_GETLINK, LinkHeader::default().message()))?,
+            dump("addresses", of_all(RTM_GETADDR, AddressHeader::default().message()))?,
+            dump("neighbours", of_all(RTM_GETNEIGH, NeighbourHeader::default().message()))?,
+            dump("routes", of_all(RTM_GETROUTE, RouteHeader::default().message()))?,
             dump("qdiscs", tc::list())?,
         ]))
     }
 
-    fn ask_link(&self, doing: String, message: LinkMessage) -> Result<Option<Link>, Error> {
-        let mut get = request(doing.clone(), RTM_GETLINK, &message, 0);
-        get.forgiven = &[Errno::ENODEV];
-        let Some(reply) = self.socket.get(&get)? else { return Ok(None) };
-        let unreadable =
-            Refusal { errno: Errno::EBADMSG, explanation: Some("the answer is no link".to_owned()) };
-        observe::link(&reply).map(Some).ok_or_else(|| Error::new(doing, unreadable))
+    fn ask_link(&self, get: Request) -> Result<Option<Link>, Error> {
+        let reply = self.socket.get(&get)?;
+        read_link(get.doing, reply)
     }
+}
+
+/// The two ends of a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The end on the node.
+    pub host: Link,
+    /// The end in the pod.
+    pub pod: Link,
+}
+
+impl Ends {
+    /// The kernel tells of one end, and which number the other has in its namespace. All else of that is as it was asked
+    /// for, or as it is of every new pair.
+    fn of(veth: &Veth, host: Link) -> Option<Self> {
+        let Interface { name, mac, mtu, group, .. } = &veth.pod;
+        let pod = Link {
+            index: host.peer?,
+            name: name.clone(),
+            mac: *mac,
+            mtu: mtu.unwrap_or(ETH_DATA_LEN),
+            group: group.unwrap_or(DEFAULT_GROUP),
+            tx_queue_len: host.tx_queue_len,
+            peer: Some(host.index),
+            kind: host.kind.clone(),
+            ..Link::default()
+        };
+        Some(Self { host, pod })
+    }
+}
+
+/// The MTU of a link that is made without one (`linux/if_ether.h`).
+const ETH_DATA_LEN: u32 = 1500;
+
+fn get_link(name: &str) -> Request {
+    get_link_of(format!("look up {name}"), LinkHeader::default().message().text(IFLA_IFNAME, name))
+}
+
+pub(crate) fn get_link_by_index(index: u32) -> Request {
+    get_link_of(format!("look up interface {index}"), LinkHeader::of(index).message())
+}
+
+/// Nobody asks for the counters, which are half of the answer.
+fn get_link_of(doing: String, message: Attributes) -> Request {
+    const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
+    let message = message.native(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    Request { forgiven: &[Errno::ENODEV], ..request(doing, RTM_GETLINK, message, 0) }
+}
+
+fn read_link(doing: String, reply: Option<Reply>) -> Result<Option<Link>, Error> {
+    let Some(reply) = reply else { return Ok(None) };
+    let unreadable = Refusal { errno: Errno::EBADMSG, explanation: Some("the answer is no link".to_owned()) };
+    observe::link(&reply).map(Some).ok_or_else(|| Error::new(doing, unreadable))
+}
+
+/// Asks for the route to `destination`.
+pub(crate) fn get_route(destination: IpAddr, flags: u32) -> Request {
+    let header = RouteHeader {
+        family: family_of(destination),
+        prefix: IpNetwork::from(destination).prefix(),
+        flags,
+        ..RouteHeader::default()
+    };
+    let message = header.message().ip(RTA_DST, destination);
+    let get = request(format!("look up the route to {destination}"), RTM_GETROUTE, message, 0);
+    Request { forgiven: UNREACHABLE, ..get }
 }
 
 /// How the kernel says that no route leads somewhere.
@@ -218,13 +260,17 @@ pub(crate) const UNREACHABLE: &[Errno] =
     &[Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EACCES, Errno::EINVAL, Errno::EAFNOSUPPORT];
 
 /// One end of a pair, as it is when it comes into being.
-fn end(interface: &Interface) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(interface.name.clone()));
-    message.attributes.extend(interface.mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
-    message.attributes.extend(interface.mtu.map(LinkAttribute::Mtu));
-    message.attributes.extend(interface.group.map(LinkAttribute::Group));
-    message
+fn end(interface: &Interface) -> Attributes {
+    LinkHeader::default()
+        .message()
+        .text(IFLA_IFNAME, &interface.name)
+        .with(interface.mac, with_mac)
+        .with(interface.mtu, |message, mtu| message.native(IFLA_MTU, mtu))
+        .with(interface.group, |message, group| message.native(IFLA_GROUP, group))
+}
+
+pub(crate) fn with_mac(message: Attributes, mac: Mac) -> Attributes {
+    message.bytes(IFLA_ADDRESS, &mac.octets())
 }
 
 /// Everything that makes `interface` what it is to be, in the order in which the kernel accepts it.
@@ -245,15 +291,14 @@ fn configuration(interface: &Interface, link: &Link) -> Vec<Request> {
 
 /// The link-local address is made when the interface comes up, so this comes before.
 fn without_link_local(name: &str, index: u32) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-    message.attributes.push(LinkAttribute::AfSpecUnspec(vec![mode]));
+    const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+    let mode = Attributes::default().bytes(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    let spec = Attributes::default().nested(AF_INET6.into(), mode);
+    let message = LinkHeader::of(index).message().nested(IFLA_AF_SPEC, spec);
     let doing = format!("turn off link-local addresses on {name}");
-    let mut request = request(doing, RTM_SETLINK, &message, 0);
     // A kernel or an interface without IPv6 makes no link-local address anyway.
-    request.forgiven = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP];
-    request
+    let forgiven = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP];
+    Request { forgiven, ..request(doing, RTM_SETLINK, message, 0) }
 }
 
 /// The group of every link that nobody has put into another.
@@ -262,111 +307,77 @@ const DEFAULT_GROUP: u32 = 0;
 /// The alias comes along here because the kernel ignores one in the message that makes a link: `rtnl_create_link` in
 /// `net/core/rtnetlink.c` reads `IFLA_ADDRESS`, `IFLA_MTU` and `IFLA_GROUP`, but only `do_setlink` reads `IFLA_IFALIAS`.
 fn up(interface: &Interface, link: &Link) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = link.index;
-    // The kernel tells the neighbours of an address that is set, even where it stays the same.
-    let mac = interface.mac.filter(|mac| Some(*mac) != link.mac);
-    message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.octets().to_vec())));
-    message.attributes.extend(interface.mtu.filter(|mtu| *mtu != link.mtu).map(LinkAttribute::Mtu));
-    message.attributes.extend(interface.alias.clone().map(LinkAttribute::IfAlias));
-    message.attributes.extend(interface.group.map(|_until_now| LinkAttribute::Group(DEFAULT_GROUP)));
-    message.attributes.extend(interface.tx_queue_len.map(LinkAttribute::TxQueueLen));
     let asked = [
-        (LinkFlags::Up, interface.up.then_some(true)),
-        (LinkFlags::Promisc, interface.promisc),
-        (LinkFlags::Allmulti, interface.allmulti),
+        (IFF_UP, interface.up.then_some(true)),
+        (IFF_PROMISC, interface.promisc),
+        (IFF_ALLMULTI, interface.allmulti),
     ];
-    for (flag, on) in asked {
-        message.header.change_mask.set(flag, on.is_some());
-        message.header.flags.set(flag, on == Some(true));
-    }
+    let bits = |is_meant: fn(Option<bool>) -> bool| {
+        asked.iter().filter(|(_, on)| is_meant(*on)).fold(0, |bits, (flag, _)| bits | flag)
+    };
+    let (flags, change) = (bits(|on| on == Some(true)), bits(|on| on.is_some()));
+    let message = LinkHeader { flags, change, ..LinkHeader::of(link.index) }
+        .message()
+        // The kernel tells the neighbours of an address that is set, even where it stays the same.
+        .with(interface.mac.filter(|mac| Some(*mac) != link.mac), with_mac)
+        .with(interface.mtu.filter(|mtu| *mtu != link.mtu), |message, mtu| message.native(IFLA_MTU, mtu))
+        .with(interface.alias.as_ref(), |message, alias| message.bytes(IFLA_IFALIAS, alias.as_bytes()))
+        .with(interface.group, |message, _until_now| message.native(IFLA_GROUP, DEFAULT_GROUP))
+        .with(interface.tx_queue_len, |message, length| message.native(IFLA_TXQLEN, length));
     let doing = if interface.up { "bring up" } else { "set the attributes of" };
-    request(format!("{doing} {}", interface.name), RTM_SETLINK, &message, 0)
+    request(format!("{doing} {}", interface.name), RTM_SETLINK, message, 0)
 }
 
 fn add_address(name: &str, index: u32, address: IpNetwork) -> Request {
     // IPAM has settled who owns the address, so nobody waits to detect a duplicate; IPv4 ignores the flag.
-    let flags = AddressFlags::Noprefixroute | AddressFlags::Nodad | AddressFlags::Permanent;
-    let doing = format!("add address {address} to {name}");
-    request(doing, RTM_NEWADDR, &address_message(index, address, flags), flag::CREATE | flag::EXCL)
+    let message = address_message(index, address, IFA_F_NOPREFIXROUTE | IFA_F_NODAD | IFA_F_PERMANENT);
+    request(format!("add address {address} to {name}"), RTM_NEWADDR, message, flag::CREATE | flag::EXCL)
 }
 
-pub(crate) fn address_message(index: u32, address: IpNetwork, flags: AddressFlags) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = family(address.is_ipv4());
-    message.header.prefix_len = address.prefix();
-    message.header.scope = AddressScope::Universe;
-    message.header.index = index;
-    message.attributes.push(AddressAttribute::Local(address.ip()));
-    message.attributes.push(AddressAttribute::Address(address.ip()));
-    message.attributes.push(AddressAttribute::Flags(flags));
-    message
+pub(crate) fn address_message(index: u32, address: IpNetwork, flags: u32) -> Attributes {
+    let (ip, prefix) = (address.ip(), address.prefix());
+    AddressHeader { family: family_of(ip), prefix, index }
+        .message()
+        .ip(IFA_LOCAL, ip)
+        .ip(IFA_ADDRESS, ip)
+        .native(IFA_FLAGS, flags)
 }
 
 fn add_neighbour(name: &str, index: u32, neighbour: &Neighbour) -> Request {
-    let mut message = NeighbourMessage::default();
-    message.header.family = family(neighbour.ip.is_ipv4());
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent;
-    message.attributes.push(NeighbourAttribute::Destination(match neighbour.ip {
-        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
-        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
-    }));
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(neighbour.mac.octets().to_vec()));
-    let doing = format!("add neighbour {} to {name}", neighbour.ip);
-    request(doing, RTM_NEWNEIGH, &message, flag::CREATE | flag::REPLACE)
+    let Neighbour { ip, mac } = neighbour;
+    let message = NeighbourHeader { family: family_of(*ip), index, state: NUD_PERMANENT }
+        .message()
+        .ip(NDA_DST, *ip)
+        .bytes(NDA_LLADDR, &mac.octets());
+    request(format!("add neighbour {ip} to {name}"), RTM_NEWNEIGH, message, flag::CREATE | flag::REPLACE)
 }
 
 fn add_route(name: &str, index: u32, route: &Route) -> Request {
-    let mut message = route_message(route.dst.is_ipv4());
-    message.header.destination_prefix_length = route.dst.prefix();
-    message.header.protocol = RouteProtocol::Static;
-    message.header.kind = RouteType::Unicast;
-    message.header.scope = match (route.scope, route.gateway) {
-        (Some(scope), _) => RouteScope::from(scope),
-        (None, None) => RouteScope::Link,
-        (None, Some(_)) => RouteScope::Universe,
+    let header = RouteHeader {
+        family: family_of(route.dst.ip()),
+        prefix: route.dst.prefix(),
+        protocol: RTPROT_STATIC,
+        scope: route.scope.unwrap_or(if route.gateway.is_some() { RT_SCOPE_UNIVERSE } else { RT_SCOPE_LINK }),
+        kind: RTN_UNICAST,
+        ..RouteHeader::default()
     };
-    let attributes = &mut message.attributes;
-    if route.dst.prefix() > 0 {
-        attributes.push(RouteAttribute::Destination(route.dst.network().into()));
-    }
-    attributes.push(RouteAttribute::Oif(index));
-    attributes.push(RouteAttribute::Table(route.table.unwrap_or(u32::from(RouteHeader::RT_TABLE_MAIN))));
-    attributes.extend(route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
-    attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
-    attributes.extend(route.priority.map(RouteAttribute::Priority));
-    let metrics: Vec<_> =
-        route.mtu.map(RouteMetric::Mtu).into_iter().chain(route.advmss.map(RouteMetric::Advmss)).collect();
-    if !metrics.is_empty() {
-        attributes.push(RouteAttribute::Metrics(metrics));
-    }
+    let metrics = Attributes::default()
+        .with(route.mtu, |metrics, mtu| metrics.native(RTAX_MTU, mtu))
+        .with(route.advmss, |metrics, advmss| metrics.native(RTAX_ADVMSS, advmss));
+    let message = header
+        .message()
+        .with((route.dst.prefix() > 0).then(|| route.dst.network()), |message, to| message.ip(RTA_DST, to))
+        .native(RTA_OIF, index)
+        .native(RTA_TABLE, route.table.unwrap_or(RT_TABLE_MAIN))
+        .with(route.gateway, |message, gateway| message.ip(RTA_GATEWAY, gateway))
+        .with(route.source, |message, source| message.ip(RTA_PREFSRC, source))
+        .with(route.priority, |message, priority| message.native(RTA_PRIORITY, priority))
+        .with(Some(metrics).filter(|metrics| !metrics.is_empty()), |message, metrics| {
+            message.nested(RTA_METRICS, metrics)
+        });
     let doing = format!("add route {} through {name}", route.dst);
     // Two networks of a pod may both lead to the outside: of IPv4 the first goes on to do so, of IPv6 the kernel takes one by
     // turns. What is on a link is there alone.
     let beside = if route.gateway.is_some() { flag::APPEND } else { flag::EXCL };
-    request(doing, RTM_NEWROUTE, &message, flag::CREATE | beside)
-}
-
-pub(crate) fn route_message(is_v4: bool) -> RouteMessage {
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(is_v4);
-    message
-}
-
-pub(crate) fn family(is_v4: bool) -> AddressFamily {
-    if is_v4 { AddressFamily::Inet } else { AddressFamily::Inet6 }
-}
-
-pub(crate) const fn full(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => Ipv4Addr::BITS as u8,
-        IpAddr::V6(_) => Ipv6Addr::BITS as u8,
-    }
-}
-
-pub(crate) fn request(doing: String, kind: u16, message: &impl Emitable, flags: u16) -> Request {
-    let mut body = vec![0; message.buffer_len()];
-    message.emit(&mut body);
-    Request { doing, kind, flags, body, forgiven: &[] }
+    request(doing, RTM_NEWROUTE, message, flag::CREATE | beside)
 }

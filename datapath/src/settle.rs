@@ -8,14 +8,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use netlink_packet_route::route::RouteAttribute;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-use crate::netlink::{Request, Socket};
+use crate::netlink::{Reply, Request, Socket};
 use crate::observe::{self, Link};
-use crate::rtnl::kind::RTM_GETROUTE;
-use crate::rtnl::{UNREACHABLE, full, request, route_message};
+use crate::rtnl::wire::*;
+use crate::rtnl::{UNREACHABLE, get_link_by_index};
 use crate::{Error, Refusal, Rtnl};
 
 /// Far above what the kernel's workers take, far below a runtime's patience.
@@ -59,12 +58,24 @@ impl Rtnl {
         Ok(())
     }
 
-    /// The first of `addresses` that the node would not take packets to from `link`. IPv4 addresses are owned as soon as they
-    /// are there.
+    /// Whether `link` carries packets, as [`Rtnl::settle`] would have it: one look, from any namespace. Of what is sent, the
+    /// look is all that it takes.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn is_settled(&self, link: &Link, addresses: &[IpNetwork]) -> Result<bool, Error> {
+        let awaited = awaited(addresses).map(|address| route_through(link, address));
+        let requests: Vec<_> = std::iter::once(get_link_by_index(link.index)).chain(awaited).collect();
+        let replies = self.socket.get_each(&requests)?;
+        let (found, routes) =
+            replies.split_first().map_or((false, [].as_slice()), |(link, routes)| (link.is_some(), routes));
+        Ok(found && routes.iter().all(is_owned))
+    }
+
+    /// The first of `addresses` that the node would not take packets to from `link`.
     fn first_not_owned(&self, link: &Link, addresses: &[IpNetwork]) -> Result<Option<IpAddr>, Error> {
-        for address in addresses.iter().map(IpNetwork::ip).filter(IpAddr::is_ipv6) {
-            let reply = self.socket.get(&route_through(link, address))?;
-            if !reply.is_some_and(|reply| observe::is_local(&reply)) {
+        for address in awaited(addresses) {
+            if !is_owned(&self.socket.get(&route_through(link, address))?) {
                 return Ok(Some(address));
             }
         }
@@ -72,16 +83,23 @@ impl Rtnl {
     }
 }
 
+/// IPv4 addresses are owned as soon as they are there.
+fn awaited(addresses: &[IpNetwork]) -> impl Iterator<Item = IpAddr> {
+    addresses.iter().map(IpNetwork::ip).filter(IpAddr::is_ipv6)
+}
+
+fn is_owned(route: &Option<Reply>) -> bool {
+    route.as_ref().is_some_and(observe::is_local)
+}
+
 /// Routes of IPv6 that come and go, of `linux/rtnetlink.h`. The kernel tells of one after it has put it into the table.
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
 
 /// By interface, for the same address may stand on several, and a bridge may have a table of its own.
 fn route_through(link: &Link, destination: IpAddr) -> Request {
-    let mut message = route_message(destination.is_ipv4());
-    message.header.destination_prefix_length = full(destination);
-    message
-        .attributes
-        .extend([RouteAttribute::Destination(destination.into()), RouteAttribute::Oif(link.index)]);
+    let (family, prefix) = (family_of(destination), IpNetwork::from(destination).prefix());
+    let header = RouteHeader { family, prefix, ..RouteHeader::default() };
+    let message = header.message().ip(RTA_DST, destination).native(RTA_OIF, link.index);
     let doing = format!("look up the route to {destination} through {}", link.name);
-    Request { forgiven: UNREACHABLE, ..request(doing, RTM_GETROUTE, &message, 0) }
+    Request { forgiven: UNREACHABLE, ..request(doing, RTM_GETROUTE, message, 0) }
 }

@@ -1,6 +1,8 @@
 //! Network parameters of the namespace that the calling thread is in, under `/proc/sys/net`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
@@ -17,11 +19,22 @@ use crate::error::Doing;
 pub fn set(path: &[&str], value: &str) -> Result<(), Error> {
     let file = locate(path);
     let doing = || format!("set {} to {value}", file.display());
-    // Some can only be written.
-    if fs::read_to_string(&file).is_ok_and(|now| now.trim_end() == value) {
-        return Ok(());
+    match File::options().read(true).write(true).open(&file) {
+        Ok(opened) if holds(&opened, value) => Ok(()),
+        // A parameter takes what is written at its beginning only.
+        Ok(opened) => opened.write_all_at(value.as_bytes(), 0).doing(doing),
+        // Some can only be written; and where nothing can be, as in many a container, what has the value is right.
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(e).doing(doing),
+        Err(_) if fs::read_to_string(&file).is_ok_and(|now| now.trim_end() == value) => Ok(()),
+        Err(_) => fs::write(&file, value).doing(doing),
     }
-    fs::write(&file, value).doing(doing)
+}
+
+/// Whether a parameter has this value. It is read in one piece: one that does not fit has another.
+fn holds(parameter: &File, value: &str) -> bool {
+    let mut now = [0; 256];
+    let length = parameter.read_at(&mut now, 0).unwrap_or_default();
+    now.get(..length).is_some_and(|now| now.trim_ascii_end() == value.as_bytes())
 }
 
 /// Reads the parameter at `path`; `None` where the kernel does not have it.
@@ -32,7 +45,7 @@ pub fn get(path: &[&str]) -> Result<Option<String>, Error> {
     let file = locate(path);
     match fs::read_to_string(&file) {
         Ok(text) => Ok(Some(text.trim_end().to_owned())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).doing(|| format!("read {}", file.display())),
     }
 }

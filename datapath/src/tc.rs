@@ -1,12 +1,11 @@
 //! Shaping: a token bucket (`tbf`) as root qdisc, which delays what leaves by an interface.
 //!
-//! The few attributes are written here and not with the typed message of `netlink-packet-route`, for the reason given at
-//! the message types of `rtnl`. Numbers are those of `linux/pkt_sched.h` and `linux/rtnetlink.h`.
+//! Numbers are those of `linux/pkt_sched.h` and `linux/rtnetlink.h`.
 
 use nix::errno::Errno;
 
 use crate::Link;
-use crate::netlink::{Reply, Request, attributes_of, flag};
+use crate::netlink::{Attributes, Reply, Request, attribute_of, flag};
 
 /// Message types.
 const RTM_NEWQDISC: u16 = 36;
@@ -23,7 +22,7 @@ const TCA_OPTIONS: u16 = 2;
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
-const TBF: &[u8] = b"tbf\0";
+const TBF: &str = "tbf";
 
 /// How what leaves by an interface is slowed down.
 ///
@@ -69,18 +68,17 @@ impl Shaping {
 
 /// Makes the token bucket the root qdisc of the interface, in the place of whatever is there.
 pub(crate) fn shape(link: &Link, shaping: Shaping) -> Request {
-    let mut options = Vec::new();
-    attribute(&mut options, TCA_TBF_PARMS, &parameters(shaping.shaped(link.mtu)));
-    attribute(&mut options, TCA_TBF_RATE64, &shaping.rate.to_ne_bytes());
-    attribute(&mut options, TCA_TBF_BURST, &shaping.burst_on(link.mtu).to_ne_bytes());
-    let mut body = tcmsg(link.index, HANDLE, ROOT);
-    attribute(&mut body, TCA_KIND, TBF);
-    attribute(&mut body, TCA_OPTIONS, &options);
+    let options = Attributes::default()
+        .bytes(TCA_TBF_PARMS, &parameters(shaping.shaped(link.mtu)))
+        .bytes(TCA_TBF_RATE64, &shaping.rate.to_ne_bytes())
+        .native(TCA_TBF_BURST, shaping.burst_on(link.mtu));
+    let message =
+        Attributes::behind(&tcmsg(link.index, HANDLE, ROOT)).text(TCA_KIND, TBF).nested(TCA_OPTIONS, options);
     Request {
         doing: format!("shape what leaves by {}", link.name),
         kind: RTM_NEWQDISC,
         flags: flag::CREATE | flag::REPLACE,
-        body,
+        body: message.into_bytes(),
         forgiven: &[],
     }
 }
@@ -105,15 +103,17 @@ pub(crate) fn read(reply: &Reply) -> Option<(u32, Shaped)> {
     let header = reply.body.first_chunk::<TCMSG>()?;
     let [_, _, _, _, i0, i1, i2, i3, _, _, _, _, p0, p1, p2, p3, ..] = *header;
     let attributes = reply.body.get(TCMSG..)?;
-    let find = |bytes, wanted| attributes_of(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    if find(attributes, TCA_KIND)? != TBF || u32::from_ne_bytes([p0, p1, p2, p3]) != ROOT {
+    if attribute_of(attributes, TCA_KIND)?.strip_suffix(b"\0") != Some(TBF.as_bytes())
+        || u32::from_ne_bytes([p0, p1, p2, p3]) != ROOT
+    {
         return None;
     }
-    let options = find(attributes, TCA_OPTIONS)?;
-    let parameters: &[u8; PARAMETERS] = find(options, TCA_TBF_PARMS)?.try_into().ok()?;
+    let options = attribute_of(attributes, TCA_OPTIONS)?;
+    let parameters: &[u8; PARAMETERS] = attribute_of(options, TCA_TBF_PARMS)?.try_into().ok()?;
     let number = |at: usize| parameters.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     // Only a rate that does not fit into the older field comes in this one.
-    let wide = find(options, TCA_TBF_RATE64).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
+    let wide =
+        attribute_of(options, TCA_TBF_RATE64).and_then(|bytes| bytes.try_into().ok()).map(u64::from_ne_bytes);
     let rate = wide.or_else(|| number(RATE_AT).map(u64::from))?;
     Some((u32::from_ne_bytes([i0, i1, i2, i3]), Shaped { rate, queue: number(QUEUE_AT)? }))
 }
@@ -138,13 +138,6 @@ fn parameters(shaped: Shaped) -> Vec<u8> {
 
 fn tcmsg(index: u32, handle: u32, parent: u32) -> Vec<u8> {
     [0, index, handle, parent, 0].iter().flat_map(|word: &u32| word.to_ne_bytes()).collect()
-}
-
-fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 #[cfg(test)]

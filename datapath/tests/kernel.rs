@@ -80,9 +80,9 @@ fn pair() -> Veth {
 
 fn attach(veth: &Veth, pod: &NetNs) -> Rtnl {
     let host = Rtnl::open().unwrap();
-    host.create_veth(veth, pod).unwrap();
-    host.configure(&veth.host).unwrap();
-    pod.rtnl().unwrap().configure(&veth.pod).unwrap();
+    let ends = host.create_veth(veth, pod).unwrap();
+    host.configure_link(&veth.host, &ends.host).unwrap();
+    pod.rtnl().unwrap().configure_link(&veth.pod, &ends.pod).unwrap();
     host
 }
 
@@ -199,6 +199,20 @@ fn a_second_route_to_the_same_destination_comes_after_the_first() {
 }
 
 #[test]
+fn the_ends_of_a_new_pair_are_known_without_a_look() {
+    in_fresh_namespace(|| {
+        let (mut veth, pod, host) = (pair(), fresh_namespace(), Rtnl::open().unwrap());
+        for named in [Some(1400), None] {
+            (veth.pod.mtu, veth.host.mtu, veth.pod.group) = (named, Some(1400), Some(7));
+            let ends = host.create_veth(&veth, &pod).unwrap();
+            assert_eq!(host.link("weft0").unwrap().as_ref(), Some(&ends.host));
+            assert_eq!(pod.rtnl().unwrap().link("eth0").unwrap().as_ref(), Some(&ends.pod));
+            host.delete_link(&ends.host).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_refused_step_is_named_with_the_kernels_reason() {
     in_fresh_namespace(|| {
         let pod = fresh_namespace();
@@ -216,14 +230,16 @@ fn a_refused_step_is_named_with_the_kernels_reason() {
 fn the_mtu_of_a_path_is_the_routes_or_the_interfaces() {
     in_fresh_namespace(|| {
         let host = Rtnl::open().unwrap();
-        assert_eq!(host.path_mtu(ip("192.0.2.1")).unwrap(), None);
-        assert_eq!(host.path_mtu(ip("2001:db8::1")).unwrap(), None);
+        assert_eq!(host.path_mtu(&[ip("192.0.2.1")]).unwrap(), None);
+        assert_eq!(host.path_mtu(&[ip("2001:db8::1")]).unwrap(), None);
         let pod = fresh_namespace();
         attach(&pair(), &pod);
-        assert_eq!(host.path_mtu(ip("10.9.0.2")).unwrap(), Some(1400));
+        assert_eq!(host.path_mtu(&[ip("10.9.0.2")]).unwrap(), Some(1400));
         let inside = pod.rtnl().unwrap();
-        assert_eq!(inside.path_mtu(ip("192.0.2.1")).unwrap(), Some(1300));
-        assert_eq!(inside.path_mtu(ip("2001:db8::1")).unwrap(), Some(1400));
+        assert_eq!(inside.path_mtu(&[ip("192.0.2.1")]).unwrap(), Some(1300));
+        assert_eq!(inside.path_mtu(&[ip("2001:db8::1")]).unwrap(), Some(1400));
+        assert_eq!(inside.path_mtu(&[ip("2001:db8::1"), ip("192.0.2.1")]).unwrap(), Some(1300));
+        assert_eq!(host.path_mtu(&[ip("192.0.2.1"), ip("10.9.0.2"), ip("fd09::2")]).unwrap(), Some(1400));
     });
 }
 
@@ -366,7 +382,11 @@ fn the_addresses_of_a_settled_pair_are_its_own() {
             let (veth, pod) = (pair(), fresh_namespace());
             let host = attach(&veth, &pod);
             settle(&host, &veth, &pod);
-            assert!(pod.rtnl().unwrap().is_local(ip("fd09::2")).unwrap());
+            let inside = pod.rtnl().unwrap();
+            assert!(inside.is_local(ip("fd09::2")).unwrap());
+            let link = inside.link("eth0").unwrap().unwrap();
+            assert!(inside.is_settled(&link, &veth.pod.addresses).unwrap());
+            assert!(!inside.is_settled(&link, &[network("fd09::3/64")]).unwrap(), "it is not the pod's");
             assert!(host.is_local(ip("fd09::1")).unwrap());
         });
     }

@@ -431,6 +431,13 @@ fn ports_are_shown_by_nft_with_their_owners_and_go_with_them() {
             assert!(listed.contains(port), "{port:?}");
             assert_eq!(nft.published_at(&port.at).unwrap().as_ref(), Some(port));
         }
+        let absent = at("0.0.0.0", Protocol::Tcp, 1);
+        let asked = ports.iter().map(|port| port.at).chain([absent]);
+        let standing = ports.iter().cloned().map(Some).chain([None]);
+        assert_eq!(nft.published_at_each(asked).unwrap(), standing.collect::<Vec<_>>());
+        // More than one message may ask for.
+        let often = nft.published_at_each(std::iter::repeat_n(ports[0].at, 1000)).unwrap();
+        assert_eq!(often, vec![Some(ports[0].clone()); 1000]);
         nft.remove_unused_table().unwrap();
         assert_eq!(nft.published().unwrap().len(), ports.len(), "a table in use stays");
         nft.unpublish(&ports).unwrap();

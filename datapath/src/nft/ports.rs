@@ -153,6 +153,20 @@ impl Nft {
         Ok(reply.and_then(|reply| elements::read_ports(&reply, Family::of(port.address)).pop()))
     }
 
+    /// [`Nft::published_at`] for each of `ports`, all asked for at once.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn published_at_each(
+        &self,
+        ports: impl Iterator<Item = HostPort>,
+    ) -> Result<Vec<Option<Published>>, Error> {
+        let (families, requests): (Vec<_>, Vec<_>) =
+            ports.map(|port| (Family::of(port.address), elements::get(&Slot::of(&port)))).unzip();
+        let found = |(reply, family): (Option<_>, _)| elements::read_ports(&reply?, family).pop();
+        Ok(self.socket.get_each(&requests)?.into_iter().zip(families).map(found).collect())
+    }
+
     /// Every port that is published. Its cost grows with the node: not for the hot path.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
-//! Bytes of nfnetlink: attributes, message headers, batches. Numbers are those of `linux/netfilter/nfnetlink.h` and
+//! Bytes of nfnetlink: message headers, batches. Numbers are those of `linux/netfilter/nfnetlink.h` and
 //! `linux/netfilter/nf_tables.h`.
 
+pub(crate) use crate::netlink::Attributes;
 use crate::netlink::Request;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -21,40 +22,6 @@ pub(super) const NEWSETELEM: u16 = 12;
 pub(super) const GETSETELEM: u16 = 13;
 pub(super) const DELSETELEM: u16 = 14;
 pub(super) const GETGEN: u16 = 16;
-
-/// A sequence of attributes, written in order. Numbers are big-endian in nf_tables.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Attributes(Vec<u8>);
-
-impl Attributes {
-    pub(crate) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        self.0.extend_from_slice(&((4 + value.len()) as u16).to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
-        self
-    }
-
-    pub(crate) fn number(self, kind: u16, value: u32) -> Self {
-        self.bytes(kind, &value.to_be_bytes())
-    }
-
-    pub(crate) fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.bytes(kind, &bytes)
-    }
-
-    pub(crate) fn nested(self, kind: u16, inner: Self) -> Self {
-        self.nested_bytes(kind, &inner.0)
-    }
-
-    /// An attribute of attributes, as they came from the kernel.
-    pub(crate) fn nested_bytes(self, kind: u16, inner: &[u8]) -> Self {
-        const NLA_F_NESTED: u16 = 0x8000;
-        self.bytes(kind | NLA_F_NESTED, inner)
-    }
-}
 
 /// A message of another subsystem of nfnetlink.
 pub(crate) fn message_of(
@@ -110,8 +77,9 @@ fn batch_message(kind: u16, attributes: Attributes) -> Request {
 
 /// `struct nfgenmsg` and what follows it.
 fn body(family: u8, resource: u16, attributes: Attributes) -> Vec<u8> {
-    let mut body = vec![family, 0];
-    body.extend_from_slice(&resource.to_be_bytes());
-    body.extend_from_slice(&attributes.0);
+    let [high, low] = resource.to_be_bytes();
+    let mut body = Vec::with_capacity(NFGENMSG + attributes.as_bytes().len());
+    body.extend_from_slice(&[family, 0, high, low]);
+    body.extend_from_slice(attributes.as_bytes());
     body
 }
