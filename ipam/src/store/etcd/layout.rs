@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use ipnetwork::IpNetwork;
-
 use crate::address::{Family, number};
 use crate::lease::{Assigned, Holder, Record, Timestamp};
 
@@ -144,7 +142,7 @@ impl Address {
 
 /// The value of a lease's key. The nonce tells one attempt to make it from another.
 pub(super) fn lease_value(record: &Record, nonce: u64) -> String {
-    let addresses: Vec<_> = record.addresses.iter().map(assigned).collect();
+    let addresses: Vec<_> = record.addresses.iter().map(Assigned::to_string).collect();
     format!("{FORMAT} {} {nonce:016x} {} {}", record.since.0, addresses.join(","), record.detail)
 }
 
@@ -156,25 +154,8 @@ pub(super) fn parse_lease(holder: Holder, value: &str) -> Option<Record> {
     }
     let since = Timestamp(next()?.parse().ok()?);
     u64::from_str_radix(next()?, 16).ok()?;
-    let addresses = next()?.split(',').map(parse_assigned).collect::<Option<_>>()?;
+    let addresses = next()?.split(',').map(Assigned::parse).collect::<Option<_>>()?;
     Some(Record { holder, addresses, since, detail: next()?.into() })
-}
-
-fn assigned(assigned: &Assigned) -> String {
-    match assigned.gateway {
-        Some(gateway) => format!("{}@{gateway}", assigned.address),
-        None => assigned.address.to_string(),
-    }
-}
-
-fn parse_assigned(text: &str) -> Option<Assigned> {
-    let (address, gateway) = match text.split_once('@') {
-        Some((address, gateway)) => (address, Some(gateway.parse().ok()?)),
-        None => (text, None),
-    };
-    let (address, prefix) = address.split_once('/')?;
-    let address = IpNetwork::new(address.parse().ok()?, prefix.parse().ok()?).ok()?;
-    Some(Assigned { address, gateway })
 }
 
 #[cfg(test)]
@@ -220,7 +201,7 @@ mod tests {
         let record = Record {
             holder: Holder("3f2a eth0".into()),
             addresses: ["10.1.0.2/24@10.1.0.1", "fd00::2/64"]
-                .map(|text| parse_assigned(text).unwrap())
+                .map(|text| Assigned::parse(text).unwrap())
                 .into(),
             since: Timestamp(7),
             detail: r#"{"pod":{"namespace":"a b","name":"c"}}"#.into(),

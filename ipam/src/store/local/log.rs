@@ -35,13 +35,10 @@
 
 use std::fs::File;
 use std::iter;
-use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use ipnetwork::IpNetwork;
-
-use crate::lease::{Assigned, Holder, Record, Timestamp};
+use crate::lease::{Assigned, Holder, Record, Timestamp, split};
 use crate::state::Change;
 use crate::store::local::{Error, io_error};
 
@@ -288,15 +285,8 @@ fn encode(change: &Change) -> String {
 }
 
 fn grant(record: &Record) -> String {
-    let addresses: Vec<String> = record.addresses.iter().map(assigned).collect();
+    let addresses: Vec<String> = record.addresses.iter().map(Assigned::to_string).collect();
     format!("+ {} {} {} {}", record.since.0, addresses.join(","), record.holder.0, record.detail)
-}
-
-fn assigned(assigned: &Assigned) -> String {
-    match assigned.gateway {
-        Some(gateway) => format!("{}@{gateway}", assigned.address),
-        None => assigned.address.to_string(),
-    }
 }
 
 /// What a line says, if it is what was written.
@@ -333,7 +323,7 @@ fn parse_grant(since: Timestamp, rest: &str) -> Option<Change> {
     let (container, after) = split(rest, b' ')?;
     let (ifname, detail) = split(after, b' ')?;
     let holder = parse_holder(rest.get(..container.len() + 1 + ifname.len())?)?;
-    let addresses = parts(addresses, b',').map(parse_assigned).collect::<Option<_>>()?;
+    let addresses = parts(addresses, b',').map(Assigned::parse).collect::<Option<_>>()?;
     Some(Change::Grant(Record { holder, addresses, since, detail: detail.into() }))
 }
 
@@ -341,23 +331,6 @@ fn parse_holder(text: &str) -> Option<Holder> {
     let (container, ifname) = split(text, b' ')?;
     let is_whole = !container.is_empty() && !ifname.is_empty() && !ifname.contains(' ');
     is_whole.then(|| Holder(text.into()))
-}
-
-fn parse_assigned(text: &str) -> Option<Assigned> {
-    let (address, gateway) = match split(text, b'@') {
-        Some((address, gateway)) => (address, Some(gateway.parse::<IpAddr>().ok()?)),
-        None => (text, None),
-    };
-    let (address, prefix) = split(address, b'/')?;
-    let address = IpNetwork::new(address.parse().ok()?, prefix.parse().ok()?).ok()?;
-    Some(Assigned { address, gateway })
-}
-
-/// As `split_once`, which compares what it has found once more, by a call: for ten separators in each line that was a
-/// fifth of the time to read a log. The separator is ASCII.
-fn split(text: &str, separator: u8) -> Option<(&str, &str)> {
-    let at = memchr::memchr(separator, text.as_bytes())?;
-    Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
 fn parts(text: &str, separator: u8) -> impl Iterator<Item = &str> {
