@@ -1,6 +1,5 @@
 //! ADD.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::errno::Errno;
@@ -161,9 +160,7 @@ fn name_service(config: &Config, given: &Dns) -> Result<Dns, Error> {
         return Ok(config.dns.clone());
     }
     let Some(path) = config.addressing.resolv_conf() else { return Ok(given.clone()) };
-    let text = fs::read_to_string(path);
-    text.map(|text| resolv_conf::parse(&text))
-        .map_err(|source| Error::ResolvConf { path: path.to_owned(), source })
+    resolv_conf::read(path).map_err(|source| Error::ResolvConf { path: path.to_owned(), source })
 }
 
 /// The smallest MTU on the way to the outside, of the families that there is an address of, or, where there is none yet, of

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Output, Stdio};
 
@@ -79,6 +80,67 @@ fn add_with_failing(call: &str, error: &str, nth: usize, pod: &Pod, conf: &Value
 fn first_address(result: &Value) -> IpAddr {
     let address = result["ips"][0]["address"].as_str().unwrap();
     address.split_once('/').unwrap().0.parse().unwrap()
+}
+
+#[test]
+fn an_add_whose_result_nobody_gets_is_undone() {
+    Node::run(|node| {
+        let (conf, pod) = (node.conf("weft"), Pod::new("a"));
+        for stdout in [full_disk, closed_pipe] {
+            let ended = add_onto(stdout(), &pod, &conf);
+            assert_eq!(ended.status.code(), Some(1));
+            let said = String::from_utf8(ended.stderr).unwrap();
+            assert!(said.contains("it is undone"), "{said}");
+            assert_eq!(remains(), Vec::<String>::new());
+            assert!(node.leases("weft").is_empty().unwrap());
+        }
+    });
+}
+
+fn full_disk() -> Stdio {
+    OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+fn closed_pipe() -> Stdio {
+    std::io::pipe().unwrap().1.into()
+}
+
+fn add_onto(stdout: Stdio, pod: &Pod, conf: &Value) -> Output {
+    let mut plugin = Command::new(PLUGIN)
+        .env_clear()
+        .envs([("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0")])
+        .envs([("CNI_CONTAINERID", pod.name), ("CNI_NETNS", &pod.netns)])
+        .stdin(Stdio::piped())
+        .stdout(stdout)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    plugin.stdin.take().unwrap().write_all(conf.to_string().as_bytes()).unwrap();
+    plugin.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_is_no_namespace_is_refused_at_once_with_what_it_is() {
+    Node::run(|node| {
+        let conf = node.conf("weft");
+        let fifo = node.dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for (netns, what) in [(fifo.to_str().unwrap(), "is a pipe"), ("/proc", "is a directory")] {
+            let (code, said) = answer(&exec("ADD", "a", netns, &conf, Stdio::piped())).unwrap_err();
+            assert_eq!(code, 8, "{said}");
+            assert!(said.contains(what), "{said}");
+        }
+    });
+}
+
+#[test]
+fn a_resolv_conf_that_never_ends_is_not_read() {
+    Node::run(|node| {
+        let (mut conf, pod) = (node.conf("weft"), Pod::new("a"));
+        conf["ipam"]["resolvConf"] = "/dev/zero".into();
+        let (code, said) = answer(&exec("ADD", pod.name, &pod.netns, &conf, Stdio::piped())).unwrap_err();
+        assert_eq!((code, said.contains("not a regular file")), (5, true), "{said}");
+    });
 }
 
 #[test]

@@ -62,7 +62,7 @@ macro_rules! name {
 
 name! {
     /// A container's id: a letter or digit, then letters, digits, `_`, `.` and `-` (SPEC.md, "Parameters").
-    /// It can therefore be one component of a path, never more.
+    /// It has at most 255 bytes, and can therefore be one component of a path, never more.
     ContainerId, "container id", plain
 }
 
@@ -73,7 +73,8 @@ name! {
 
 name! {
     /// An interface's name: 1 to 15 bytes, not `.` or `..`, without `/`, `:` or white space (the kernel's
-    /// `dev_valid_name`), and without `%`, for the kernel takes `eth%d` for a request to number it (`dev_alloc_name`).
+    /// `dev_valid_name`), without `%`, for the kernel takes `eth%d` for a request to number it (`dev_alloc_name`), and not `all`
+    /// or `default`, which are directories of `net.ipv4.conf` (`sysctl_dev_name_is_allowed`).
     IfName, "interface name", interface
 }
 
@@ -81,7 +82,13 @@ fn plain(name: &str) -> Result<(), &'static str> {
     let mut bytes = name.bytes();
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest = bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-    if first && rest { Ok(()) } else { Err("it must match ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$") }
+    if name.len() > 255 {
+        Err("it must have at most 255 bytes")
+    } else if first && rest {
+        Ok(())
+    } else {
+        Err("it must match ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$")
+    }
 }
 
 fn interface(name: &str) -> Result<(), &'static str> {
@@ -89,6 +96,8 @@ fn interface(name: &str) -> Result<(), &'static str> {
         Err("it must have 1 to 15 bytes")
     } else if matches!(name, "." | "..") {
         Err("it must not be . or ..")
+    } else if matches!(name, "all" | "default") {
+        Err("the kernel keeps all and default for the parameters that every interface has")
     } else if name.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control()) {
         Err("it must not hold /, :, %, white space or control characters")
     } else {
@@ -108,6 +117,8 @@ mod tests {
         for bad in ["", ".", "-a", "a/b", "a b", "ä", "a\n", "../x", "a\0"] {
             assert!(ContainerId::new(bad).is_err(), "{bad:?}");
         }
+        assert!(ContainerId::new("c".repeat(255)).is_ok());
+        assert!(ContainerId::new("c".repeat(256)).is_err());
     }
 
     #[test]
@@ -115,7 +126,20 @@ mod tests {
         for good in ["eth0", "a", "123456789012345", "-x", "ä"] {
             assert!(IfName::new(good).is_ok(), "{good:?}");
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\u{a0}b", "1234567890123456", "a\0", "eth%d"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "a\u{a0}b",
+            "1234567890123456",
+            "a\0",
+            "eth%d",
+            "all",
+            "default",
+        ] {
             assert!(IfName::new(bad).is_err(), "{bad:?}");
         }
     }

@@ -1,7 +1,7 @@
 //! Running a plugin: validation, dispatch, and the one document on standard output.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     AddResult, Args, Code, Command, Conf, ContainerId, EnvSource, Environment, Error, IfName, NetworkName,
-    Version,
+    Version, log,
 };
 
 /// The verbs of a plugin. Every request has been validated when it arrives.
@@ -28,6 +28,14 @@ pub trait Plugin {
     /// # Errors
     /// The answer to the runtime.
     fn add(&self, request: &AddRequest) -> Result<AddResult, Error>;
+
+    /// Undoes an ADD that has succeeded, but of which the runtime never heard.
+    ///
+    /// # Errors
+    /// What is left.
+    fn retract(&self, request: AddRequest) -> Result<(), Error> {
+        self.del(&request.into())
+    }
 
     /// Undoes an ADD: best effort, idempotent, without a namespace if need be.
     ///
@@ -91,6 +99,12 @@ pub struct DelRequest {
     pub args: Args,
     /// Where other plugins are found.
     pub path: Vec<PathBuf>,
+}
+
+impl From<AddRequest> for DelRequest {
+    fn from(AddRequest { conf, id, netns, args, path }: AddRequest) -> Self {
+        Self { conf, id, netns: Some(netns), args, path }
+    }
 }
 
 /// A request to verify.
@@ -169,15 +183,39 @@ pub fn run(
         return explain(plugin, stderr);
     }
     let mut version = Version::LATEST;
-    let answer = serve(plugin, env, stdin, &mut version);
-    let (document, outcome) = match answer {
-        Ok(document) => (document, Outcome::Success),
-        Err(error) => (Some(error.to_json(version)), Outcome::Failure),
+    let (document, added, outcome) = match serve(plugin, env, stdin, &mut version) {
+        Ok(Answer { document, added }) => (document, added, Outcome::Success),
+        Err(error) => (Some(error.to_json(version)), None, Outcome::Failure),
     };
-    // A runtime that has gone away reads neither the result nor a complaint about it.
-    let printed =
-        document.is_none_or(|document| writeln!(stdout, "{document}").and_then(|()| stdout.flush()).is_ok());
-    if printed { outcome } else { Outcome::Failure }
+    let Some(document) = document else { return outcome };
+    let Err(error) = writeln!(stdout, "{document}").and_then(|()| stdout.flush()) else { return outcome };
+    log(format_args!("cannot write the answer to standard output: {error}; it was {document}"));
+    if let Some(request) = added {
+        // Whoever does not know of an attachment never asks for its DEL.
+        retract(plugin, request);
+    }
+    Outcome::Failure
+}
+
+/// What a verb has to say, and the ADD to undo where it cannot be said.
+struct Answer {
+    document: Option<Value>,
+    added: Option<AddRequest>,
+}
+
+impl Answer {
+    const NOTHING: Self = Self { document: None, added: None };
+
+    const fn document(document: Value) -> Self {
+        Self { document: Some(document), added: None }
+    }
+}
+
+fn retract(plugin: &impl Plugin, request: AddRequest) {
+    match plugin.retract(request) {
+        Ok(()) => log("nobody has the result of the ADD: it is undone"),
+        Err(error) => log(format_args!("nobody has the result of the ADD, and it cannot be undone: {error}")),
+    }
 }
 
 fn explain(plugin: &impl Plugin, stderr: &mut impl Write) -> Outcome {
@@ -191,38 +229,44 @@ fn serve(
     env: &impl EnvSource,
     stdin: impl Read,
     version: &mut Version,
-) -> Result<Option<Value>, Error> {
+) -> Result<Answer, Error> {
     let env = Environment::read(env)?;
     let stdin = read(stdin)?;
     if let Some(spoken) = Conf::sniff_version(&stdin) {
         *version = spoken;
     }
     if env.command == Command::Version {
-        return Ok(Some(versions(&stdin)));
+        return Ok(Answer::document(versions(&stdin)));
     }
     let conf = Conf::parse(&stdin)?;
     plugin.begin(&env, &conf);
     let answer = dispatch(plugin, env, conf);
-    plugin.end(answer.as_ref().map(|_document| ()));
+    plugin.end(answer.as_ref().map(|_answer| ()));
     answer
 }
 
-fn dispatch(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<Option<Value>, Error> {
+fn dispatch(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<Answer, Error> {
+    let done = |()| Answer::NOTHING;
     match env.command {
-        Command::Add => {
-            let version = conf.version;
-            let result = plugin.add(&add_request(env, conf)?)?;
-            let unsayable = |e| Error::caused(Code::INCOMPATIBLE_VERSION, &e);
-            result.to_json(version).map(Some).map_err(unsayable)
-        }
-        Command::Del => plugin.del(&del_request(env, conf)?).map(|()| None),
-        Command::Check => plugin.check(&check_request(env, conf)?).map(|()| None),
-        Command::Gc => plugin.gc(&gc_request(env, conf)?).map(|()| None),
-        Command::Status => plugin.status(&status_request(env, conf)?).map(|()| None),
+        Command::Add => add(plugin, add_request(env, conf)?),
+        Command::Del => plugin.del(&del_request(env, conf)?).map(done),
+        Command::Check => plugin.check(&check_request(env, conf)?).map(done),
+        Command::Gc => plugin.gc(&gc_request(env, conf)?).map(done),
+        Command::Status => plugin.status(&status_request(env, conf)?).map(done),
         // VERSION was answered before the configuration was read.
-        Command::Version => Ok(None),
+        Command::Version => Ok(Answer::NOTHING),
         Command::Unknown(verb) => {
             Err(Error::new(Code::INVALID_ENVIRONMENT, format!("unknown CNI_COMMAND: {verb}")))
+        }
+    }
+}
+
+fn add(plugin: &impl Plugin, request: AddRequest) -> Result<Answer, Error> {
+    match plugin.add(&request)?.to_json(request.conf.version) {
+        Ok(result) => Ok(Answer { document: Some(result), added: Some(request) }),
+        Err(unsayable) => {
+            retract(plugin, request);
+            Err(Error::caused(Code::INCOMPATIBLE_VERSION, &unsayable))
         }
     }
 }
@@ -316,7 +360,10 @@ fn foreign_netns(env: &Environment) -> Result<PathBuf, Error> {
     let path = env.netns.clone().unwrap_or_default();
     let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
     let theirs = identity(&path).map_err(|e| {
-        Error::new(Code::UNKNOWN_CONTAINER, format!("cannot find the network namespace {}", path.display()))
+        let gone = matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        // Of a namespace that may not be looked at nobody can say that it is gone.
+        let (code, doing) = if gone { (Code::UNKNOWN_CONTAINER, "find") } else { (Code::IO, "look at") };
+        Error::new(code, format!("cannot {doing} the network namespace {}", path.display()))
             .with_details(e.to_string())
     })?;
     let ours = identity(Path::new("/proc/self/ns/net")).map_err(|e| {

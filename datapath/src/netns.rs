@@ -1,15 +1,16 @@
 //! Network namespaces.
 
-use std::fs::File;
+use std::fs::{File, FileType, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
 use nix::errno::Errno;
+use nix::libc::O_NONBLOCK;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::statfs::{FsType, fstatfs};
+use nix::sys::statfs::{FsType, statfs};
 
 use crate::error::Doing;
 use crate::{Error, Rtnl};
@@ -41,12 +42,12 @@ impl NetNs {
     /// mounting the namespace over it leaves an empty one.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let doing = || format!("open the network namespace {}", path.display());
-        let handle = File::open(path).doing(doing)?;
-        let kind = fstatfs(&handle).doing(doing)?.filesystem_type();
-        if kind != NSFS {
-            let words = format!("{} is an ordinary file", path.display());
-            return Err(io::Error::other(words)).doing(doing);
+        // Looked at first: a pipe would be waited for, and a device might do something.
+        if statfs(path).doing(doing)?.filesystem_type() != NSFS {
+            let kind = path.metadata().doing(doing)?.file_type();
+            return Err(io::Error::other(format!("{} is {}", path.display(), describe(kind)))).doing(doing);
         }
+        let handle = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).doing(doing)?;
         Ok(Self { path: path.to_owned(), handle })
     }
 
@@ -124,6 +125,20 @@ impl AsFd for NetNs {
     }
 }
 
+fn describe(kind: FileType) -> &'static str {
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "a device"
+    } else {
+        "an ordinary file"
+    }
+}
+
 /// `setns` answers EINVAL to a namespace of another kind, which says nothing to a person.
 fn explain(errno: Errno) -> io::Error {
     match errno {
@@ -144,6 +159,10 @@ mod tests {
         assert_eq!(error.errno(), Errno::ENOENT);
         let error = NetNs::open(Path::new("/proc/self/status")).unwrap_err();
         assert!(error.refusal.to_string().contains("is an ordinary file"), "{}", error.refusal);
+        for (path, what) in [("/proc", "is a directory"), ("/dev/zero", "is a device")] {
+            let error = NetNs::open(Path::new(path)).unwrap_err();
+            assert!(error.refusal.to_string().contains(what), "{}", error.refusal);
+        }
         let uts = NetNs::open(Path::new("/proc/self/ns/uts")).unwrap();
         let error = uts.run(|| ()).unwrap_err();
         assert!(error.refusal.to_string().contains("not one of the network"), "{}", error.refusal);

@@ -94,6 +94,49 @@ fn add_prints_its_result_in_the_version_of_the_request() {
 }
 
 #[test]
+fn an_add_whose_result_nobody_gets_is_undone() {
+    let env = attach("ADD", FOREIGN).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let plugin = Recorder::default();
+    let mut room_for_half = [0_u8; 20];
+    let mut stdout = room_for_half.as_mut_slice();
+    let outcome = run(&plugin, &HashMap::from(env), CONF.as_bytes(), &mut stdout, &mut Vec::new());
+    assert_eq!(outcome, Outcome::Failure);
+    assert_eq!(plugin.0.into_inner(), ["ADD c1 n", r#"DEL Some("/proc/self/ns/uts")"#]);
+}
+
+#[test]
+fn an_add_whose_result_cannot_be_said_in_the_version_is_undone() {
+    struct Bare(Recorder);
+    impl Plugin for Bare {
+        fn about(&self) -> String {
+            String::new()
+        }
+        fn add(&self, _: &AddRequest) -> Result<AddResult, Error> {
+            Ok(AddResult::default())
+        }
+        fn del(&self, request: &DelRequest) -> Result<(), Error> {
+            self.0.del(request)
+        }
+        fn check(&self, request: &CheckRequest) -> Result<(), Error> {
+            self.0.check(request)
+        }
+        fn gc(&self, request: &GcRequest) -> Result<(), Error> {
+            self.0.gc(request)
+        }
+        fn status(&self, request: &StatusRequest) -> Result<(), Error> {
+            self.0.status(request)
+        }
+    }
+    let env = attach("ADD", FOREIGN).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let plugin = Bare(Recorder::default());
+    let mut stdout = Vec::new();
+    let conf = br#"{"cniVersion":"0.2.0","name":"n"}"#;
+    let outcome = run(&plugin, &HashMap::from(env), &conf[..], &mut stdout, &mut Vec::new());
+    assert_eq!(outcome, Outcome::Failure);
+    assert_eq!(plugin.0.0.into_inner(), [r#"DEL Some("/proc/self/ns/uts")"#]);
+}
+
+#[test]
 fn the_plugins_own_namespace_is_refused_before_any_work() {
     for verb in ["ADD", "DEL", "CHECK"] {
         let ran =

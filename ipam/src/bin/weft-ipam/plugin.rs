@@ -1,6 +1,5 @@
 //! The verbs of the CNI specification.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -125,11 +124,10 @@ fn check_expressible(config: &Config, version: Version) -> Result<(), Error> {
 
 fn name_service(path: Option<&Path>) -> Result<Dns, Error> {
     let Some(path) = path else { return Ok(Dns::default()) };
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(resolv_conf::parse(&text)),
-        Err(error) => Err(Error::new(Code::IO, format!("cannot read ipam.resolvConf {}", path.display()))
-            .with_details(error.to_string())),
-    }
+    resolv_conf::read(path).map_err(|error| {
+        Error::new(Code::IO, format!("cannot read ipam.resolvConf {}", path.display()))
+            .with_details(error.to_string())
+    })
 }
 
 fn invalid(mistakes: Mistakes) -> Error {
