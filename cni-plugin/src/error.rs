@@ -176,6 +176,17 @@ pub enum Error {
         /// How long it was waited.
         limit: std::time::Duration,
     },
+    /// STATUS: something of the node is in the way.
+    #[error("{0}")]
+    Obstacle(String),
+    /// STATUS: no lease could be kept.
+    #[error("cannot write to ipam.dataDir {path}", path = path.display())]
+    Unwritable {
+        /// `ipam.dataDir`.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// No thread could be started.
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
@@ -227,6 +238,7 @@ impl Error {
             | Self::NoLeases { .. }
             | Self::Unexplained(_)
             | Self::ConfigFile { .. }
+            | Self::Unwritable { .. }
             | Self::Thread(_) => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_) | Self::NoPair { .. } | Self::NoInterface { .. } | Self::Shaped { .. } => {
@@ -237,7 +249,7 @@ impl Error {
             Self::PortTaken { .. } => code::PORT_TAKEN,
             // Only who looks after the addresses of running containers knows that they are in trouble.
             Self::NotReady(cause) if cause.code() == Code::LIMITED_CONNECTIVITY => Code::LIMITED_CONNECTIVITY,
-            Self::NotReady(_) | Self::Unanswered { .. } => Code::NOT_AVAILABLE,
+            Self::NotReady(_) | Self::Unanswered { .. } | Self::Obstacle(_) => Code::NOT_AVAILABLE,
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::config::{Addressing, Config};
 use crate::delegate::Delegate;
 use crate::{Error, addresses};
 
+mod node;
+
 /// When STATUS answers at the latest. containerd asks at every status call of the kubelet and sets no limit of its own
 /// (go-cni `cni.go`), so whatever the leases' lock or another plugin does must not hold it up.
 const LIMIT: Duration = Duration::from_millis(800);
@@ -19,7 +21,7 @@ const LIMIT: Duration = Duration::from_millis(800);
 /// When another plugin must have answered. It has to be killed before Weft is gone.
 const DELEGATE_LIMIT: Duration = Duration::from_millis(600);
 
-/// Whether an ADD would succeed: the configuration is good, the kernel can be talked to, and there is an address left.
+/// Whether an ADD would succeed: the configuration is good, the node has what it takes, and there is an address left.
 /// It looks at nothing whose cost grows with the node.
 pub(crate) fn status(request: &StatusRequest) -> Result<(), Error> {
     let (answer, answered) = mpsc::channel();
@@ -35,7 +37,7 @@ pub(crate) fn status(request: &StatusRequest) -> Result<(), Error> {
 fn ready(request: &StatusRequest, deadline: Instant) -> Result<(), Error> {
     let config = Config::try_from(request)?;
     allow(&config.tuning.sysctls)?;
-    Rtnl::open()?;
+    node::look(&config, &Rtnl::open()?)?;
     if config.masquerade {
         Nft::open()?;
     }

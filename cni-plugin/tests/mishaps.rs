@@ -160,6 +160,44 @@ fn a_reclaimed_lease_leaves_nothing_in_the_kernel() {
 }
 
 #[test]
+fn status_names_what_is_in_the_way_of_every_add() {
+    Node::run(|node| {
+        let conf = node.conf("weft");
+        let refusal = |conf: &Value| {
+            let (code, said) = answer(&exec("STATUS", "", "", conf, Stdio::null())).unwrap_err();
+            assert_eq!(code, 50, "{said}");
+            said
+        };
+        let mut nowhere = conf.clone();
+        nowhere["ipam"]["dataDir"] = "/proc/weft".into();
+        assert!(
+            refusal(&nowhere).contains("cannot write to ipam.dataDir /proc/weft"),
+            "{}",
+            refusal(&nowhere)
+        );
+
+        let mut bridged = conf.clone();
+        bridged["bridge"] = "lo".into();
+        assert!(refusal(&bridged).contains("lo exists, and is no bridge"), "{}", refusal(&bridged));
+
+        let mut both = conf.clone();
+        both["ipam"]["ranges"] = json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd01::/64"}]]);
+        assert!(answer(&exec("STATUS", "", "", &both, Stdio::null())).is_ok());
+        weft_datapath::sysctl::set(&["ipv6", "conf", "all", "disable_ipv6"], "1").unwrap();
+        assert!(refusal(&both).contains("IPv6 is disabled"), "{}", refusal(&both));
+        let pod = Pod::new("a");
+        answer(&exec("ADD", pod.name, &pod.netns, &both, Stdio::piped())).unwrap_err();
+
+        let mut unprivileged = Command::new("setpriv");
+        unprivileged
+            .args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", PLUGIN])
+            .stderr(Stdio::null());
+        let (code, said) = answer(&output(&mut unprivileged, "STATUS", "", "", &conf)).unwrap_err();
+        assert_eq!((code, said.contains("CAP_NET_ADMIN is missing")), (50, true), "{said}");
+    });
+}
+
+#[test]
 fn status_reclaims_as_an_add_does() {
     Node::run(|node| {
         let conf = node.conf("weft");
