@@ -360,7 +360,8 @@ fn a_pod_of_the_reference_lives_beside_pods_of_weft_and_is_detached_by_weft_as_f
         ip("link del mynet0");
         let left = remains().join("\n");
         assert!(!left.contains("bwp") && !left.contains("/var/lib/cni"), "{left}");
-        assert!(left.contains("CNI-DN-"), "what the reference's portmap named by itself stays");
+        let rules = shell("iptables-save -t nat");
+        assert!(rules.contains("CNI-DN-"), "what the reference's portmap named by itself stays: {rules}");
         list.del("old", &old.netns, &result).unwrap();
         shell(&blocks("sh").concat());
         assert_eq!(shell("iptables-save -t nat | grep CNI- || true"), "");
