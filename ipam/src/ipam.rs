@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use weft_cni_spec::{Code, log};
 
@@ -18,6 +18,7 @@ use crate::store::etcd::{EtcdStore, Settings};
 use crate::store::local::{self, LocalStore};
 use crate::store::{self, Store, View};
 
+mod host_local;
 mod transfer;
 
 pub use transfer::{Import, Imported};
@@ -42,6 +43,8 @@ pub struct Request {
 pub struct Ipam {
     network: String,
     store: Arc<dyn Store>,
+    /// The data directory of the node-local store.
+    dir: Option<PathBuf>,
     boot_id: fn() -> Option<String>,
     clock: fn() -> SystemTime,
     evict: Evict,
@@ -114,6 +117,23 @@ pub enum Error {
         /// As recorded.
         text: String,
     },
+    /// Another plugin has handed out addresses of the network before, and its pods may have them still.
+    #[error(
+        "host-local holds addresses of network {network} ({count} in {theirs}), and weft-ipam has no leases of it in {data_dir} \
+         yet: take them over with `weft-ipam import --from-host-local {theirs} --conf FILE`, FILE being this configuration; \
+         where their pods are gone, remove the files that are named as \
+         addresses", theirs = theirs.display(), data_dir = data_dir.display()
+    )]
+    HostLocal {
+        /// The network.
+        network: String,
+        /// Where the leases are to be.
+        data_dir: PathBuf,
+        /// Where host-local's are.
+        theirs: PathBuf,
+        /// How many.
+        count: usize,
+    },
     /// The attachment belongs to another network than the one that was opened.
     #[error("{attachment} is not in network {network}")]
     OtherNetwork {
@@ -143,7 +163,7 @@ impl Error {
             Self::Store(store::Error::Etcd(error)) if error.passes() => Code::TRY_AGAIN,
             #[cfg(feature = "etcd")]
             Self::Store(store::Error::Etcd(error)) if error.is_of_config() => Code::INVALID_CONFIG,
-            Self::Alloc(_) | Self::OtherNetwork { .. } => Code::INVALID_CONFIG,
+            Self::Alloc(_) | Self::OtherNetwork { .. } | Self::HostLocal { .. } => Code::INVALID_CONFIG,
             Self::Store(store::Error::Local(Local::Name(_))) => Code::INVALID_CONFIG,
             Self::Store(_) | Self::Encode { .. } | Self::Decode { .. } | Self::Ranges { .. } => Code::IO,
         }
@@ -166,10 +186,16 @@ impl Request {
 impl Ipam {
     /// The leases of `network` in the node-local store below `dir`. This costs nothing: files are opened at the first use.
     pub fn open(network: &str, dir: &Path) -> Result<Self, Error> {
-        let store = LocalStore::new(dir, network)?;
+        Self::open_waiting(network, dir, local::LOCK_TIMEOUT)
+    }
+
+    /// The same, for who has no time to wait for other transactions any longer than `lock_timeout`.
+    pub fn open_waiting(network: &str, dir: &Path, lock_timeout: Duration) -> Result<Self, Error> {
+        let store = LocalStore::new(dir, network)?.lock_timeout(lock_timeout);
         Ok(Self {
             network: network.into(),
             store: Arc::new(store),
+            dir: Some(dir.into()),
             boot_id: this_boot,
             clock: SystemTime::now,
             evict: |_| Ok(()),
@@ -210,15 +236,26 @@ impl Ipam {
 
     /// The leases of `network` in `store`, with no boot id and with a clock of the caller's choice.
     pub fn with_store(network: &str, store: Arc<dyn Store>, clock: fn() -> SystemTime) -> Self {
-        Self { network: network.into(), store, boot_id: || None, clock, evict: |_| Ok(()), is_here: true }
+        Self {
+            network: network.into(),
+            store,
+            dir: None,
+            boot_id: || None,
+            clock,
+            evict: |_| Ok(()),
+            is_here: true,
+        }
     }
 
     /// Takes one address from each set of `pool`, or none at all.
     ///
     /// Where a lease is in the way (a set is exhausted, a requested address is taken, the attachment has one already), it
     /// is reclaimed first if it is abandoned. All leases are looked at only where a set is exhausted.
+    ///
+    /// The first lease of a network is refused while host-local has some: their pods live on its addresses.
     pub fn reserve(&self, pool: &Pool, request: Request) -> Result<Reservation, Error> {
         self.check_network(&request.attachment)?;
+        self.refuse_unimported()?;
         loop {
             match self.try_reserve(pool, &request) {
                 // Each time one that was in the way is gone.
@@ -361,8 +398,13 @@ impl Ipam {
         self.end_all(stale)
     }
 
+    fn refuse_unimported(&self) -> Result<(), Error> {
+        self.dir.as_ref().map_or(Ok(()), |dir| host_local::refuse_unimported(&self.network, dir))
+    }
+
     /// Whether one more attachment would get its addresses, be it after reclaiming abandoned leases.
     pub fn check_room(&self, pool: &Pool) -> Result<(), Error> {
+        self.refuse_unimported()?;
         match self.has_room(pool) {
             Err(error) if self.reclaims_for(&error)? => self.has_room(pool),
             outcome => outcome,

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -154,7 +156,7 @@ fn the_name_service_of_a_file_goes_into_the_result() {
     let node = Node::new();
     let mut conf = node.conf("1.0.0");
     let file = node.dir.path().join("resolv.conf");
-    std::fs::write(&file, "nameserver 10.96.0.10\nsearch cluster.local\n").unwrap();
+    fs::write(&file, "nameserver 10.96.0.10\nsearch cluster.local\n").unwrap();
     conf["ipam"]["resolvConf"] = json!(file);
     let dns = node.run("ADD", "c1", &conf).unwrap()["dns"].take();
     assert_eq!(dns, json!({"nameservers": ["10.96.0.10"], "search": ["cluster.local"]}));
@@ -324,4 +326,61 @@ fn addresses_in(pod: &Namespace) -> String {
     let shown =
         Command::new("nsenter").args([&net, "ip", "-o", "address", "show", "dev", "eth0"]).output().unwrap();
     String::from_utf8(shown.stdout).unwrap()
+}
+
+#[test]
+fn addresses_that_host_local_has_given_are_not_given_again_only_because_the_type_has_changed() {
+    let node = Node::new();
+    let conf = node.conf("1.1.0");
+    let theirs = node.dir.path().join("pods");
+    fs::create_dir(&theirs).unwrap();
+    for address in ["10.7.0.2", "10.7.0.3"] {
+        fs::write(theirs.join(address), "old\r\neth0").unwrap();
+    }
+    fs::write(theirs.join("last_reserved_ip.0"), "10.7.0.3").unwrap();
+    for (verb, code) in [("ADD", "7: "), ("ADD", "7: "), ("STATUS", "50: ")] {
+        let refused = node.run(verb, "c1", &conf).unwrap_err();
+        assert!(refused.starts_with(code) && refused.contains("(2 in "), "{refused}");
+        let command = format!("weft-ipam import --from-host-local {} --conf", theirs.display());
+        assert!(refused.contains(&command), "{refused}");
+    }
+    node.run("DEL", "c1", &conf).unwrap();
+
+    let file = node.dir.path().join("new.conf");
+    fs::write(&file, conf.to_string()).unwrap();
+    let import = Command::new(BINARY)
+        .args(["import", "--from-host-local", theirs.to_str().unwrap(), "--conf", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert!(import.status.success(), "{import:?}");
+    node.run("STATUS", "c1", &conf).unwrap();
+    assert_eq!(node.run("ADD", "c1", &conf).unwrap()["ips"][0]["address"], "10.7.0.4/29");
+}
+
+#[test]
+fn host_locals_default_directory_is_looked_into_and_stale_files_may_be_removed() {
+    let node = Node::new();
+    let mut conf = node.conf("1.1.0");
+    let name = format!("weft-test-{}", std::process::id());
+    conf["name"] = json!(name);
+    let theirs = Path::new("/var/lib/cni/networks").join(&name);
+    fs::create_dir_all(&theirs).unwrap();
+    fs::write(theirs.join("10.7.0.2"), "old\r\neth0").unwrap();
+    let refused = node.run("ADD", "c1", &conf);
+    fs::remove_dir_all(&theirs).unwrap();
+    assert!(refused.as_ref().is_err_and(|why| why.contains("(1 in ")), "{refused:?}");
+    node.run("ADD", "c1", &conf).unwrap();
+}
+
+#[test]
+fn status_does_not_wait_long_for_the_leases() {
+    let node = Node::new();
+    let conf = node.conf("1.1.0");
+    node.run("ADD", "c1", &conf).unwrap();
+    let lock = fs::File::open(node.dir.path().join("pods/leases.lock")).unwrap();
+    lock.lock().unwrap();
+    let asked = Instant::now();
+    let answer = node.run("STATUS", "c1", &conf).unwrap_err();
+    assert!(answer.starts_with("50: ") && answer.contains("locked for 500 ms"), "{answer}");
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }

@@ -76,7 +76,7 @@ impl Plugin for Ipam {
     fn status(&self, request: &StatusRequest) -> Result<(), Error> {
         let not_available = |error: Error| Error { code: Code::NOT_AVAILABLE, ..error };
         let config = Config::parse(&request.conf.document).map_err(invalid).map_err(not_available)?;
-        let ipam = open(&request.conf, &hurried(config.location())).map_err(not_available)?;
+        let ipam = open_hurried(&request.conf, config.location()).map_err(not_available)?;
         ipam.check_room(&config.pool).map_err(failed).map_err(not_available)
     }
 }
@@ -89,14 +89,16 @@ fn open(conf: &Conf, location: &Location) -> Result<weft_ipam::Ipam, Error> {
 }
 
 /// Runtimes set STATUS no limit, and wait for it before anything else. weft-cni gives it 600 ms.
-fn hurried(location: Location) -> Location {
+fn open_hurried(conf: &Conf, location: Location) -> Result<weft_ipam::Ipam, Error> {
     const LIMIT: Duration = Duration::from_millis(500);
     match location {
         Location::Etcd(settings) => {
             let (timeout, attempt) = (settings.timeout.min(LIMIT), settings.attempt.min(LIMIT / 4));
-            Location::Etcd(Settings { timeout, attempt, ..*settings }.into())
+            open(conf, &Location::Etcd(Settings { timeout, attempt, ..*settings }.into()))
         }
-        location @ Location::Directory(_) => location,
+        Location::Directory(dir) => {
+            weft_ipam::Ipam::open_waiting(conf.name.as_str(), &dir, LIMIT).map_err(failed)
+        }
     }
 }
 
