@@ -180,7 +180,9 @@ fn nodes_share_a_pool_and_each_sees_to_its_own() {
     assert!(refused.contains("nobody holds the address 10.7.0.99"), "{refused}");
     let refused = b.command("release a1").unwrap_err().to_string();
     assert!(refused.contains("the lease is a's, and only that can tell whether it lives"), "{refused}");
-    let released = b.command("release --node a").unwrap();
+    let refused = b.command("release --node a").unwrap_err().to_string();
+    assert!(refused.contains("a holds 1 lease, and only a can tell"), "{refused}");
+    let released = b.command("release --node a --force").unwrap();
     assert!(
         released.starts_with("released ") && released.contains(" of eth0 of a1 in pods (shop/a1)"),
         "{released}"

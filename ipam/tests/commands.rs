@@ -107,14 +107,52 @@ fn a_release_that_fails_in_the_middle_says_that_something_was_done() {
 #[test]
 fn the_beginning_of_two_ids_releases_neither() {
     let (node, pod) = (Node::new(), Namespace::new());
-    for container in ["aa1", "aa2", "aa"] {
+    for container in ["aaaa1", "aaaa2", "aaaa"] {
         add(&node, container, &pod);
     }
-    let (code, _, error) = said(&node.command("release", &["a", "--force"]));
+    let (code, _, error) = said(&node.command("release", &["aaa", "--force"]));
     assert_eq!(code, 4);
-    assert!(error.contains("may be any of aa, aa1, aa2"), "{error}");
-    assert_eq!(said(&node.command("release", &["aa", "--force"])).0, 0);
+    assert!(error.contains("may be any of aaaa, aaaa1, aaaa2"), "{error}");
+    assert_eq!(said(&node.command("release", &["aaaa", "--force"])).0, 0);
     assert_eq!(node.lease_count(), 2, "a whole id is meant before the beginning of another");
+}
+
+#[test]
+fn too_little_of_an_id_names_nobody_and_by_force_more_is_needed() {
+    let (node, pod) = (Node::new(), Namespace::new());
+    add(&node, "3f2a9c51d0e47b", &pod);
+    for (command, subject, code) in [
+        ("show", "", 2),
+        ("release", "", 2),
+        ("release", "/", 2),
+        ("show", "3f", 3),
+        ("show", "3f2", 0),
+        ("show", "10.7.0.2/29", 0),
+    ] {
+        assert_eq!(said(&node.command(command, &[subject])).0, code, "{command} {subject:?}");
+    }
+    let (code, _, error) = said(&node.command("release", &["3f2a9c51d0e", "--force"]));
+    assert_eq!(code, 4);
+    assert!(error.contains("3f2a9c51d0e is only the beginning of 3f2a9c51d0e47b"), "{error}");
+    assert_eq!(node.lease_count(), 1);
+    assert_eq!(said(&node.command("release", &["3f2a9c51d0e4", "--force"])).0, 0);
+    assert_eq!(node.lease_count(), 0);
+}
+
+#[test]
+fn an_address_of_two_networks_is_released_in_the_one_that_is_named() {
+    let node = Node::new();
+    for name in ["pods", "other"] {
+        let mut conf = node.conf("1.1.0");
+        conf["name"] = name.into();
+        node.run("ADD", name, &conf).unwrap();
+    }
+    let (code, _, error) = said(&node.command("release", &["10.7.0.2", "--force"]));
+    assert_eq!(code, 4);
+    assert!(error.contains("the address 10.7.0.2 is held in other, pods; name one"), "{error}");
+    assert_eq!(node.lease_count(), 2);
+    let named = node.command("release", &["10.7.0.2", "--force", "--network", "other"]);
+    assert_eq!(said(&named).1, "released 10.7.0.2, fd07::2 of eth0 of other in other\n");
 }
 
 #[test]

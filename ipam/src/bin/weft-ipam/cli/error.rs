@@ -44,6 +44,16 @@ pub(super) enum Error {
     NotHeld { subject: Subject, hint: String },
     #[error("{subject} may be any of {candidates}; give more of the id")]
     Ambiguous { subject: Subject, candidates: String },
+    #[error("{subject} is held in {networks}; name one of them with --network")]
+    InSeveral { subject: Subject, networks: String },
+    #[error(
+        "{id} is only the beginning of {container}; with --force give the whole id, or {least} characters at least"
+    )]
+    TooShort { id: String, container: String, least: usize },
+    #[error(
+        "{node} holds {leases}, and only {node} can tell whether its pods live, so nothing was released; if it is gone for good, release them with --force"
+    )]
+    AnotherNode { node: String, leases: String },
     #[error("{what}, so nothing was released; stop the pod, or release it all the same with --force")]
     Living { what: String },
     #[error("only a store that nodes share has nodes to claim: name a configuration with `store` by --conf")]
@@ -58,7 +68,11 @@ impl Error {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::NotHeld { .. } => Exit::NotFound,
-            Self::Living { .. } | Self::Ambiguous { .. } => Exit::Refused,
+            Self::Living { .. }
+            | Self::Ambiguous { .. }
+            | Self::InSeveral { .. }
+            | Self::TooShort { .. }
+            | Self::AnotherNode { .. } => Exit::Refused,
             _ => Exit::Failed,
         }
     }

@@ -1,10 +1,10 @@
 //! What the commands say of a lease, and how it is named on the command line.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 use weft_ipam::Ipam;
 use weft_ipam::lease::{Assigned, Lease, NetnsIdentity, Timestamp};
@@ -37,6 +37,16 @@ pub(super) enum Subject {
     Container(String),
 }
 
+/// So many characters of a container's id may be all that is known of it: with fewer, too many could be meant.
+const SHORTEST_BEGINNING: usize = 3;
+
+/// What is no subject.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "name an address, a pod as NAMESPACE/NAME, or a container's id or {SHORTEST_BEGINNING} characters of its beginning at least"
+)]
+pub(super) struct NoSubject;
+
 impl Life {
     pub(super) fn of(ipam: &Ipam, lease: &Lease) -> Self {
         let is_seen = |known: &NetnsIdentity| NetnsIdentity::of(&known.path).is_ok_and(|seen| seen == *known);
@@ -64,38 +74,47 @@ impl fmt::Display for Life {
 }
 
 impl Subject {
-    /// Those of `leases` that are meant. The whole id of a container comes before the beginning of another one's.
-    pub(super) fn select(&self, leases: Vec<Lease>) -> Vec<Lease> {
-        let is_whole =
-            |lease: &Lease| matches!(self, Self::Container(id) if lease.attachment.container() == id);
-        let has_whole = leases.iter().any(is_whole);
-        leases
-            .into_iter()
-            .filter(|lease| if has_whole { is_whole(lease) } else { self.is_of(lease) })
-            .collect()
+    /// Leaves those of `leases` that are meant. The whole id of a container comes before the beginning of another one's.
+    pub(super) fn select<T>(&self, leases: &mut Vec<T>, lease_of: impl Fn(&T) -> &Lease) {
+        if leases.iter().any(|one| self.is_whole_id_of(lease_of(one))) {
+            leases.retain(|one| self.is_whole_id_of(lease_of(one)));
+        } else {
+            leases.retain(|one| self.is_of(lease_of(one)));
+        }
+    }
+
+    pub(super) fn is_whole_id_of(&self, lease: &Lease) -> bool {
+        matches!(self, Self::Container(id) if lease.attachment.container() == id)
     }
 
     fn is_of(&self, lease: &Lease) -> bool {
         match self {
             Self::Address(address) => lease.addresses.iter().any(|held| held.address.ip() == *address),
             Self::Pod(name) => lease.pod.as_ref().is_some_and(|pod| pod.to_string() == *name),
-            Self::Container(id) => lease.attachment.container().starts_with(id.as_str()),
+            Self::Container(id) => {
+                id.len() >= SHORTEST_BEGINNING && lease.attachment.container().starts_with(id.as_str())
+            }
             // A node's leases are a network of their own.
             Self::Node(_) => false,
         }
     }
 }
 
-/// No container's id has a `/` or a `:`, and none of the usual ones has dots.
+/// No container's id has a `/` or a `:`, and none of the usual ones has dots. An address may have its prefix length, as `show` and
+/// `ip` write it; no namespace's name is an address.
 impl FromStr for Subject {
-    type Err = Infallible;
+    type Err = NoSubject;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text.parse() {
-            Ok(address) => Self::Address(address),
-            Err(_) if text.contains('/') => Self::Pod(text.into()),
-            Err(_) => Self::Container(text.into()),
-        })
+    fn from_str(text: &str) -> Result<Self, NoSubject> {
+        let (before, after) =
+            text.split_once('/').map_or((text, None), |(before, after)| (before, Some(after)));
+        match (before.parse(), after) {
+            (Ok(address), None) => Ok(Self::Address(address)),
+            (Ok(address), Some(_)) if text.parse::<IpNetwork>().is_ok() => Ok(Self::Address(address)),
+            (_, Some(name)) if !before.is_empty() && !name.is_empty() => Ok(Self::Pod(text.into())),
+            (_, None) if !text.is_empty() => Ok(Self::Container(text.into())),
+            _ => Err(NoSubject),
+        }
     }
 }
 
@@ -158,5 +177,10 @@ mod tests {
         assert_eq!(subject("fd07::2"), Subject::Address("fd07::2".parse().unwrap()));
         assert_eq!(subject("shop/cart"), Subject::Pod("shop/cart".into()));
         assert_eq!(subject("3f2a"), Subject::Container("3f2a".into()));
+        assert_eq!(subject("10.7.0.2/29"), subject("10.7.0.2"));
+        assert_eq!(subject("fd07::2/64"), subject("fd07::2"));
+        for wrong in ["", "/", "shop/", "/cart", "10.7.0.2/"] {
+            assert!(wrong.parse::<Subject>().is_err(), "{wrong}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::lease::{self, Life, Subject};
 use super::place::Place;
 use super::show::{Held, find};
+use super::text::count;
 use super::{Answer, Error};
 
 /// Ends leases by hand, where a runtime's DEL never came. A lease whose pod lives, or might, is only ended with --force: its
@@ -15,10 +16,10 @@ use super::{Answer, Error};
 /// What weft-cni made for a pod in the kernel is not touched; `weft-cni audit --repair` removes it, and ends the lease too.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// An address, a pod as NAMESPACE/NAME, or a container's id or the beginning of one
+    /// An address, a pod as NAMESPACE/NAME, or a container's id or at least 3 characters of its beginning (12 with --force)
     #[arg(value_name = "WHAT", required_unless_present = "node", conflicts_with = "node")]
     subject: Option<Subject>,
-    /// All leases of a node that is gone for good; for a store that nodes share
+    /// All leases of a node that is gone for good, with --force; for a store that nodes share
     #[arg(long, requires = "conf", conflicts_with = "ifname")]
     node: Option<String>,
     /// Only the lease of this interface
@@ -37,9 +38,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
         (None, Some(subject)) => chosen(arguments, subject)?,
         (None, None) => Vec::new(),
     };
-    // Whoever names another node says that it is gone: from here nobody can see it.
-    let is_named = |held: &Held| arguments.node.is_some() && held.life == Life::Elsewhere;
-    if !arguments.force && !found.iter().all(is_named) {
+    if !arguments.force {
+        refuse_another_node(arguments, &found)?;
         refuse_living(&found)?;
     }
     for (done, Held { network, lease, .. }) in found.iter().enumerate() {
@@ -58,8 +58,7 @@ fn of_node(arguments: &Arguments, node: &str) -> Result<Vec<Held>, Error> {
     let networks = arguments.place.open()?.into_iter();
     for network in networks.filter(|network| network.node.as_deref() == Some(node)) {
         for lease in network.leases()? {
-            let (network, life) = (network.clone(), Life::of(&network.ipam, &lease));
-            found.push(Held { network, life, lease });
+            found.push(Held::of(&network, lease));
         }
     }
     match found.is_empty() {
@@ -81,7 +80,44 @@ fn chosen(arguments: &Arguments, subject: &Subject) -> Result<Vec<Held>, Error> 
         let candidates = containers.into_iter().collect::<Vec<_>>().join(", ");
         return Err(Error::Ambiguous { subject: subject.clone(), candidates });
     }
+    refuse_two_networks(subject, &found)?;
+    if arguments.force {
+        refuse_short_beginning(subject, &found)?;
+    }
     Ok(found)
+}
+
+/// An address is somebody else's in every network. A container that is in several is one all the same.
+fn refuse_two_networks(subject: &Subject, found: &[Held]) -> Result<(), Error> {
+    let networks: BTreeSet<_> = found.iter().map(|held| held.network.name.as_str()).collect();
+    if !matches!(subject, Subject::Address(_)) || networks.len() < 2 {
+        return Ok(());
+    }
+    let networks = networks.into_iter().collect::<Vec<_>>().join(", ");
+    Err(Error::InSeveral { subject: subject.clone(), networks })
+}
+
+/// With force nothing else stands between a slip of the fingers and a living pod.
+fn refuse_short_beginning(subject: &Subject, found: &[Held]) -> Result<(), Error> {
+    // What tools print of an id: Docker, crictl has 13.
+    const PRINTED: usize = 12;
+    let Subject::Container(id) = subject else { return Ok(()) };
+    match found.iter().find(|held| !subject.is_whole_id_of(&held.lease)) {
+        Some(held) if id.len() < PRINTED => {
+            let container = held.lease.attachment.container().to_owned();
+            Err(Error::TooShort { id: id.clone(), container, least: PRINTED })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refuse_another_node(arguments: &Arguments, found: &[Held]) -> Result<(), Error> {
+    match &arguments.node {
+        Some(node) if found.iter().any(|held| held.life == Life::Elsewhere) => {
+            Err(Error::AnotherNode { node: node.clone(), leases: count(found.len(), "lease") })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn refuse_living(found: &[Held]) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use super::{Answer, Error};
 /// Shows everything that a lease holds, and whether the namespace it was made for is still there.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// An address, a pod as NAMESPACE/NAME, or a container's id or the beginning of one
+    /// An address, a pod as NAMESPACE/NAME, or a container's id or at least 3 characters of its beginning
     #[arg(value_name = "WHAT")]
     subject: Subject,
     #[command(flatten)]
@@ -43,11 +43,9 @@ pub(super) fn find(place: &Place, subject: &Subject) -> Result<Vec<Held>, Error>
     let mut found = Vec::new();
     let networks = place.open()?;
     for network in &networks {
-        for lease in subject.select(network.leases()?) {
-            let (network, life) = (network.clone(), Life::of(&network.ipam, &lease));
-            found.push(Held { network, life, lease });
-        }
+        found.extend(network.leases()?.into_iter().map(|lease| (network, lease)));
     }
+    subject.select(&mut found, |(_, lease)| lease);
     if found.is_empty() {
         let hint = match networks.is_empty() {
             true => format!(" (no network has leases in {})", place.data_dir()?.display()),
@@ -55,7 +53,13 @@ pub(super) fn find(place: &Place, subject: &Subject) -> Result<Vec<Held>, Error>
         };
         return Err(Error::NotHeld { subject: subject.clone(), hint });
     }
-    Ok(found)
+    Ok(found.into_iter().map(|(network, lease)| Held::of(network, lease)).collect())
+}
+
+impl Held {
+    pub(super) fn of(network: &Network, lease: Lease) -> Self {
+        Self { life: Life::of(&network.ipam, &lease), network: network.clone(), lease }
+    }
 }
 
 fn card(held: &Held, now: SystemTime) -> String {
