@@ -365,3 +365,94 @@ fn an_import_waits_for_host_local_and_keeps_it_waiting() {
     assert_eq!(done["imported"].as_array().unwrap().len(), 2, "{done}");
     assert_eq!(done["imported"][0]["addresses"][0]["address"], "10.7.0.2/29");
 }
+
+/// Without the right to look into what is somebody else's.
+fn unprivileged(node: &Node, command: &str) -> (i32, String, String) {
+    let dir = node.dir.path().to_str().unwrap();
+    let mut process = Command::new("setpriv");
+    process.args(["--bounding-set=-dac_override,-dac_read_search", BINARY, command, "--data-dir", dir]);
+    said(&process.output().unwrap())
+}
+
+#[test]
+fn leases_that_may_not_be_looked_at_are_not_told_as_none() {
+    let node = Node::new();
+    node.run("ADD", "c1", &node.conf("1.1.0")).unwrap();
+    std::os::unix::fs::chown(node.dir.path().join("pods"), Some(65_534), None).unwrap();
+    for command in ["list", "reclaim", "export"] {
+        let (code, text, error) = unprivileged(&node, command);
+        assert_eq!(code, 1, "{command}: {text}");
+        assert!(error.contains("of pods") && error.contains("Permission denied"), "{command}: {error}");
+    }
+}
+
+#[test]
+fn a_place_that_does_not_exist_is_told() {
+    let node = Node::new();
+    node.run("ADD", "c1", &node.conf("1.1.0")).unwrap();
+    for command in ["list", "reclaim", "export"] {
+        let (code, text, error) = said(&node.command(command, &["--network", "nope"]));
+        assert_eq!((code, text.as_str()), (3, ""), "{command}");
+        assert!(
+            error.contains("there is no network nope in") && error.ends_with("; there are pods\n"),
+            "{error}"
+        );
+        let typo = node.dir.path().join("typo");
+        let output = Command::new(BINARY).args([command, "--data-dir"]).arg(&typo).output().unwrap();
+        let (code, _, error) = said(&output);
+        assert_eq!((code, error), (3, format!("weft-ipam: there is no directory {}\n", typo.display())));
+        assert!(!typo.exists());
+    }
+}
+
+#[test]
+fn a_configuration_of_another_ipam_plugin_is_refused() {
+    let node = Node::new();
+    let mut conf = node.conf("1.1.0");
+    conf["ipam"]["type"] = "host-local".into();
+    let file = node.dir.path().join("old.conf");
+    fs::write(&file, conf.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    for arguments in [&["list"][..], &["reclaim"], &["release", "c1"], &["import", "--from-host-local", "/"]]
+    {
+        let output = Command::new(BINARY).args(arguments).args(["--conf", file]).output().unwrap();
+        let (code, _, error) = said(&output);
+        assert_eq!(code, 1, "{arguments:?}");
+        assert!(error.contains("are kept by host-local, not by weft-ipam"), "{error}");
+    }
+}
+
+#[test]
+fn a_damaged_network_does_not_hide_the_others() {
+    let node = Node::new();
+    for name in ["damaged", "pods"] {
+        let mut conf = node.conf("1.1.0");
+        conf["name"] = name.into();
+        node.run("ADD", &format!("of-{name}"), &conf).unwrap();
+    }
+    let log = node.dir.path().join("damaged/leases.log");
+    fs::write(&log, "no log").unwrap();
+    let (code, text, error) = said(&node.command("list", &[]));
+    assert_eq!(code, 1);
+    assert!(text.starts_with("pods: 1 lease\n") && error.contains(log.to_str().unwrap()), "{text}{error}");
+    let (code, text, error) = said(&node.command("show", &["of-pods"]));
+    assert!(code == 1 && text.contains("of-pods") && error.contains(log.to_str().unwrap()), "{text}{error}");
+    let (code, text, error) = said(&node.command("show", &["nobody"]));
+    assert_eq!((code, text.as_str()), (1, ""), "who can tell that it is nowhere? {error}");
+    let (code, text, _) = said(&node.command("reclaim", &["--json"]));
+    assert_eq!(code, 1);
+    let names = serde_json::from_str::<Value>(&text).unwrap()["networks"].clone();
+    assert_eq!((&names[0]["name"], &names[1]), (&json!("pods"), &Value::Null));
+    // What is to be a whole, and what changes something, asks to be told which network is meant.
+    assert_eq!(said(&node.command("export", &[])).0, 1);
+    assert_eq!(said(&node.command("export", &["--network", "pods"])).0, 0);
+    assert_eq!(said(&node.command("release", &["of-pods", "--force", "--network", "pods"])).0, 0);
+}
+
+#[test]
+fn a_missing_lock_hides_no_lease() {
+    let node = Node::new();
+    node.run("ADD", "c1", &node.conf("1.1.0")).unwrap();
+    fs::remove_file(node.dir.path().join("pods/leases.lock")).unwrap();
+    assert_eq!(node.lease_count(), 1);
+}

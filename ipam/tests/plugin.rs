@@ -172,7 +172,10 @@ fn a_person_learns_what_it_is_and_what_is_held() {
     assert!(String::from_utf8_lossy(&about.stderr).contains("weft-ipam list"));
 
     let node = Node::new();
-    assert_eq!(String::from_utf8(node.list(&[]).stdout).unwrap(), "no network has leases here\n");
+    assert_eq!(
+        String::from_utf8(node.list(&[]).stdout).unwrap(),
+        format!("no network has leases in {}\n", node.dir.path().display())
+    );
     node.run("ADD", "c1", &node.conf("1.1.0")).unwrap();
     let table = String::from_utf8(node.list(&[]).stdout).unwrap();
     assert!(table.contains("10.7.0.0/29  ████░░░░░░░░░░░░░░░░  1 of 5 held, 20.0 %"), "{table}");

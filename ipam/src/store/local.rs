@@ -67,7 +67,8 @@ pub const DEFAULT_DIR: &str = "/run/weft/ipam";
 /// How long a transaction waits for the others. They take well under a millisecond each.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The networks that have a log below `dir`, by name. A data directory that does not exist has none.
+/// The networks that have a log below `dir`, or may have one where it cannot be seen, by name: who opens those hears why. A data
+/// directory that does not exist has none.
 ///
 /// # Errors
 /// Where the directory cannot be read.
@@ -79,12 +80,20 @@ pub fn networks_in(dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if entry.path().join("leases.log").exists() {
+        if may_hold_leases(&entry.path()) {
             names.extend(entry.file_name().into_string());
         }
     }
+    names.retain(|name| lease::check_network(name).is_ok());
     names.sort();
     Ok(names)
+}
+
+fn may_hold_leases(dir: &Path) -> bool {
+    match fs::metadata(dir.join("leases.log")) {
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        Ok(_) => true,
+    }
 }
 
 /// The store of one network below a data directory.

@@ -26,6 +26,12 @@ pub(super) enum Error {
     Json { path: PathBuf, source: serde_json::Error },
     #[error("{} is no network configuration: {why}", path.display())]
     NoConf { path: PathBuf, why: &'static str },
+    #[error("the addresses of {} are kept by {plugin}, not by weft-ipam; name a configuration with \"type\": \"weft-ipam\" in its ipam section", path.display())]
+    OtherIpam { path: PathBuf, plugin: String },
+    #[error("there is no directory {}", dir.display())]
+    NoDataDir { dir: PathBuf },
+    #[error("there is no network {name} in {}{}", dir.display(), there_are(known))]
+    NoNetwork { name: String, dir: PathBuf, known: Vec<String> },
     #[error("the ipam section of {} cannot be used", path.display())]
     Conf { path: PathBuf, source: Mistakes },
     #[error("{} cannot be imported: {why}", path.display())]
@@ -67,7 +73,7 @@ pub(super) enum Error {
 impl Error {
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::NotHeld { .. } => Exit::NotFound,
+            Self::NotHeld { .. } | Self::NoDataDir { .. } | Self::NoNetwork { .. } => Exit::NotFound,
             Self::Living { .. }
             | Self::Ambiguous { .. }
             | Self::InSeveral { .. }
@@ -76,6 +82,10 @@ impl Error {
             _ => Exit::Failed,
         }
     }
+}
+
+fn there_are(known: &[String]) -> String {
+    if known.is_empty() { String::new() } else { format!("; there are {}", known.join(", ")) }
 }
 
 fn did_you_mean(networks: &[PathBuf]) -> String {

@@ -8,7 +8,7 @@ use weft_ipam::lease::Lease;
 use weft_ipam::table::columns;
 
 use super::lease::{self, Life};
-use super::place::{self, Place};
+use super::place::{self, Place, Readable};
 use super::text::age;
 use super::{Answer, Error, text};
 
@@ -21,9 +21,12 @@ struct Network {
 
 pub(super) fn run(place: &Place) -> Result<Answer, Error> {
     let networks = place.open()?;
-    let networks = networks.iter().map(Network::read).collect::<Result<Vec<_>, _>>()?;
+    if networks.is_empty() && !place.json {
+        return Ok(format!("no network has leases in {}\n", place.data_dir()?.display()).into());
+    }
+    let Readable { networks, exit } = Readable::of(&networks, Network::read);
     let text = if place.json { json(&networks) } else { table(&networks, SystemTime::now()) };
-    Ok(text.into())
+    Ok(Answer { text, exit })
 }
 
 impl Network {
@@ -49,8 +52,8 @@ impl Network {
     }
 }
 
-/// One document: `{"networks": [{"name", "node", "ranges": [{…, "held", "size"}], "leases": […]}]}`. Sizes are texts, because an
-/// IPv6 range has more addresses than JSON numbers can count.
+/// One document: `{"networks": [{"name", "node", "ranges": [{…, "held", "size"}], "leases": […]}]}`. Counts are numbers up to 2^53 and
+/// texts beyond: an IPv6 range has more addresses than many readers of JSON can count.
 fn json(networks: &[Network]) -> String {
     let networks: Vec<_> = networks.iter().map(Network::json).collect();
     format!("{}\n", json!({ "networks": networks }))
@@ -58,9 +61,6 @@ fn json(networks: &[Network]) -> String {
 
 /// For people.
 fn table(networks: &[Network], now: SystemTime) -> String {
-    if networks.is_empty() {
-        return "no network has leases here\n".into();
-    }
     networks.iter().map(|network| section(network, now)).collect::<Vec<_>>().join("\n")
 }
 
@@ -103,10 +103,18 @@ fn lease_row(life: Life, lease: &Lease, now: SystemTime) -> Vec<String> {
 fn range_json(usage: &Utilisation) -> Value {
     let mut range = usage.range.to_json();
     if let Some(object) = range.as_object_mut() {
-        object.insert("held".into(), usage.held.to_string().into());
-        object.insert("size".into(), usage.size.to_string().into());
+        object.insert("held".into(), count_json(usage.held));
+        object.insert("size".into(), count_json(usage.size));
     }
     range
+}
+
+/// RFC 8259, section 6: beyond 2^53 readers may take a number for another.
+fn count_json(count: u128) -> Value {
+    match u64::try_from(count) {
+        Ok(count) if count <= 1 << 53 => count.into(),
+        _ => count.to_string().into(),
+    }
 }
 
 #[cfg(test)]
@@ -141,10 +149,11 @@ mod tests {
     }
 
     #[test]
-    fn json_counts_in_text_because_ipv6_ranges_exceed_its_numbers() {
+    fn json_counts_in_numbers_and_in_text_where_those_are_not_exact() {
         let (_dir, network) = network();
         let document: Value = serde_json::from_str(&json(&[network])).unwrap();
         let network = &document["networks"][0];
+        assert_eq!((&network["ranges"][0]["held"], &network["ranges"][0]["size"]), (&json!(1), &json!(253)));
         assert_eq!(network["ranges"][1]["size"], "18446744073709551614");
         assert_eq!(network["leases"][0]["addresses"][0]["address"], "10.1.0.2/24");
     }

@@ -11,6 +11,7 @@ use weft_ipam::store;
 use weft_ipam::store::etcd::{EtcdStore, Settings};
 use weft_ipam::store::local::{DEFAULT_DIR, networks_in};
 
+use super::Exit;
 use super::error::Error;
 
 /// The options that every command has.
@@ -39,6 +40,12 @@ pub(super) struct Network {
     pub(super) ipam: Ipam,
 }
 
+/// What could be read of several networks, and the code to end with: those that could not be are named on standard error.
+pub(super) struct Readable<T> {
+    pub(super) networks: Vec<T>,
+    pub(super) exit: Exit,
+}
+
 /// A network configuration from a file: a list, of which the plugin with an `ipam` section counts, or one plugin's.
 pub(super) struct NetworkConf {
     pub(super) name: String,
@@ -53,11 +60,14 @@ impl Place {
             return conf.nodes();
         }
         let dir = self.data_dir()?;
-        let names = if self.networks.is_empty() {
-            networks_in(&dir).map_err(|source| Error::Networks { dir: dir.clone(), source })?
-        } else {
-            self.networks.clone()
-        };
+        let known = networks_in(&dir).map_err(|source| Error::Networks { dir: dir.clone(), source })?;
+        if known.is_empty() && self.data_dir.is_some() && !dir.exists() {
+            return Err(Error::NoDataDir { dir });
+        }
+        if let Some(name) = self.networks.iter().find(|name| !known.contains(name)) {
+            return Err(Error::NoNetwork { name: name.clone(), dir, known });
+        }
+        let names = if self.networks.is_empty() { known } else { self.networks.clone() };
         names.into_iter().map(|name| Network::open(name, &dir)).collect()
     }
 
@@ -83,6 +93,23 @@ impl Place {
     pub(super) fn data_dir(&self) -> Result<PathBuf, Error> {
         let configured = self.network_conf()?.map(|conf| conf.config.data_dir);
         Ok(configured.or_else(|| self.data_dir.clone()).unwrap_or_else(|| DEFAULT_DIR.into()))
+    }
+}
+
+impl<T> Readable<T> {
+    /// One that is damaged, or may not be looked at, does not hide the others.
+    pub(super) fn of<'a>(networks: &'a [Network], read: impl Fn(&'a Network) -> Result<T, Error>) -> Self {
+        let mut readable = Self { networks: Vec::new(), exit: Exit::Done };
+        for network in networks {
+            match read(network) {
+                Ok(one) => readable.networks.push(one),
+                Err(error) => {
+                    weft_cni_spec::log(format_args!("weft-ipam: {}", weft_ipam::chain(&error)));
+                    readable.exit = Exit::Failed;
+                }
+            }
+        }
+        readable
     }
 }
 
@@ -163,6 +190,12 @@ impl NetworkConf {
         let name = document.get("name").and_then(Value::as_str).ok_or_else(|| wrong("it has no name"))?;
         let plugin =
             plugin_with_ipam(document).ok_or_else(|| wrong("no plugin in it has an ipam section"))?;
+        match plugin.get("ipam").and_then(|ipam| ipam.get("type")).and_then(Value::as_str) {
+            Some(other) if other != "weft-ipam" => {
+                return Err(Error::OtherIpam { path: path.into(), plugin: other.into() });
+            }
+            _ => {}
+        }
         let unusable = |source| Error::Conf { path: path.into(), source };
         Ok(Self { name: name.into(), config: Config::parse(plugin).map_err(unusable)? })
     }

@@ -5,7 +5,7 @@ use weft_ipam::lease::Lease;
 
 use super::import::FROM_HOST_LOCAL;
 use super::lease;
-use super::place::{Network, Place};
+use super::place::{Network, Place, Readable};
 use super::{Answer, Error, text};
 
 /// Ends the leases whose pods are gone. An ADD that is just happening is safe: its namespace is there.
@@ -30,9 +30,10 @@ struct Reclaimed {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
     let networks = arguments.place.open()?;
-    let reclaimed = networks.iter().map(|network| reclaim(network, arguments.dry_run));
-    let reclaimed = reclaimed.collect::<Result<Vec<_>, _>>()?;
-    Ok(if arguments.place.json { json(&reclaimed) } else { table(&reclaimed, arguments.dry_run) }.into())
+    let Readable { networks: reclaimed, exit } =
+        Readable::of(&networks, |network| reclaim(network, arguments.dry_run));
+    let text = if arguments.place.json { json(&reclaimed) } else { table(&reclaimed, arguments.dry_run) };
+    Ok(Answer { text, exit })
 }
 
 fn reclaim(network: &Network, dry_run: bool) -> Result<Reclaimed, Error> {

@@ -7,9 +7,9 @@ use weft_ipam::lease::Lease;
 use weft_ipam::table::columns;
 
 use super::lease::{self, Life, Subject};
-use super::place::{Network, Place};
+use super::place::{Network, Place, Readable};
 use super::text::{age, utc};
-use super::{Answer, Error};
+use super::{Answer, Error, Exit};
 
 /// Shows everything that a lease holds, and whether the namespace it was made for is still there.
 #[derive(clap::Args)]
@@ -29,25 +29,40 @@ pub(super) struct Held {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
-    let found = find(&arguments.place, &arguments.subject)?;
+    let networks = arguments.place.open()?;
+    let Readable { networks: leases, exit } =
+        Readable::of(&networks, |network| Ok((network, network.leases()?)));
+    let found = match select(&arguments.place, &arguments.subject, leases) {
+        // Where not everything could be read, nobody can say so.
+        Err(Error::NotHeld { .. }) if exit == Exit::Failed => {
+            return Ok(Answer { text: String::new(), exit });
+        }
+        found => found?,
+    };
     if arguments.place.json {
         let leases = found.iter().map(|held| lease::json_now(&held.network, held.life, &held.lease));
-        return Ok(format!("{}\n", json!({ "leases": leases.collect::<Vec<_>>() })).into());
+        return Ok(Answer { text: format!("{}\n", json!({ "leases": leases.collect::<Vec<_>>() })), exit });
     }
     let now = SystemTime::now();
-    Ok(found.iter().map(|held| card(held, now)).collect::<Vec<_>>().join("\n").into())
+    Ok(Answer { text: found.iter().map(|held| card(held, now)).collect::<Vec<_>>().join("\n"), exit })
 }
 
-/// The leases of `subject`; none is an error.
+/// The leases of `subject` in all networks; none is an error, and so is a network that cannot be read.
 pub(super) fn find(place: &Place, subject: &Subject) -> Result<Vec<Held>, Error> {
-    let mut found = Vec::new();
     let networks = place.open()?;
-    for network in &networks {
-        found.extend(network.leases()?.into_iter().map(|lease| (network, lease)));
-    }
+    let leases = networks.iter().map(|network| Ok((network, network.leases()?)));
+    select(place, subject, leases.collect::<Result<_, Error>>()?)
+}
+
+fn select(place: &Place, subject: &Subject, leases: Vec<(&Network, Vec<Lease>)>) -> Result<Vec<Held>, Error> {
+    let is_empty = leases.is_empty();
+    let leases = leases
+        .into_iter()
+        .flat_map(|(network, leases)| leases.into_iter().map(move |lease| (network, lease)));
+    let mut found: Vec<_> = leases.collect();
     subject.select(&mut found, |(_, lease)| lease);
     if found.is_empty() {
-        let hint = match networks.is_empty() {
+        let hint = match is_empty {
             true => format!(" (no network has leases in {})", place.data_dir()?.display()),
             false => String::new(),
         };
