@@ -120,11 +120,24 @@ fn lay<'a>(
 /// Gives both ends all that they are to hold. It may be done again with more.
 fn bring_up(host: &Rtnl, netns: &NetNs, plan: &Plan, ends: &Ends) -> Result<Rtnl, Error> {
     enable_forwarding(plan)?;
-    host.configure_link(&plan.veth.host, &ends.host)?;
+    host.configure_link(&plan.veth.host, &ends.host).map_err(|error| whose_route(host, plan, error))?;
     log::phase("node");
     let inside = configure_pod(netns, plan, &ends.pod)?;
     log::phase("pod");
     Ok(inside)
+}
+
+/// The kernel says of a route only that there is one: whose it is has to be looked for.
+fn whose_route(host: &Rtnl, plan: &Plan, error: weft_datapath::Error) -> Error {
+    if error.errno() != Errno::EEXIST {
+        return error.into();
+    }
+    let routed = |route: &weft_datapath::Route| {
+        let link = host.link_towards(route.dst.ip()).ok().flatten()?;
+        let is_other = link.name != plan.veth.host.name && link.name != "lo";
+        is_other.then(|| Error::Routed { address: route.dst.ip(), link: link.name })
+    };
+    plan.veth.host.routes.iter().find_map(routed).unwrap_or_else(|| error.into())
 }
 
 /// Sees to it that the network is there when the ADD is answered: not one packet is lost from then on. A bridge carries

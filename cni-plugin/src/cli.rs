@@ -18,9 +18,12 @@ Commands:
   audit     Compares what stands in the kernel of this node with the leases of whole networks
   explain   Shows what one pod should have, what it has, and where they differ
   help      Tells of a command: weft-cni help explain
+  version   Tells the version
 
 Without arguments weft-cni tells how it is used as a plugin.
 ";
+
+const VERSION: &str = concat!("weft-cni ", env!("CARGO_PKG_VERSION"), "\n");
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let command = match parse(arguments) {
         Ok(command) => command,
         Err((wrong, help)) => {
-            weft_cni_spec::log(format_args!("weft-cni: {wrong}\n\n{help}"));
+            weft_cni_spec::log(format_args!("weft-cni: {wrong}; `{help}` has all there is"));
             return ExitCode::from(USAGE);
         }
     };
@@ -65,12 +68,13 @@ fn print(text: &str, code: u8) -> ExitCode {
     }
 }
 
-/// What was asked for, or what is wrong with it and the help that says how it is done.
+/// What was asked for, or what is wrong with it and the command that says how it is done.
 fn parse(arguments: &[String]) -> Result<Command, (String, &'static str)> {
     let mut rest = arguments.iter().map(String::as_str);
     match rest.next() {
-        Some("audit") => audit::parse(rest).map_err(|wrong| (wrong, audit::HELP)),
-        Some("explain") => explain::parse(rest).map_err(|wrong| (wrong, explain::HELP)),
+        Some("audit") => audit::parse(rest).map_err(|wrong| (wrong, "weft-cni help audit")),
+        Some("explain") => explain::parse(rest).map_err(|wrong| (wrong, "weft-cni help explain")),
+        Some("-V" | "--version" | "version") => Ok(Command::Help(VERSION)),
         Some("-h" | "--help" | "help") => match rest.next() {
             None => Ok(Command::Help(HELP)),
             Some("audit") => Ok(Command::Help(audit::HELP)),
@@ -82,7 +86,7 @@ fn parse(arguments: &[String]) -> Result<Command, (String, &'static str)> {
 }
 
 fn no_command(other: &str) -> (String, &'static str) {
-    (format!("{other:?} is no command"), HELP)
+    (format!("{other:?} is no command"), "weft-cni help")
 }
 
 #[cfg(test)]
@@ -104,6 +108,13 @@ mod tests {
         }
         for line in ["help audit", "audit --help"] {
             assert_eq!(parsed(line), Ok(Command::Help(audit::HELP)));
+        }
+    }
+
+    #[test]
+    fn the_version_is_told() {
+        for line in ["version", "--version", "-V"] {
+            assert_eq!(parsed(line), Ok(Command::Help(VERSION)));
         }
     }
 

@@ -69,7 +69,7 @@ pub enum Error {
     #[error("required env variables [CNI_PATH] missing: ipam.type {:?} is looked up there", .0.as_str())]
     NoPath(PluginName),
     /// It is not installed.
-    #[error("cannot find the IPAM plugin {:?} in CNI_PATH {}", name.as_str(), shown(path))]
+    #[error("cannot find the IPAM plugin {:?} in CNI_PATH {}: install it there, for only it can give and free its addresses", name.as_str(), shown(path))]
     NotFound {
         /// Its name.
         name: PluginName,
@@ -299,7 +299,11 @@ mod tests {
         let error = find(&name, &path).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("cannot find the IPAM plugin \"ipam\" in CNI_PATH {}", shown(&path))
+            format!(
+                "cannot find the IPAM plugin \"ipam\" in CNI_PATH {}: install it there, for only it can give and free \
+                 its addresses",
+                shown(&path)
+            )
         );
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(find(&name, &path).unwrap(), file);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use weft_cni_spec::{self as spec, Code};
 use weft_ipam::config::{Mistake, Mistakes};
 
@@ -138,6 +139,16 @@ pub enum Error {
         /// The other's mark.
         owner: String,
     },
+    /// An address of the pod is somebody else's on the node.
+    #[error(
+        "{address} is routed to {link} already: `ip -d link show {link}` says whose it is, and `weft-cni audit` whether anybody's"
+    )]
+    Routed {
+        /// The address.
+        address: std::net::IpAddr,
+        /// The link.
+        link: String,
+    },
     /// A link with a derived name carries the mark of somebody else.
     #[error("{link} on the host belongs to {owner:?}, not to {attachment}: it stays")]
     ForeignLink {
@@ -217,7 +228,23 @@ impl Error {
     pub fn answer(self) -> spec::Error {
         match self {
             Self::Spec(error) | Self::Delegate(delegate::Error::Refused(error)) => error,
-            other => spec::Error::caused(other.code(), &other),
+            other => {
+                let answer = spec::Error::caused(other.code(), &other);
+                match other.hint() {
+                    Some(hint) => answer.clone().with_details(format!("{}: {hint}", answer.details)),
+                    None => answer,
+                }
+            }
+        }
+    }
+
+    /// What the kernel's words leave out.
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Datapath(error) | Self::UnusableNetns(error) if error.errno() == Errno::EPERM => {
+                Some("it takes root, or CAP_NET_ADMIN and CAP_SYS_ADMIN")
+            }
+            _ => None,
         }
     }
 
@@ -241,9 +268,11 @@ impl Error {
             | Self::Unwritable { .. }
             | Self::Thread(_) => Code::IO,
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
-            Self::Datapath(_) | Self::NoPair { .. } | Self::NoInterface { .. } | Self::Shaped { .. } => {
-                code::KERNEL
-            }
+            Self::Datapath(_)
+            | Self::Routed { .. }
+            | Self::NoPair { .. }
+            | Self::NoInterface { .. }
+            | Self::Shaped { .. } => code::KERNEL,
             Self::NoLease { .. } | Self::Drift { .. } => code::DRIFT,
             Self::Incomplete { .. } => code::INCOMPLETE,
             Self::PortTaken { .. } => code::PORT_TAKEN,

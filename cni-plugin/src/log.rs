@@ -66,7 +66,7 @@ pub(crate) fn begin(env: &Environment, conf: &Conf) {
     if let Some(malformed) = env.traceparent.as_ref().filter(|_| log.trace.is_none()) {
         log.write(
             Level::Debug,
-            &format!("TRACEPARENT {malformed:?} is malformed: ignored"),
+            &format!("TRACEPARENT {:?} is malformed: ignored", beginning(malformed)),
             &Line::default(),
         );
     }
@@ -217,6 +217,12 @@ fn context(env: &Environment, conf: &Conf, trace: Option<&Trace>) -> Line {
         }
     }
     line.number("pid", std::process::id().into())
+}
+
+/// Enough of `text` to know it by; the whole may be as long as an environment.
+fn beginning(text: &str) -> String {
+    const LENGTH: usize = 64;
+    text.chars().take(LENGTH).collect()
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -282,7 +282,8 @@ fn all_of_wefts_entries_in_a_list_are_explained_together() {
         let pod = Pod::new("c");
         let first = node.entry(&json!({}));
         let made = node.install(&first, &asked());
-        let later = json!({"type": "weft-cni", "txQLen": 77, "promisc": true});
+        let later =
+            json!({"type": "weft-cni", "txQLen": 77, "promisc": true, "dataDir": node.path("tuning")});
         let list = json!({"cniVersion": "1.1.0", "name": "pods", "plugins": [first, later]});
         fs::write(node.path("net.d/10-pods.conflist"), list.to_string()).unwrap();
         let mut chained = later;

@@ -198,6 +198,37 @@ fn status_names_what_is_in_the_way_of_every_add() {
 }
 
 #[test]
+fn a_route_that_is_in_the_way_is_told_with_its_link() {
+    Node::run(|node| {
+        let (conf, pod) = (node.conf("weft"), Pod::new("a"));
+        for command in ["link add other type bridge", "link set other up", "route add 10.1.0.2/32 dev other"]
+        {
+            assert!(Command::new("ip").args(command.split(' ')).status().unwrap().success());
+        }
+        let (code, said) = answer(&exec("ADD", pod.name, &pod.netns, &conf, Stdio::piped())).unwrap_err();
+        assert_eq!((code, said.contains("10.1.0.2 is routed to other already")), (102, true), "{said}");
+        assert!(Command::new("ip").args(["link", "delete", "other"]).status().unwrap().success());
+    });
+}
+
+#[test]
+fn a_missing_privilege_is_told_with_what_it_takes() {
+    Node::run(|node| {
+        let (conf, pod) = (node.conf("weft"), Pod::new("a"));
+        let mut unprivileged = Command::new("setpriv");
+        unprivileged.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin", PLUGIN]);
+        unprivileged.env("CNI_IFNAME", "eth0").stderr(Stdio::null());
+        let (code, said) =
+            answer(&output(&mut unprivileged, "ADD", pod.name, &pod.netns, &conf)).unwrap_err();
+        assert_eq!(
+            (code, said.ends_with("it takes root, or CAP_NET_ADMIN and CAP_SYS_ADMIN")),
+            (102, true),
+            "{said}"
+        );
+    });
+}
+
+#[test]
 fn status_reclaims_as_an_add_does() {
     Node::run(|node| {
         let conf = node.conf("weft");

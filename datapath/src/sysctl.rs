@@ -1,12 +1,14 @@
 //! Network parameters of the namespace that the calling thread is in, under `/proc/sys/net`.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::Error;
+use nix::errno::Errno;
+
 use crate::error::Doing;
+use crate::{Error, Refusal};
 
 /// Sets the parameter at `path`, such as `["ipv4", "ip_forward"]`, unless it has that value already. Components may
 /// hold any character but `/`, so an interface's name is safe whatever it is.
@@ -26,7 +28,7 @@ pub fn set(path: &[&str], value: &str) -> Result<(), Error> {
         // Some can only be written; and where nothing can be, as in many a container, what has the value is right.
         Err(e) if e.kind() == ErrorKind::NotFound => Err(e).doing(doing),
         Err(_) if fs::read_to_string(&file).is_ok_and(|now| now.trim_end() == value) => Ok(()),
-        Err(_) => fs::write(&file, value).doing(doing),
+        Err(_) => fs::write(&file, value).map_err(refusal).doing(doing),
     }
 }
 
@@ -48,6 +50,16 @@ pub fn get(path: &[&str]) -> Result<Option<String>, Error> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).doing(|| format!("read {}", file.display())),
     }
+}
+
+/// `EACCES` says nothing to root: the kernel shows some parameters in every namespace, and lets only the node set them.
+fn refusal(error: io::Error) -> Refusal {
+    let mut refusal = Refusal::from(error);
+    if refusal.errno == Errno::EACCES {
+        refusal.explanation =
+            Some("it is the node's, and cannot be set in another network namespace".to_owned());
+    }
+    refusal
 }
 
 fn locate(path: &[&str]) -> PathBuf {
