@@ -35,8 +35,8 @@ fn main() -> Outcome<()> {
     let rows = FILLS.iter().map(|leases| measure(&parent, *leases, &plugins)).collect::<Outcome<Vec<_>>>()?;
     println!("reserve, in a process");
     println!(
-        "{:>7} {:>12} {:>12} {:>12} {:>12}",
-        "leases", "kept p50", "kept p99", "opened p50", "opened p99"
+        "{:>7} {:>12} {:>12} {:>12} {:>12} {:>12}",
+        "leases", "kept p50", "kept p99", "opened p50", "opened p99", "no index p50"
     );
     for Row { leases, kept, opened, anew, .. } in &rows {
         let times = [kept.p50, kept.p99, opened.p50, opened.p99, anew.p50];
