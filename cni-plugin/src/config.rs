@@ -199,10 +199,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Whatever begins with `_` is a comment.
     fn keys(&mut self) {
         for (key, value) in self.document {
             let key = key.as_str();
-            if known().any(|known| known == key) || key.starts_with("cni.dev/") {
+            if known().any(|known| known == key) || key.starts_with("cni.dev/") || key.starts_with('_') {
                 continue;
             }
             match NOT_HONOURED.iter().find(|(name, _)| *name == key) {
@@ -317,6 +318,14 @@ impl<'a> Reader<'a> {
     /// What the runtime asks for replaces what the configuration says, as in the reference.
     fn dns(&mut self) -> Dns {
         let asked = self.document.get("runtimeConfig").and_then(|given| given.get("dns"));
+        let sections = [
+            ("runtimeConfig.dns", asked, ["servers", "searches", "options"].as_slice()),
+            ("dns", self.document.get("dns"), &["nameservers", "domain", "search", "options"]),
+        ];
+        for (at, section, known) in sections {
+            let keys = section.and_then(Value::as_object);
+            self.mistakes.extend(keys.into_iter().flat_map(|keys| ipam_config::unknown(keys, at, known)));
+        }
         let renamed = asked.and_then(Value::as_object).map(|asked| {
             let names = [("servers", "nameservers"), ("searches", "search"), ("options", "options")];
             let present =

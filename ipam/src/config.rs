@@ -44,6 +44,8 @@ const SECTION_KEYS: [&str; 12] = [
     "dataDir",
     "store",
 ];
+/// The specification's (SPEC.md, "Success", `routes`).
+const ROUTE_KEYS: [&str; 7] = ["dst", "gw", "mtu", "advmss", "priority", "table", "scope"];
 const RANGE_KEYS: [&str; 5] = ["subnet", "rangeStart", "rangeEnd", "gateway", "exclude"];
 
 /// A checked `ipam` section.
@@ -220,6 +222,9 @@ impl Reader {
         let pool = self.pool(document, section);
         let routes = self.routes(section);
         let data_dir = self.path(section, "ipam", "dataDir").unwrap_or_else(|| DEFAULT_DIR.into());
+        if data_dir.parent().is_none() {
+            self.note("ipam.dataDir", "the root of the file system is no place for leases");
+        }
         let resolv_conf = self.path(section, "ipam", "resolvConf");
         #[cfg(feature = "etcd")]
         let etcd = self.etcd(section).map(Box::new);
@@ -316,7 +321,10 @@ impl Reader {
     fn routes(&mut self, section: &Map<String, Value>) -> Vec<Route> {
         let routes = self.list(section.get("routes"), "ipam.routes");
         let mut read = |(at, value): (String, &Value)| match Route::from_json(value, &at) {
-            Ok(route) => Some(route),
+            Ok(route) => {
+                value.as_object().into_iter().for_each(|keys| self.refuse_unknown(keys, &at, &ROUTE_KEYS));
+                Some(route)
+            }
             Err(ResultError::Field { field, expected, found }) => {
                 self.note(field, format!("expected {expected}, found {found}"));
                 None
@@ -429,17 +437,25 @@ impl Reader {
     }
 
     fn refuse_unknown(&mut self, object: &Map<String, Value>, at: &str, known: &[&str]) {
-        for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
-            let hint = nearest(key, known.iter().copied())
-                .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
-            self.note(format!("{at}.{key}"), format!("unknown key{hint}"));
-        }
+        self.0.extend(unknown(object, at, known));
     }
 }
 
 fn walk<'a>(document: &'a Map<String, Value>, keys: &[&str]) -> Option<&'a Value> {
     let (first, rest) = keys.split_first()?;
     rest.iter().try_fold(document.get(*first)?, |value, key| value.get(key))
+}
+
+/// The keys of `object`, which stands at the place `at`, that are none of `known`. Those that begin with `_` are comments, as
+/// people write them into JSON.
+pub fn unknown(object: &Map<String, Value>, at: &str, known: &[&str]) -> Vec<Mistake> {
+    let unknown = object.keys().filter(|key| !known.contains(&key.as_str()) && !key.starts_with('_'));
+    let mistake = |key: &String| {
+        let hint = nearest(key, known.iter().copied())
+            .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        Mistake { at: format!("{at}.{key}"), what: format!("unknown key{hint}") }
+    };
+    unknown.map(mistake).collect()
 }
 
 /// The one of `known` that `key` is most likely a misspelling of, if one is near enough.

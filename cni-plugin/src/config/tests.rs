@@ -46,6 +46,32 @@ fn leases_that_nodes_share_are_those_of_the_program_weft_ipam() {
 }
 
 #[test]
+fn unknown_keys_within_routes_and_dns_are_refused_with_their_places_and_comments_are_not() {
+    let ipam = json!({
+        "type": "weft-ipam", "ranges": [[{"subnet": "10.244.0.0/24", "_why": "x"}]], "_why": "x",
+        "routes": [{"dst": "0.0.0.0/0", "_why": "x"}, {"dst": "10.0.0.0/8", "gateway": "10.244.0.9", "metric": 5}],
+    });
+    let dns = json!({"nameserver": ["10.96.0.10"], "_why": "x"});
+    let asked = json!({"dns": {"searche": ["local"]}});
+    let (code, msg) = refusal(json!({"ipam": ipam, "dns": dns, "runtimeConfig": asked, "_comment": "x"}));
+    assert_eq!(code, 7);
+    let found: std::collections::BTreeSet<_> = msg
+        .trim_start_matches("invalid network configuration: ")
+        .split("; ")
+        .filter(|part| part.contains(':'))
+        .collect();
+    let expected = [
+        "dns.nameserver: unknown key",
+        "ipam.routes[1].gateway: unknown key",
+        "ipam.routes[1].metric: unknown key",
+        "runtimeConfig.dns.searche: unknown key",
+    ];
+    assert_eq!(found, expected.into(), "{msg}");
+    assert!(msg.contains("did you mean \"nameservers\"?"), "{msg}");
+    read(json!({"_comment": "x", "dns": {"_why": "x"}})).unwrap();
+}
+
+#[test]
 fn all_mistakes_are_named_at_once() {
     let (code, msg) =
         refusal(json!({"mtu": -1, "ipMasq": "yes", "mode": "tunnel", "ipmasq": true, "table": 7}));

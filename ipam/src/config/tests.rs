@@ -18,6 +18,15 @@ fn requested(document: Value, args: &str) -> Result<Vec<String>, String> {
 }
 
 #[test]
+fn the_root_of_the_file_system_is_no_place_for_leases() {
+    let section = json!({"ipam": {"ranges": [[{"subnet": "10.10.0.0/16"}]], "dataDir": "/"}});
+    assert_eq!(
+        parse(section).unwrap_err(),
+        ["ipam.dataDir: the root of the file system is no place for leases"]
+    );
+}
+
+#[test]
 fn a_whole_section_of_host_local_is_understood() {
     let config = parse(json!({ "ipam": {
         "type": "host-local",
