@@ -24,7 +24,7 @@ usage: weft-bench-xds [--quick]
 
   --quick   a tenth of everything, for a first look; ratios then say little
 
-It takes about two minutes. `make bench` does not include it.
+It takes some minutes. `make bench` does not include it.
 ";
 
 fn main() -> Result<(), Box<dyn Error>> {
