@@ -1,34 +1,57 @@
-//! `weft-cni audit`: do the kernel and the leases agree?
+//! `weft-cni audit`: is every pod of this node as ADD left it, and is there anything that nobody owns?
 //!
-//! Every lease should have a namespace and a pair, and every pair and every element of the firewall a lease; and the
-//! elements should have the rules that give them their meaning. What is found otherwise is what a missed DEL, a killed plugin
-//! or a hand at `ip` or `nft` left.
+//! Of each pod that a lease or a runtime remembers the plan is decided anew and compared, as by `explain`. Where there is no
+//! configuration to decide by, its lease says that there should be a namespace and a pair. And every pair and every
+//! element of the firewall should be somebody's. What is found otherwise is what a missed DEL, a killed plugin or a hand at
+//! `ip` or `nft` left.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use weft_datapath::{Chain, Masquerade, Masqueraded, Nft, PinnedSource, Published, Rtnl};
+use weft_datapath::{Chain, Masquerade, Masqueraded, Nft, PinnedSource, Published};
 use weft_ipam::lease::{Attachment, Lease};
 use weft_ipam::{Ipam, chain};
 
-use crate::Error;
+use crate::check::Node;
 use crate::detach::{detach, remove_unused_table};
+use crate::explain::record::Record;
+use crate::explain::{Question, Subject};
 use crate::identity::Identity;
-use crate::{asked, ports};
+use crate::{Error, asked, ports};
 
+mod living;
+mod look;
 mod report;
+
+use look::Look;
 
 /// A lease is made before its pair. A younger one may belong to an ADD that is just happening.
 const AN_ADD_TAKES_AT_MOST: Duration = Duration::from_secs(60);
+
+/// What to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// None means all.
+    pub(crate) networks: Vec<String>,
+    /// Where to look for what is known of them.
+    pub(crate) places: Question,
+    /// Whether to put right what can be.
+    pub(crate) repair: bool,
+}
 
 /// What was found in some networks, and what became of it.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     networks: usize,
-    leases: usize,
+    pods: usize,
     findings: Vec<(Finding, Fate)>,
+    /// Marks of those of which less could be seen, and why.
+    limited: Vec<(String, String)>,
+    /// Marks of those at which nobody could look, and why.
+    failed: Vec<(String, String)>,
+    /// Networks whose pods nobody remembers, and why.
+    unjudged: Vec<(String, String)>,
 }
 
 /// A difference.
@@ -41,6 +64,10 @@ struct Finding {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Problem {
+    /// A pod is not as planned.
+    Differs { what: String, is_mendable: bool },
+    /// What pods of the network stand on is not as planned.
+    Node { what: String },
     /// The namespace of a lease is gone: its DEL never came.
     Abandoned { addresses: String },
     /// A pod has a lease, but no interface: somebody removed it.
@@ -62,6 +89,8 @@ enum Problem {
 #[derive(Debug)]
 enum Fate {
     Stands,
+    /// There was a repair, and it was none of this.
+    Left,
     Repaired,
     Failed(String),
 }
@@ -71,8 +100,14 @@ enum Fate {
 struct Seen {
     /// Each with whether it is abandoned.
     leases: Vec<(Lease, bool)>,
+    /// Marks of pods whose plans are compared.
+    planned: HashSet<String>,
+    /// Marks of pods that live without a lease, as their runtimes say.
+    kept: HashSet<String>,
     /// Marks and names of links.
     pairs: Vec<(String, String)>,
+    /// Names of all links of the node.
+    links: HashSet<String>,
     elements: Vec<Masqueraded>,
     ports: Vec<Published>,
     sources: Vec<PinnedSource>,
@@ -81,61 +116,71 @@ struct Seen {
     chains: Vec<Chain>,
 }
 
-/// Looks at `networks`, and with `repair` removes what nobody owns.
-pub(crate) fn audit(networks: &[String], dir: &Path, repair: bool) -> Result<Report, Error> {
-    let mut report = Report { networks: networks.len(), ..Report::default() };
-    for network in networks {
-        let ipam = Ipam::open(network, dir)?;
-        let seen = Seen::of(network, &ipam)?;
-        report.leases += seen.leases.len();
-        for finding in compare(network, &seen, SystemTime::now()) {
-            let fate = if repair { mend(&ipam, &seen, &finding) } else { Fate::Stands };
-            report.findings.push((finding, fate));
-        }
-        if repair {
-            remove_unused_table(&ipam)?;
-        }
+/// Looks, and with `repair` puts right what can be, and looks again.
+pub(crate) fn audit(asked: &Asked) -> Result<Report, Error> {
+    let first = Look::at(asked, &look::networks(asked)?)?;
+    if !asked.repair || first.findings.is_empty() {
+        return Ok(first.report());
     }
+    let failures: Vec<_> = first.findings.iter().filter_map(|finding| first.mend(finding)).collect();
+    let found = first.findings.clone();
+    let left = Look::at(asked, &first.networks)?;
+    let repaired: Vec<_> = found.into_iter().filter(|finding| !left.stands(finding)).collect();
+    let mut report = left.report();
+    for (finding, fate) in &mut report.findings {
+        let failure = failures.iter().find(|(failed, _)| failed == finding);
+        *fate = failure.map_or(Fate::Left, |(_, why)| Fate::Failed(why.clone()));
+    }
+    report.findings.extend(repaired.into_iter().map(|finding| (finding, Fate::Repaired)));
     Ok(report)
 }
 
 impl Seen {
     /// The kernel first: ADD writes the lease before it touches the kernel, and DEL ends it after, so whatever was seen
     /// there has a lease now.
-    ///
-    /// The rules last: they go after the last element.
-    fn of(network: &str, ipam: &Ipam) -> Result<Self, Error> {
+    fn of(network: &str, node: &Node) -> Result<Self, Error> {
         let of_network = |mark: &str| mark.strip_prefix(network).is_some_and(|rest| rest.starts_with('/'));
-        let observed = Rtnl::open()?.observe()?;
+        let (observed, all) = (node.observed()?, node.elements()?);
         let is_shaped = |index: u32| observed.shaped.iter().any(|(shaped, _)| *shaped == index);
         let shaped = observed.links.iter().filter(|link| is_shaped(link.index));
-        let shaped = shaped.map(|link| link.name.clone()).collect();
-        let nft = Nft::open()?;
-        let (mut elements, mut ports, mut sources) =
-            (nft.masqueraded()?, nft.published()?, nft.pinned_sources()?);
-        elements.retain(|element| of_network(&element.owner));
-        ports.retain(|port| of_network(&port.owner));
-        sources.retain(|source| of_network(&source.owner));
-        let pairs = observed.links.into_iter().filter_map(|link| Some((link.alias?, link.name)));
-        let pairs = pairs.filter(|(mark, _)| of_network(mark)).collect();
-        let leases = ipam.leases()?.into_iter();
-        let leases = leases.map(|lease| (lease.clone(), ipam.is_abandoned(&lease))).collect();
-        let seen = Self { leases, pairs, elements, ports, sources, shaped, chains: Vec::new() };
-        let mut chains = nft.chains(&seen.masquerade(), &seen.ports)?;
-        if !seen.sources.is_empty() {
+        let pairs = observed.links.iter().filter_map(|link| Some((link.alias.clone()?, link.name.clone())));
+        Ok(Self {
+            pairs: pairs.filter(|(mark, _)| of_network(mark)).collect(),
+            links: observed.links.iter().map(|link| link.name.clone()).collect(),
+            elements: all.masqueraded.iter().filter(|found| of_network(&found.owner)).cloned().collect(),
+            ports: all.published.iter().filter(|found| of_network(&found.owner)).cloned().collect(),
+            sources: all.sources.iter().filter(|found| of_network(&found.owner)).cloned().collect(),
+            shaped: shaped.map(|link| link.name.clone()).collect(),
+            ..Self::default()
+        })
+    }
+
+    /// What the elements of pods stand on whose plans are not known. The rules go after the last element, so they are looked
+    /// at last.
+    fn look_at_chains(&mut self) -> Result<(), Error> {
+        let Some(nft) = Nft::open_if_any()? else { return Ok(()) };
+        let (masquerade, ports) = (self.masquerade(), self.unplanned_ports());
+        let mut chains = nft.chains(&masquerade, &ports)?;
+        if !self.sources.is_empty() {
             chains.extend(nft.bridge_chains()?);
         }
         chains.retain(|chain| !chain.is_whole());
         // Whoever has removed the last element in the meantime has removed the rules too.
-        if !chains.is_empty() && nft.is_unused()? {
-            chains.clear();
+        if !chains.is_empty() && !nft.is_unused()? {
+            self.chains = chains;
         }
-        Ok(Self { chains, ..seen })
+        Ok(())
+    }
+
+    fn is_planned(&self, is_of: &dyn Fn(&str) -> bool) -> bool {
+        self.planned.iter().any(|mark| is_of(mark))
     }
 
     /// The elements as ADD made them: leases have the prefixes of the subnets.
     fn masquerade(&self) -> Vec<Masquerade> {
-        let addresses = self.leases.iter().flat_map(|(lease, _)| &lease.addresses);
+        let unplanned =
+            self.leases.iter().filter(|(lease, _)| !self.planned.contains(&mark(&lease.attachment)));
+        let addresses = unplanned.flat_map(|(lease, _)| &lease.addresses);
         let stands = |ip| self.elements.iter().find(|element| element.address == ip);
         addresses
             .filter_map(|assigned| {
@@ -143,6 +188,10 @@ impl Seen {
                 Some(Masquerade { address: assigned.address, owner })
             })
             .collect()
+    }
+
+    fn unplanned_ports(&self) -> Vec<Published> {
+        self.ports.iter().filter(|port| !self.is_planned(&|mark| port.is_of(mark))).cloned().collect()
     }
 }
 
@@ -155,19 +204,21 @@ fn compare(network: &str, seen: &Seen, now: SystemTime) -> Vec<Finding> {
         let settled = now.duration_since(lease.since).is_ok_and(|age| age > AN_ADD_TAKES_AT_MOST);
         let problem = match (abandoned, pairs.contains(mark.as_str())) {
             (true, _) => Problem::Abandoned { addresses },
-            (false, false) if settled => Problem::NoPair { addresses },
+            (false, false) if settled && !seen.planned.contains(&mark) => Problem::NoPair { addresses },
             _ => return None,
         };
         Some(Finding { mark, problem })
     });
-    let of_pairs = seen
-        .pairs
-        .iter()
-        .filter(|(mark, _)| !marks.contains(mark))
-        .map(|(mark, link)| Finding { mark: mark.clone(), problem: Problem::NoLease { link: link.clone() } });
-    // What belongs to a pair is judged with it.
-    let has_pair =
-        |is_of: &dyn Fn(&str) -> bool| pairs.iter().any(|mark| !marks.contains(*mark) && is_of(mark));
+    let of_pairs =
+        seen.pairs.iter().filter(|(mark, _)| !marks.contains(mark) && !seen.kept.contains(mark)).map(
+            |(mark, link)| Finding { mark: mark.clone(), problem: Problem::NoLease { link: link.clone() } },
+        );
+    // What belongs to a pair is judged with it, and what a pod's plan does not have, with the pod.
+    let has_pair = |is_of: &dyn Fn(&str) -> bool| {
+        pairs.iter().any(|mark| !marks.contains(*mark) && is_of(mark))
+            || seen.kept.iter().any(|mark| is_of(mark))
+            || seen.is_planned(is_of)
+    };
     let is_stray = |element: &&Masqueraded| {
         let is_of = |mark: &str| element.is_of(mark);
         !is_held(element.address, seen, is_of) && !has_pair(&is_of)
@@ -187,7 +238,7 @@ fn compare(network: &str, seen: &Seen, now: SystemTime) -> Vec<Finding> {
         .map(|port| Finding { mark: port.owner.clone(), problem: Problem::Port { port: port.clone() } });
     let is_held = |source: &PinnedSource| {
         let is_of = |mark: &str| source.is_of(mark);
-        marks.iter().any(|mark| is_of(mark)) || has_pair(&is_of)
+        marks.iter().any(|mark| is_of(mark)) || has_pair(&is_of) || seen.links.contains(&source.port)
     };
     let of_sources = seen.sources.iter().filter(|source| !is_held(source)).map(|source| Finding {
         mark: source.owner.clone(),
@@ -213,6 +264,9 @@ fn unshaped(seen: &Seen) -> impl Iterator<Item = Finding> {
     let limited = seen.leases.iter().filter(|(lease, _)| asked::bandwidth(&lease.notes).ingress.is_some());
     limited.filter_map(|(lease, _)| {
         let mark = mark(&lease.attachment);
+        if seen.planned.contains(&mark) {
+            return None;
+        }
         let (_, link) = seen.pairs.iter().find(|(owner, _)| *owner == mark)?;
         let link = link.clone();
         (!seen.shaped.contains(&link)).then_some(Finding { mark, problem: Problem::Unshaped { link } })
@@ -224,46 +278,6 @@ fn is_held(address: IpAddr, seen: &Seen, is_of: impl Fn(&str) -> bool) -> bool {
         is_of(&mark(&lease.attachment))
             && lease.addresses.iter().any(|assigned| assigned.address.ip() == address)
     })
-}
-
-fn mend(ipam: &Ipam, seen: &Seen, finding: &Finding) -> Fate {
-    let mended = match &finding.problem {
-        // There is a pod behind both, for a pair goes with its namespace. Only its runtime can give it a new interface;
-        // and an interface without a lease may have its addresses from another IPAM plugin.
-        Problem::NoPair { .. } | Problem::NoLease { .. } | Problem::Unshaped { .. } => return Fate::Stands,
-        Problem::Abandoned { .. } => detach_marked(ipam, &finding.mark),
-        Problem::Element { element } => stop_masquerading(element),
-        Problem::Port { port } => unpublish(port),
-        Problem::Source { source } => unpin(source),
-        Problem::Chain { chain } => restore(chain, seen),
-    };
-    mended.map_or_else(|error| Fate::Failed(chain(&error)), |()| Fate::Repaired)
-}
-
-fn detach_marked(ipam: &Ipam, mark: &str) -> Result<(), Error> {
-    let [network, container, ifname] = names(mark);
-    detach(ipam, &Identity::derive(Attachment::new(network, container, ifname)?)).map(drop)
-}
-
-fn stop_masquerading(element: &Masqueraded) -> Result<(), Error> {
-    Ok(Nft::open()?.stop_masquerading(&element.owner, &[element.address])?)
-}
-
-fn unpublish(port: &Published) -> Result<(), Error> {
-    Ok(ports::withdraw(&Nft::open()?, &port.owner, &[], std::slice::from_ref(port))?)
-}
-
-fn unpin(source: &PinnedSource) -> Result<(), Error> {
-    Ok(Nft::open()?.unpin_source(&source.port)?)
-}
-
-fn restore(chain: &Chain, seen: &Seen) -> Result<(), Error> {
-    let nft = Nft::open()?;
-    let restored = match chain.family {
-        "bridge" => nft.restore_bridge_chains(),
-        _ => nft.restore_chains(&seen.masquerade(), &seen.ports),
-    };
-    Ok(restored?)
 }
 
 fn mark(attachment: &Attachment) -> String {

@@ -1,7 +1,8 @@
-//! CHECK, and the comparison that it shares with `explain`.
+//! CHECK, and the comparison that it shares with `explain` and `audit`.
 
 mod bridge;
 mod interface;
+mod node;
 mod tuning;
 
 use std::path::Path;
@@ -17,6 +18,9 @@ use crate::identity::Identity;
 use crate::plan::{Inputs, Plan, Tuned};
 use crate::{Error, addresses, extras};
 
+pub(crate) use interface::missing;
+pub(crate) use node::Node;
+
 /// Decides the plan that ADD applied, and compares it with what stands.
 pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     let config = Config::try_from(request)?;
@@ -27,7 +31,7 @@ pub(crate) fn check(request: &CheckRequest) -> Result<(), Error> {
     let inputs = as_reported(request, &config, Inputs { routes: &routes, ..inputs });
 
     let mut findings = in_result(&addresses, request);
-    findings.extend(compare(&config, &inputs, Some(&request.netns))?);
+    findings.extend(compare(&config, &inputs, Some(&request.netns), &Node::default())?);
     let differences = differences(&findings);
     if !differences.is_empty() {
         return Err(Error::Drift { attachment: identity.attachment.to_string(), differences });
@@ -52,24 +56,27 @@ pub(crate) fn compare(
     config: &Config,
     inputs: &Inputs<'_>,
     netns: Option<&Path>,
+    node: &Node,
 ) -> Result<Vec<Finding>, Error> {
     let netns = netns.map(NetNs::open).transpose().map_err(Error::UnusableNetns)?;
     let plan = Plan::new(&config.mode, *inputs);
     let mut findings = match config.addressing {
         Addressing::Chained => {
             let tuned = Tuned::of(&Inputs { mtu: config.mtu.unwrap_or_default(), ..*inputs });
-            netns.map_or_else(|| Ok(Vec::new()), |netns| tuning::compare(&netns, &tuned))?
+            netns.map_or_else(|| Ok(Vec::new()), |netns| tuning::compare(&netns, &tuned, node))?
         }
-        Addressing::Leases(_) | Addressing::Delegate(_) | Addressing::Nobody => ends(&plan, netns.as_ref())?,
+        Addressing::Leases(_) | Addressing::Delegate(_) | Addressing::Nobody => {
+            ends(&plan, netns.as_ref(), node)?
+        }
     };
     findings.extend(extras::compare(&plan.extras)?);
     Ok(findings)
 }
 
-fn ends(plan: &Plan, netns: Option<&NetNs>) -> Result<Vec<Finding>, Error> {
-    let outside = Rtnl::open()?.observe()?;
-    let mut findings = interface::compare("node", &plan.veth.host, &outside);
-    findings.extend(plan.shared.iter().flat_map(|shared| bridge::compare(&shared.bridge, &outside)));
+fn ends(plan: &Plan, netns: Option<&NetNs>, node: &Node) -> Result<Vec<Finding>, Error> {
+    let outside = node.observed()?;
+    let mut findings = interface::compare("node", &plan.veth.host, outside);
+    findings.extend(plan.shared.iter().flat_map(|shared| bridge::compare(&shared.bridge, outside)));
     findings.extend(bridge::source(plan)?);
     findings.extend(forwarding(plan)?);
     let Some(netns) = netns else { return Ok(findings) };

@@ -15,7 +15,7 @@ const HELP: &str = "\
 Usage: weft-cni COMMAND [OPTIONS]
 
 Commands:
-  audit     Compares what stands in the kernel of this node with the leases of whole networks
+  audit     Looks whether all pods of this node are as ADD left them, and for what nobody owns
   explain   Shows what one pod should have, what it has, and where they differ
   help      Tells of a command: weft-cni help explain
   version   Tells the version
@@ -48,7 +48,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
     };
     let (answer, failure) = match &command {
         Command::Help(text) => (Ok(((*text).to_owned(), 0)), 0),
-        Command::Audit(audit) => (audit.run(), audit::FAILURE),
+        Command::Audit(audit) => (audit.run(), audit::CANNOT_LOOK),
         Command::Explain(explain) => (explain.run(), explain::CANNOT_TELL),
     };
     match answer {

@@ -1,32 +1,35 @@
 //! `weft-cni explain`: what one pod should have, what it has, and where they differ.
 //!
 //! What ADD decided is decided anew, by the same code, from what is left of its inputs: the lease with its notes, the result
-//! that the runtime keeps, the configuration. What stands is compared with it as CHECK does.
+//! that the runtime keeps, the configuration. What stands is compared with it as CHECK does. An audit asks the same of every
+//! pod.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use weft_cni_spec::{AddResult, AttachmentId, CheckRequest, Conf, ContainerId, IfName, Route};
-use weft_datapath::Nft;
 use weft_ipam::Ipam;
 use weft_ipam::lease::{Assigned, Lease};
 use weft_ipam::store::local::networks_in;
 
-use crate::check::{as_reported, compare};
+use crate::check::{Node, as_reported, compare};
 use crate::config::{Addressing, Config, Mode};
 use crate::extras::TABLE;
 use crate::finding::{Finding, Findings, State};
 use crate::identity::Identity;
-use crate::plan::{Extras, Inputs};
+use crate::plan::{Inputs, Plan};
 use crate::{Error, addresses, ports};
 
-mod configuration;
+pub(crate) mod configuration;
 mod kept;
-mod record;
+pub(crate) mod record;
 mod report;
+mod restore;
 
-use configuration::Configuration;
+use configuration::{Configuration, File};
 use record::Record;
 pub(crate) use report::{Report, Verdict};
+pub(crate) use restore::is_still_there;
 
 /// Which attachment, and where to look for what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,23 @@ pub(crate) struct Question {
     pub(crate) netns: Option<PathBuf>,
 }
 
+/// Nothing is asked for, and everything is where it is by default.
+impl Default for Question {
+    fn default() -> Self {
+        Self {
+            container: None,
+            pod: None,
+            network: None,
+            ifname: None,
+            config: None,
+            conf_dir: "/etc/cni/net.d".into(),
+            data_dir: None,
+            cache_dir: "/var/lib/cni".into(),
+            netns: None,
+        }
+    }
+}
+
 /// Answers `question`.
 ///
 /// # Errors
@@ -53,25 +73,43 @@ pub(crate) struct Question {
 pub(crate) fn explain(question: &Question) -> Result<Report, Error> {
     let files = configuration::files(question)?;
     let record = record::find(question, &files)?;
+    let (subject, from) = look(question, record, &files, &Node::default())?;
+    Ok(subject.report(from, question))
+}
+
+/// The same of an attachment that is known, and where its configuration was found.
+pub(crate) fn look(
+    question: &Question,
+    record: Record,
+    files: &[File],
+    node: &Node,
+) -> Result<(Subject, String), Error> {
     let configuration = Configuration::of(&record, question, files)?;
     let requests = configuration.requests(&record)?;
     let mut subject = Subject::new(question, record);
     for request in &requests {
-        subject.compare(request)?;
+        subject.compare(request, node)?;
     }
-    subject.look_for_extras()?;
-    Ok(subject.report(configuration.from))
+    subject.look_for_extras(node)?;
+    Ok((subject, configuration.from))
 }
 
 /// The attachment, and what has been found out about it.
-struct Subject {
+pub(crate) struct Subject {
     record: Record,
     identity: Identity,
     netns: Namespace,
     modes: Vec<&'static str>,
-    planned: Vec<Extras>,
-    findings: Vec<Finding>,
+    planned: Vec<Planned>,
+    pub(crate) findings: Vec<Finding>,
     unknown: Vec<String>,
+}
+
+/// What one entry of the list has decided.
+struct Planned {
+    plan: Plan,
+    /// Whether the interface is another plugin's.
+    is_chained: bool,
 }
 
 /// Where the pod is.
@@ -83,7 +121,7 @@ pub(crate) enum Namespace {
 }
 
 impl Namespace {
-    fn of(question: &Question, record: &Record) -> Self {
+    pub(crate) fn of(question: &Question, record: &Record) -> Self {
         let lease = record.lease.as_ref().and_then(|lease| lease.netns.as_ref());
         let path = question.netns.clone().or_else(|| lease.map(|netns| netns.path.clone()));
         match path.or_else(|| record.kept.as_ref()?.netns.clone()) {
@@ -122,7 +160,7 @@ impl Subject {
     }
 
     /// Compares what one plugin of the list has done.
-    fn compare(&mut self, request: &CheckRequest) -> Result<(), Error> {
+    fn compare(&mut self, request: &CheckRequest, node: &Node) -> Result<(), Error> {
         let config = Config::try_from(request)?;
         self.modes.push(match (&config.addressing, &config.mode) {
             (Addressing::Chained, _) => "behind another plugin",
@@ -137,8 +175,9 @@ impl Subject {
             Namespace::There(path) => Some(path.as_path()),
             Namespace::Gone(_) | Namespace::Unknown => None,
         };
-        self.findings.extend(compare(&config, &inputs, netns)?);
-        self.planned.push(Extras::of(&inputs));
+        self.findings.extend(compare(&config, &inputs, netns, node)?);
+        let is_chained = config.addressing == Addressing::Chained;
+        self.planned.push(Planned { plan: Plan::new(&config.mode, inputs), is_chained });
         Ok(())
     }
 
@@ -200,29 +239,30 @@ impl Subject {
     }
 
     /// Elements that bear the attachment's mark and no plan has. It lists all of the node's.
-    fn look_for_extras(&mut self) -> Result<(), Error> {
-        let Some(nft) = Nft::open_if_any()? else { return Ok(()) };
+    fn look_for_extras(&mut self, node: &Node) -> Result<(), Error> {
+        let elements = node.elements()?;
         let mark = self.identity.mark();
         let mut findings = Findings::at(TABLE);
-        for found in nft.masqueraded()?.into_iter().filter(|found| found.is_of(&mark)) {
-            let planned = self.planned.iter().flat_map(|extras| &extras.masquerade);
+        for found in elements.masqueraded.iter().filter(|found| found.is_of(&mark)) {
+            let planned = self.planned.iter().flat_map(|planned| &planned.plan.extras.masquerade);
             if !planned.into_iter().any(|planned| planned.address.ip() == found.address) {
                 findings.add("masquerade", found.address.to_string(), State::Extra);
             }
         }
-        for found in nft.published()?.into_iter().filter(|found| found.is_of(&mark)) {
-            let planned = self.planned.iter().flat_map(|extras| &extras.published);
+        for found in elements.published.iter().filter(|found| found.is_of(&mark)) {
+            let planned = self.planned.iter().flat_map(|planned| &planned.plan.extras.published);
             if !planned.into_iter().any(|planned| planned.at == found.at) {
-                findings.add("host port", ports::shown(&found), State::Extra);
+                findings.add("host port", ports::shown(found), State::Extra);
             }
         }
         self.findings.extend(findings.into_list());
         Ok(())
     }
 
-    fn report(self, from: String) -> Report {
+    fn report(self, from: String, question: &Question) -> Report {
+        let (is_restorable, places) = (self.is_restorable(), question.clone());
         let Self { record, netns, modes, findings, unknown, .. } = self;
-        Report { record, netns, modes, from, findings, unknown }
+        Report { record, netns, modes, from, places, is_restorable, findings, unknown }
     }
 }
 
@@ -235,8 +275,14 @@ fn lookup(record: &Record, dir: &Path) -> Result<Option<Lease>, Error> {
 }
 
 /// The networks that have leases in `dir`.
-fn networks(dir: &Path) -> Result<Vec<String>, Error> {
-    networks_in(dir).map_err(|source| Error::DataDir { path: dir.to_owned(), source })
+pub(crate) fn networks(dir: &Path) -> Result<Vec<String>, Error> {
+    let unlisted = |source| Error::DataDir { path: dir.to_owned(), source };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    // What may not be entered would look as if it had none.
+    let is_denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let denied = |path: PathBuf| path.join("leases.log").try_exists().err().filter(is_denied);
+    entries.filter_map(|entry| denied(entry.path())).next().map_or(Ok(()), |denied| Err(unlisted(denied)))?;
+    networks_in(dir).map_err(unlisted)
 }
 
 /// A request as CHECK gets it, of which nothing is asked but what it says.

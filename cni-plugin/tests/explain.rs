@@ -1,10 +1,11 @@
-//! `weft-cni explain` on a node of its own: what is as planned, and what somebody has changed since.
+//! `weft-cni explain` and `weft-cni audit` on a node of its own: what is as planned, and what somebody has changed since.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -38,6 +39,12 @@ impl Node {
 
     fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The options that say where they are.
+    fn places(&self) -> String {
+        let [leases, lists, cache] = ["leases", "net.d", "cache"].map(|name| self.path(name));
+        format!("--data-dir {leases} --conf-dir {lists} --cache-dir {cache}")
     }
 
     /// A plugin's entry in a list, with addresses of both families.
@@ -92,6 +99,26 @@ impl Node {
         let output = Command::new(PLUGIN)
             .env_clear()
             .arg("explain")
+            .args(options)
+            .args(["--conf-dir", &self.path("net.d"), "--cache-dir", &self.path("cache")])
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+    }
+
+    /// The exit code of an audit, and its document.
+    fn audit(&self, options: &[&str]) -> (i32, Value) {
+        let (code, said) = self.audit_said(&[options, &["--json"]].concat(), 0);
+        (code, serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}")))
+    }
+
+    /// The same as it is said, to the user `uid`.
+    fn audit_said(&self, options: &[&str], uid: u32) -> (i32, String) {
+        let output = Command::new(PLUGIN)
+            .env_clear()
+            .uid(uid)
+            .arg("audit")
             .args(options)
             .args(["--conf-dir", &self.path("net.d"), "--cache-dir", &self.path("cache")])
             .output()
@@ -172,8 +199,8 @@ fn a_pod_that_is_as_planned_and_then_loses_one_thing_after_the_other() {
         lost("missing nft inet weft host port 8080/tcp to 10.1.0.2:80");
         sh("nft flush chain inet weft postrouting");
         lost("different nft inet weft chain postrouting, 2 of 2 rules");
-        let audit = format!("weft-cni audit --repair --data-dir {}", node.path("leases"));
-        assert!(node.explain(&web).1.contains(&format!("next: `{audit}` puts the rules back")));
+        let audit = format!("weft-cni audit --repair {}", node.places());
+        assert!(node.explain(&web).1.contains(&format!("next: `{audit} pods` puts back what it can")));
         sh("echo 0 > /proc/sys/net/ipv4/ip_forward");
         lost("different node sysctl net.ipv4.ip_forward = 1");
         sh(&format!("ip link del {host}"));
@@ -238,7 +265,7 @@ fn a_pod_whose_namespace_is_gone_is_told_with_the_way_to_end_its_lease() {
         let (code, said) = node.explain(&["--container", "c"]);
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("MISSING  pod"), "{said}");
-        let audit = format!("weft-cni audit --repair --data-dir {} pods", node.path("leases"));
+        let audit = format!("weft-cni audit --repair {} pods", node.places());
         assert!(said.contains(&format!("`{audit}` ends the lease")), "{said}");
         node.exec("DEL", &Pod::new("c"), &conf);
     });
@@ -325,7 +352,9 @@ fn addresses_of_another_ipam_plugin_are_known_by_the_kept_result_and_its_own_min
         assert!(said.contains("unknown: whether fixed still holds the addresses"), "{said}");
         sh("nft flush chain inet weft postrouting");
         let (_, said) = node.explain(&["--container", "c"]);
-        assert!(said.contains("next: drain the node"), "an audit knows nothing of it: {said}");
+        assert!(said.contains("` puts back what it can"), "{said}");
+        assert_eq!(node.audit(&["--repair", "pods"]).0, 0);
+        assert_eq!(node.differences(&["--container", "c"]), (0, Vec::new()));
         inside(&pod, "ip addr flush dev eth0");
         let (code, lines) = node.differences(&["--container", "c"]);
         assert_eq!((code, lines[0].as_str()), (1, "missing pod eth0 address 10.7.0.2/24"));
@@ -355,5 +384,175 @@ fn a_pod_without_its_configuration_cannot_be_explained_and_another_one_shows_wha
         let (code, lines) = node.differences(&["--container", "c", "--config", &other]);
         assert_eq!((code, lines), (1, vec!["different pod eth0 promisc on".to_owned()]));
         node.exec("DEL", &pod, &conf);
+    });
+}
+
+/// A pod of another plugin's, with an address that no other test has, behind which Weft publishes a port and masquerades.
+fn behind(node: &Node, pod: &Pod, address: &str) -> (Value, Value, Value) {
+    let inside = format!("/proc/{}/task", std::process::id());
+    let target = pod.netns.strip_prefix(&format!("{inside}/")).unwrap().trim_end_matches("/ns/net");
+    sh(&format!(
+        "ip link add veth-other type veth peer name eth0 netns {target}; ip link set veth-other up; \
+         ip route add {address}/32 dev veth-other"
+    ));
+    self::inside(pod, &format!("ip addr add {address}/24 dev eth0; ip link set eth0 up"));
+    let entry = json!({"type": "weft-cni", "ipMasq": true, "capabilities": {"portMappings": true}});
+    let result = json!({
+        "cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": pod.netns}],
+        "ips": [{"address": format!("{address}/24"), "interface": 0}],
+    });
+    let list = json!({"cniVersion": "1.1.0", "name": "pods", "plugins": [{"type": "ptp"}, entry]});
+    fs::write(node.path("net.d/10-pods.conflist"), list.to_string()).unwrap();
+    let mut chained = entry.clone();
+    chained.as_object_mut().unwrap().extend(
+        json!({"name": "pods", "cniVersion": "1.1.0", "prevResult": result, "runtimeConfig": asked()})
+            .as_object()
+            .unwrap()
+            .clone(),
+    );
+    node.exec("ADD", pod, &chained);
+    (entry, chained, result)
+}
+
+#[test]
+fn a_pod_that_lives_behind_another_plugin_is_not_cut_off_by_a_repair() {
+    Node::run(|node| {
+        let earlier = node.install(&node.entry(&json!({})), &json!({}));
+        let was = Pod::new("was");
+        node.exec("ADD", &was, &earlier);
+        node.exec("DEL", &was, &earlier);
+        let pod = Pod::new("lives");
+        let (entry, chained, result) = behind(node, &pod, "10.213.77.2");
+        let leases = node.path("leases");
+        let places = ["--data-dir", leases.as_str()];
+        let stands = || {
+            let mut check = chained.clone();
+            check["prevResult"] = result.clone();
+            node.exec("CHECK", &pod, &check);
+        };
+        let repair = [&places[..], &["--repair"]].concat();
+
+        // No runtime keeps its result: that its address is in use is all that is known.
+        for options in [&places[..], &repair] {
+            let (code, report) = node.audit(options);
+            assert_eq!((code, &report["findings"]), (0, &json!([])), "{report}");
+            assert!(report["lessSeen"].to_string().contains("the node has a route to it"), "{report}");
+            stands();
+        }
+        sh("ip route del 10.213.77.2/32");
+        let (code, report) = node.audit(&repair);
+        assert_eq!((code, &report["findings"]), (0, &json!([])), "{report}");
+        assert!(report["lessSeen"].to_string().contains("it is in use in /proc/"), "{report}");
+        stands();
+
+        // With the result it is a pod like any other.
+        node.keep(&pod, &json!([{"type": "ptp"}, entry]), &asked(), &result, "pods");
+        let (code, report) = node.audit(&places);
+        assert_eq!((code, &report["pods"], &report["lessSeen"]), (0, &json!(1), &json!([])), "{report}");
+        sh("nft flush map inet weft ports4; nft flush map inet weft masquerade4");
+        let (code, report) = node.audit(&places);
+        assert_eq!((code, report["findings"].as_array().unwrap().len()), (1, 2), "{report}");
+        let (code, report) = node.audit(&repair);
+        assert_eq!(code, 0, "{report}");
+        stands();
+
+        // When it is gone, so is everything that says that it lives.
+        drop(pod);
+        let (code, report) = node.audit(&places);
+        assert_eq!(code, 1, "{report}");
+        assert_eq!(report["findings"][0]["problem"], "firewall element without lease", "{report}");
+        assert_eq!(node.audit(&repair).0, 0);
+        assert_eq!(node::owners(), NOTHING);
+        let (code, said) = node.audit_said(&places, 0);
+        assert!(code == 0 && said.starts_with("looked at nothing"), "{said}");
+    });
+}
+
+#[test]
+fn an_audit_sees_what_explain_sees_and_a_repair_puts_back_what_it_can() {
+    Node::run(|node| {
+        let (pod, other) = (Pod::new("c"), Pod::new("d"));
+        let conf = node.install(&node.entry(&json!({})), &asked());
+        let result = node.exec("ADD", &pod, &conf);
+        let plain = node.install(&node.entry(&json!({})), &json!({}));
+        node.exec("ADD", &other, &plain);
+        let host = result["interfaces"][0]["name"].as_str().unwrap();
+        let (code, said) = node.audit_said(&[], 0);
+        assert_eq!((code, said.as_str()), (0, "looked at 2 pods in 1 networks: all as planned\n"));
+
+        for (breakage, expected) in [
+            ("nft flush ruleset", "masquerade 10.1.0.2 is missing"),
+            ("nft flush map inet weft ports4", "host port 8080/tcp to 10.1.0.2:80 is missing"),
+            ("nft flush map inet weft masquerade4", "masquerade 10.1.0.3 is missing"),
+            ("nft flush chain inet weft postrouting", "chain is postrouting, 0 of 2 rules instead of"),
+            (&format!("ip link set {host} down"), "link is down instead of up"),
+            ("ip route del 10.1.0.2/32", "route 10.1.0.2/32 is missing"),
+            (&format!("tc qdisc del dev {host} root"), "shaping 8 Mbit/s, queue 70000 B is missing"),
+            ("echo 0 > /proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward = 0 instead of"),
+            ("inside: ip route del default", "route 0.0.0.0/0 via 10.1.0.1 is missing"),
+            ("inside: ip addr del 10.1.0.2/24 dev eth0", "address 10.1.0.2/24 is missing"),
+            ("inside: ip link set eth0 down", "link is down instead of up"),
+        ] {
+            match breakage.strip_prefix("inside: ") {
+                Some(breakage) => inside(&pod, breakage),
+                None => sh(breakage),
+            }
+            let (code, report) = node.audit(&[]);
+            assert_eq!(code, 1, "{breakage}: {report}");
+            assert!(report["findings"].to_string().contains(expected), "{breakage}: {report}");
+            let (code, report) = node.audit(&["--repair"]);
+            assert_eq!(code, 0, "{breakage}: {report}");
+            assert_eq!(report["findings"][0]["repaired"], true, "{breakage}: {report}");
+            let (code, report) = node.audit(&[]);
+            assert_eq!((code, &report["findings"]), (0, &json!([])), "{breakage}");
+            assert_eq!(node.differences(&["--container", "c"]), (0, Vec::new()), "{breakage}");
+        }
+
+        sh(&format!("ip link del {host}"));
+        let (code, report) = node.audit(&["--repair"]);
+        let remedies: Vec<_> = report["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|finding| finding["container"].as_str().unwrap())
+            .collect();
+        assert_eq!((code, remedies), (1, vec!["c", "c"]), "{report}");
+        assert!(report["findings"][0]["remedy"].as_str().unwrap().contains("delete the pod"), "{report}");
+        node.exec("DEL", &pod, &conf);
+        assert_eq!(node.audit(&[]).0, 0);
+        node.exec("DEL", &other, &conf);
+    });
+}
+
+#[test]
+fn what_may_not_be_read_is_no_agreement() {
+    Node::run(|node| {
+        let (pod, conf) = (Pod::new("c"), node.install(&node.entry(&json!({})), &json!({})));
+        node.exec("ADD", &pod, &conf);
+        fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (code, said) = node.audit_said(&[], 65534);
+        assert_eq!((code, said.contains("Permission denied")), (2, true), "{said}");
+        let output = Command::new(PLUGIN)
+            .env_clear()
+            .uid(65534)
+            .args(["explain", "--container", "c", "--conf-dir", &node.path("net.d")])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.contains("Permission denied")), (Some(2), true), "{said}");
+        node.exec("DEL", &pod, &conf);
+    });
+}
+
+#[test]
+fn an_audit_of_an_empty_node_says_that_it_has_looked_at_nothing() {
+    Node::run(|node| {
+        let list = json!({"cniVersion": "1.1.0", "name": "pods", "plugins": [{"type": "ptp"}, {"type": "weft-cni"}]});
+        fs::write(node.path("net.d/10-pods.conflist"), list.to_string()).unwrap();
+        let leases = node.path("leases");
+        let (code, said) = node.audit_said(&["--data-dir", &leases], 0);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.starts_with("looked at nothing"), "{said}");
+        assert!(said.contains("not judged: pods: other plugins give its addresses"), "{said}");
     });
 }

@@ -416,6 +416,7 @@ fn a_variable_that_is_no_text_is_named_and_not_passed_over() {
 fn audit(node: &Node, options: &[&str]) -> (Option<i32>, Value) {
     let mut audit = Command::new(PLUGIN);
     audit.env_clear().args(["audit", "--json", "--data-dir"]).arg(node.dir.path()).args(options);
+    audit.arg("--conf-dir").arg(node.dir.path()).arg("--cache-dir").arg(node.dir.path());
     let output = audit.output().unwrap();
     (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
 }
@@ -483,7 +484,7 @@ fn an_audit_of_a_network_without_leases_is_refused() {
         let mut audit = Command::new(PLUGIN);
         audit.env_clear().args(["audit", "--repair", "nowhere", "--data-dir"]).arg(node.dir.path());
         let output = audit.output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8(output.stderr).unwrap().contains("no leases of nowhere are kept in"));
     });
 }

@@ -3,11 +3,15 @@
 use serde_json::{Value, json};
 use weft_ipam::table::columns;
 
+use crate::explain::Verdict;
+
 use super::{Fate, Problem, Report, names};
 
 impl Problem {
     pub(super) const fn name(&self) -> &'static str {
         match self {
+            Self::Differs { .. } => "not as planned",
+            Self::Node { .. } => "node not as planned",
             Self::Abandoned { .. } => "abandoned lease",
             Self::NoPair { .. } => "lease without interface",
             Self::NoLease { .. } => "interface without lease",
@@ -21,6 +25,7 @@ impl Problem {
 
     pub(super) fn detail(&self) -> String {
         match self {
+            Self::Differs { what, .. } | Self::Node { what } => what.clone(),
             Self::Abandoned { addresses } | Self::NoPair { addresses } => addresses.clone(),
             Self::NoLease { link } | Self::Unshaped { link } => link.clone(),
             Self::Element { element } => element.address.to_string(),
@@ -34,7 +39,9 @@ impl Problem {
 
     const fn remedy(&self) -> &'static str {
         match self {
-            Self::NoPair { .. } | Self::Unshaped { .. } => "delete the pod",
+            Self::NoPair { .. } | Self::Unshaped { .. } | Self::Differs { is_mendable: false, .. } => {
+                "delete the pod"
+            }
             Self::NoLease { .. } => "delete the pod, unless another IPAM plugin gave it its addresses",
             _ => "weft-cni audit --repair",
         }
@@ -45,6 +52,12 @@ impl Fate {
     fn says(&self, problem: &Problem) -> String {
         match self {
             Self::Stands => problem.remedy().to_owned(),
+            Self::Left => match problem {
+                Problem::Differs { .. } | Problem::Node { .. } => {
+                    "cannot be put back: delete the pod".to_owned()
+                }
+                _ => problem.remedy().to_owned(),
+            },
             Self::Repaired => "repaired".to_owned(),
             Self::Failed(why) => format!("failed: {why}"),
         }
@@ -52,9 +65,14 @@ impl Fate {
 }
 
 impl Report {
-    /// Whether kernel and leases agree now.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.findings.iter().all(|(_, fate)| matches!(fate, Fate::Repaired))
+    /// What it comes to now. What was not remembered is not in it: it is said, and judged by nobody.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let is_repaired = |(_, fate): &(_, Fate)| matches!(fate, Fate::Repaired);
+        match (self.findings.iter().all(is_repaired), self.failed.is_empty()) {
+            (false, _) => Verdict::Differs,
+            (true, true) => Verdict::AsPlanned,
+            (true, false) => Verdict::Unknown,
+        }
     }
 
     /// As a table, or as one JSON document.
@@ -63,18 +81,39 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let checked = format!("{} leases in {} networks", self.leases, self.networks);
-        if self.findings.is_empty() {
-            return format!("{checked}: the kernel agrees with all of them\n");
+        let mut text = self.conclusion();
+        text.push('\n');
+        if !self.findings.is_empty() {
+            text.push_str(&format!("\n{}", columns("", &self.rows())));
         }
+        let said = [("less seen", &self.limited), ("not seen", &self.failed), ("not judged", &self.unjudged)];
+        for (label, lines) in said {
+            text.extend(lines.iter().map(|(of, why)| format!("{label}: {of}: {why}\n")));
+        }
+        text
+    }
+
+    fn conclusion(&self) -> String {
+        let looked = format!("looked at {} pods in {} networks", self.pods, self.networks);
+        match (self.findings.len(), self.pods, self.failed.len()) {
+            (0, 0, _) => {
+                "looked at nothing: no lease and no result of a runtime tells of a pod here".to_owned()
+            }
+            (0, _, 0) if self.limited.is_empty() => format!("{looked}: all as planned"),
+            (0, _, 0) => format!("{looked}: no difference, as far as could be seen"),
+            (0, _, failed) => format!("{looked}: {failed} could not be seen"),
+            (differences, ..) => format!("{looked}: {differences} differences"),
+        }
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
         let head = ["NETWORK", "CONTAINER", "INTERFACE", "PROBLEM", "WHAT", "REMEDY"].map(str::to_owned);
         let rows = self.findings.iter().map(|(finding, fate)| {
             let [network, container, ifname] = names(&finding.mark).map(str::to_owned);
             let problem = &finding.problem;
             vec![network, container, ifname, problem.name().to_owned(), problem.detail(), fate.says(problem)]
         });
-        let rows: Vec<_> = std::iter::once(head.to_vec()).chain(rows).collect();
-        format!("{checked}: {} differences\n\n{}", self.findings.len(), columns("", &rows))
+        std::iter::once(head.to_vec()).chain(rows).collect()
     }
 
     fn json(&self) -> Value {
@@ -90,6 +129,16 @@ impl Report {
                 "remedy": fate.says(&finding.problem),
             })
         });
-        json!({ "leases": self.leases, "networks": self.networks, "findings": findings.collect::<Vec<_>>() })
+        let said = |lines: &[(String, String)]| {
+            lines.iter().map(|(of, why)| json!({ "of": of, "why": why })).collect::<Value>()
+        };
+        json!({
+            "pods": self.pods,
+            "networks": self.networks,
+            "findings": findings.collect::<Vec<_>>(),
+            "lessSeen": said(&self.limited),
+            "notSeen": said(&self.failed),
+            "notJudged": said(&self.unjudged),
+        })
     }
 }

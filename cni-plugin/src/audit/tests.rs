@@ -116,11 +116,11 @@ fn the_table_says_what_to_do() {
     let seen = Seen { pairs: vec![pair("stray")], ..Seen::default() };
     let findings =
         compare("pods", &seen, SystemTime::now()).into_iter().map(|finding| (finding, Fate::Stands));
-    let report = Report { networks: 1, leases: 0, findings: findings.collect() };
-    assert!(!report.is_clean());
+    let report = Report { networks: 1, findings: findings.collect(), ..Report::default() };
+    assert_eq!(report.verdict(), crate::explain::Verdict::Differs);
     assert_eq!(
         report.render(false),
-        "0 leases in 1 networks: 1 differences\n\n\
+        "looked at 0 pods in 1 networks: 1 differences\n\n\
          NETWORK  CONTAINER  INTERFACE  PROBLEM                  WHAT       REMEDY\n\
          pods     stray      eth0       interface without lease  weftstray  delete the pod, unless another IPAM plugin gave it its addresses\n"
     );

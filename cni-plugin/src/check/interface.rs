@@ -43,6 +43,19 @@ pub(super) fn compare(side: &str, planned: &Interface, seen: &Observed) -> Vec<F
     findings.into_list()
 }
 
+/// What of `planned` is to be added for it to stand. The MTU stays as it is, and nothing that stands is replaced.
+pub(crate) fn missing(planned: &Interface, seen: &Observed) -> Interface {
+    let index = seen.link(&planned.name).map(|link| link.index);
+    let (addresses, routes) = (of(index, &seen.addresses), of(index, &seen.routes));
+    let mut missing = Interface { mtu: None, mac: None, ..planned.clone() };
+    missing.shaping = planned.shaping.filter(|_| of(index, &seen.shaped).is_empty());
+    let neighbours = of(index, &seen.neighbours);
+    missing.neighbours.retain(|neighbour| !neighbours.iter().any(|found| found.ip == neighbour.ip));
+    missing.addresses.retain(|address| !addresses.contains(&address));
+    missing.routes.retain(|route| !routes.iter().any(|found| is_rival(route, found)));
+    missing
+}
+
 /// What `link` should be like. What the plan leaves open may be as it likes.
 pub(super) fn attributes(findings: &mut Findings, planned: &Interface, link: Option<&Link>, seen: &Observed) {
     if let Some(mac) = planned.mac {

@@ -3,6 +3,7 @@
 use nix::errno::Errno;
 use weft_datapath::{Interface, NetNs, Rtnl, sysctl};
 
+use super::Node;
 use super::interface::attributes;
 use crate::Error;
 use crate::config::Sysctl;
@@ -11,7 +12,7 @@ use crate::plan::Tuned;
 use crate::tuned::other_end;
 
 /// What `tuned` asks for, and what of it stands.
-pub(super) fn compare(netns: &NetNs, tuned: &Tuned) -> Result<Vec<Finding>, Error> {
+pub(super) fn compare(netns: &NetNs, tuned: &Tuned, node: &Node) -> Result<Vec<Finding>, Error> {
     if tuned.is_nothing() {
         return Ok(Vec::new());
     }
@@ -30,12 +31,12 @@ pub(super) fn compare(netns: &NetNs, tuned: &Tuned) -> Result<Vec<Finding>, Erro
     let mut findings = pod.into_list();
     findings.extend(parameters);
     if tuned.to_pod.is_some() {
-        findings.extend(other(&inside, tuned)?);
+        findings.extend(other(&inside, tuned, node)?);
     }
     Ok(findings)
 }
 
-fn other(inside: &Rtnl, tuned: &Tuned) -> Result<Vec<Finding>, Error> {
+fn other(inside: &Rtnl, tuned: &Tuned, node: &Node) -> Result<Vec<Finding>, Error> {
     let host = Rtnl::open()?;
     let link = match other_end(&host, inside, &tuned.pod.name) {
         Ok(link) => Some(link),
@@ -45,7 +46,7 @@ fn other(inside: &Rtnl, tuned: &Tuned) -> Result<Vec<Finding>, Error> {
     let name = link.as_ref().map_or("", |link| link.name.as_str());
     let wanted = Interface { shaping: tuned.to_pod, ..Interface::named(name) };
     let mut findings = Findings::at(format!("node {name}").trim_end());
-    attributes(&mut findings, &wanted, link.as_ref(), &host.observe()?);
+    attributes(&mut findings, &wanted, link.as_ref(), node.observed()?);
     Ok(findings.into_list())
 }
 

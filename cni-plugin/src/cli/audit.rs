@@ -1,70 +1,81 @@
 //! `weft-cni audit`.
 
-use std::path::PathBuf;
-
-use weft_ipam::store::local::{DEFAULT_DIR, networks_in};
-
-use super::{Answer, Command};
+use super::{Answer, Command, explain};
 use crate::Error;
-use crate::audit;
+use crate::audit::{self, Asked};
+use crate::explain::{Question, Verdict};
 
-/// What it exits with where it finds differences, or cannot look.
-pub(super) const FAILURE: u8 = 1;
+/// What it exits with where it cannot look.
+pub(super) const CANNOT_LOOK: u8 = explain::CANNOT_TELL;
 
 pub(super) const HELP: &str = "\
-Compares what stands in the kernel of this node with the leases.
+Looks whether every pod of this node is as ADD left it, and for what nobody owns.
 
 Usage: weft-cni audit [OPTIONS] [NETWORK]...
 
 Arguments:
-  [NETWORK]...      Only these networks; without any, all that have leases
+  [NETWORK]...      Only these networks; without any, all that a lease, a configuration, a runtime or an
+                    element of the firewall tells of
 
 Options:
-  --repair          End leases whose pod is gone, remove firewall elements that nobody owns, and put
-                    rules back that somebody flushed; pods that live are never touched
+  --repair          Put back what of a living pod's plan does not stand (rules and elements of the firewall,
+                    routes, addresses, a link that is down, rates, forwarding), end leases whose pod is
+                    gone, and remove elements that nobody owns; nothing of a pod that may live is removed
   --json            Print one JSON document
-  --data-dir DIR    Where the leases are: dataDir of the network configuration [default: /run/weft/ipam]
+  --config FILE     The configuration to plan by; without it the one that the runtime has kept of each ADD,
+                    else the network's in --conf-dir
+  --conf-dir DIR    Where configurations are [default: /etc/cni/net.d]
+  --data-dir DIR    Where leases are [default: /run/weft/ipam, and dataDir of the configurations]
+  --cache-dir DIR   Where the runtime keeps results; only read [default: /var/lib/cni]
   -h, --help        Print this
 
-Exit code: 0 if kernel and leases agree (with --repair: now agree), 1 if not, 64 for wrong usage.
+`less seen` are pods of which no configuration is found: only their leases are compared. `not judged` are networks
+with addresses of another plugin, where the runtime keeps no results.
+
+Exit code: 0 if nothing differs (with --repair: any more), 1 if something does, 2 if it could not look, 64 for wrong
+usage.
 
 Of one pod, `weft-cni explain` tells more.
 ";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Audit {
-    networks: Vec<String>,
-    data_dir: PathBuf,
+    asked: Asked,
     json: bool,
-    repair: bool,
 }
 
 impl Audit {
-    /// Only networks that have leases here can be judged by them. What stands for one with another IPAM plugin, or behind
-    /// another plugin, would all look as if nobody owned it.
     pub(super) fn run(&self) -> Result<Answer, Error> {
-        let unlisted = |source| Error::DataDir { path: self.data_dir.clone(), source };
-        let known = networks_in(&self.data_dir).map_err(unlisted)?;
-        let unknown: Vec<_> = self.networks.iter().filter(|name| !known.contains(name)).cloned().collect();
-        if !unknown.is_empty() {
-            return Err(Error::NoLeases { networks: unknown, path: self.data_dir.clone() });
-        }
-        let networks = if self.networks.is_empty() { &known } else { &self.networks };
-        let report = audit::audit(networks, &self.data_dir, self.repair)?;
-        Ok((report.render(self.json), if report.is_clean() { 0 } else { FAILURE }))
+        let report = audit::audit(&self.asked)?;
+        Ok((report.render(self.json), code(report.verdict())))
+    }
+}
+
+/// What `verdict` is exited with.
+pub(super) const fn code(verdict: Verdict) -> u8 {
+    match verdict {
+        Verdict::AsPlanned => 0,
+        Verdict::Differs => 1,
+        Verdict::Unknown => CANNOT_LOOK,
     }
 }
 
 pub(super) fn parse<'a>(mut rest: impl Iterator<Item = &'a str>) -> Result<Command, String> {
-    let mut audit = Audit { networks: Vec::new(), data_dir: DEFAULT_DIR.into(), json: false, repair: false };
+    let asked = Asked { networks: Vec::new(), places: Question::default(), repair: false };
+    let mut audit = Audit { asked, json: false };
+    let Asked { networks, places, repair } = &mut audit.asked;
     while let Some(argument) = rest.next() {
+        let mut value = |what| rest.next().ok_or_else(|| format!("{argument} needs a {what}"));
         match argument {
             "-h" | "--help" => return Ok(Command::Help(HELP)),
             "--json" => audit.json = true,
-            "--repair" => audit.repair = true,
-            "--data-dir" => audit.data_dir = rest.next().ok_or("--data-dir needs a directory")?.into(),
+            "--repair" => *repair = true,
+            "--config" => places.config = Some(value("file")?.into()),
+            "--conf-dir" => places.conf_dir = value("directory")?.into(),
+            "--data-dir" => places.data_dir = Some(value("directory")?.into()),
+            "--cache-dir" => places.cache_dir = value("directory")?.into(),
             option if option.starts_with('-') => return Err(format!("{option:?} is no option of audit")),
-            network => audit.networks.push(network.to_owned()),
+            network => networks.push(network.to_owned()),
         }
     }
     Ok(Command::Audit(audit))
@@ -77,18 +88,21 @@ mod tests {
 
     #[test]
     fn options_and_networks_come_in_any_order() {
-        let audit = Audit {
-            networks: vec!["a".into(), "b".into()],
-            data_dir: "/var/lib/x".into(),
-            json: true,
-            repair: true,
+        let places = Question {
+            data_dir: Some("/var/lib/x".into()),
+            conf_dir: "/c".into(),
+            config: Some("f".into()),
+            ..Question::default()
         };
-        assert_eq!(parsed("audit a --json --data-dir /var/lib/x b --repair"), Ok(Command::Audit(audit)));
+        let asked = Asked { networks: vec!["a".into(), "b".into()], places, repair: true };
+        let line = "audit a --json --data-dir /var/lib/x b --repair --conf-dir /c --config f";
+        assert_eq!(parsed(line), Ok(Command::Audit(Audit { asked, json: true })));
     }
 
     #[test]
     fn what_is_no_option_is_refused_by_name() {
         assert_eq!(parsed("audit --jsn"), Err("\"--jsn\" is no option of audit".to_owned()));
         assert_eq!(parsed("audit --data-dir"), Err("--data-dir needs a directory".to_owned()));
+        assert_eq!(parsed("audit --config"), Err("--config needs a file".to_owned()));
     }
 }

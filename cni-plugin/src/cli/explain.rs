@@ -2,7 +2,7 @@
 
 use super::{Answer, Command};
 use crate::Error;
-use crate::explain::{Question, Verdict, explain};
+use crate::explain::{Question, explain};
 
 /// What it exits with where there is no answer.
 pub(super) const CANNOT_TELL: u8 = 2;
@@ -52,27 +52,12 @@ pub(super) struct Explain {
 impl Explain {
     pub(super) fn run(&self) -> Result<Answer, Error> {
         let report = explain(&self.question)?;
-        let code = match report.verdict() {
-            Verdict::AsPlanned => 0,
-            Verdict::Differs => 1,
-            Verdict::Unknown => CANNOT_TELL,
-        };
-        Ok((report.render(self.json), code))
+        Ok((report.render(self.json), super::audit::code(report.verdict())))
     }
 }
 
 pub(super) fn parse<'a>(mut rest: impl Iterator<Item = &'a str>) -> Result<Command, String> {
-    let mut question = Question {
-        container: None,
-        pod: None,
-        network: None,
-        ifname: None,
-        config: None,
-        conf_dir: "/etc/cni/net.d".into(),
-        data_dir: None,
-        cache_dir: "/var/lib/cni".into(),
-        netns: None,
-    };
+    let mut question = Question::default();
     let mut json = false;
     while let Some(option) = rest.next() {
         match option {

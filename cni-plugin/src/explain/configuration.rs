@@ -14,9 +14,22 @@ use crate::{Error, asked};
 
 /// A file with a list of plugins, or with one.
 #[derive(Clone, Debug)]
-pub(super) struct File {
+pub(crate) struct File {
     path: PathBuf,
     document: Map<String, Value>,
+}
+
+impl File {
+    /// The network, where an entry of the list is Weft's.
+    pub(crate) fn network(&self) -> Option<&str> {
+        self.document.get("name")?.as_str().filter(|_| is_of_weft(&self.document))
+    }
+
+    /// Whether leases of Weft's own tell of the network's pods.
+    pub(crate) fn has_leases(&self) -> bool {
+        let kind = |entry: &Map<String, Value>| entry.get("ipam")?.get("type").cloned();
+        plugins(&self.document).iter().any(|entry| kind(entry).is_some_and(|kind| kind == "weft-ipam"))
+    }
 }
 
 /// A list that was found, and where.
@@ -30,7 +43,7 @@ pub(super) struct Configuration {
 ///
 /// # Errors
 /// Where the named one cannot be read.
-pub(super) fn files(question: &Question) -> Result<Vec<File>, Error> {
+pub(crate) fn files(question: &Question) -> Result<Vec<File>, Error> {
     let Some(path) = &question.config else { return Ok(in_directory(&question.conf_dir)) };
     let unreadable = |source| Error::ConfigFile { path: path.clone(), source };
     let bytes = fs::read(path).map_err(unreadable)?;
@@ -55,7 +68,7 @@ fn in_directory(dir: &Path) -> Vec<File> {
 }
 
 /// Where leases may be.
-pub(super) fn data_dirs(question: &Question, files: &[File]) -> Vec<PathBuf> {
+pub(crate) fn data_dirs(question: &Question, files: &[File]) -> Vec<PathBuf> {
     if let Some(dir) = &question.data_dir {
         return vec![dir.clone()];
     }
@@ -93,13 +106,14 @@ impl Configuration {
     ///
     /// # Errors
     /// Where there is none.
-    pub(super) fn of(record: &Record, question: &Question, files: Vec<File>) -> Result<Self, Error> {
+    pub(super) fn of(record: &Record, question: &Question, files: &[File]) -> Result<Self, Error> {
         let network = record.attachment.network();
-        let is_networks = |file: &File| {
+        let is_networks = |file: &&File| {
             file.document.get("name").is_some_and(|name| name == network) && is_of_weft(&file.document)
         };
-        let file = files.into_iter().find(is_networks);
-        let file = file.map(|file| Self { document: file.document, from: file.path.display().to_string() });
+        let file = files.iter().find(is_networks);
+        let file =
+            file.map(|file| Self { document: file.document.clone(), from: file.path.display().to_string() });
         let kept = record
             .kept
             .as_ref()

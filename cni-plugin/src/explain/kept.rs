@@ -2,17 +2,20 @@
 //! `libcni/api.go`). They are read and never written.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use weft_cni_spec::Args;
 use weft_ipam::lease::{Attachment, Pod};
 
+use crate::Error;
+
 /// One of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
     pub(super) path: PathBuf,
-    pub(super) attachment: Attachment,
+    pub(crate) attachment: Attachment,
     /// The configuration as it was at ADD.
     pub(super) configuration: Map<String, Value>,
     pub(super) args: Args,
@@ -28,10 +31,19 @@ impl Kept {
     }
 }
 
-/// All that there are below `dir`. What is none, or cannot be read, is passed over: the directory is somebody else's.
-pub(super) fn all(dir: &Path) -> Vec<Kept> {
-    let entries = fs::read_dir(dir.join("results")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| parse(&entry.path(), &fs::read(entry.path()).ok()?)).collect()
+/// All that there are below `dir`. A file that is none is passed over: the directory is somebody else's.
+///
+/// # Errors
+/// Where it may not be read: what cannot be seen is not nothing.
+pub(super) fn all(dir: &Path) -> Result<Vec<Kept>, Error> {
+    let path = dir.join("results");
+    let entries = match fs::read_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(Error::ConfigFile { path, source: error });
+        }
+        entries => entries.into_iter().flatten().flatten(),
+    };
+    Ok(entries.filter_map(|entry| parse(&entry.path(), &fs::read(entry.path()).ok()?)).collect())
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Option<Kept> {

@@ -13,11 +13,11 @@ use crate::Error;
 /// An attachment that somebody remembers.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    pub(super) attachment: Attachment,
-    pub(super) lease: Option<Lease>,
+    pub(crate) attachment: Attachment,
+    pub(crate) lease: Option<Lease>,
     /// Where the lease is kept.
-    pub(super) data_dir: Option<PathBuf>,
-    pub(super) kept: Option<Kept>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Record {
@@ -31,12 +31,17 @@ impl Record {
 
 /// The one that `question` means.
 pub(super) fn find(question: &Question, files: &[File]) -> Result<Record, Error> {
+    choose(question, all(question, files)?)
+}
+
+/// All that there are.
+pub(crate) fn all(question: &Question, files: &[File]) -> Result<Vec<Record>, Error> {
     let mut records: Vec<Record> = Vec::new();
     for (lease, dir) in leases(question, files)? {
         let attachment = lease.attachment.clone();
         records.push(Record { attachment, lease: Some(lease), data_dir: Some(dir), kept: None });
     }
-    for kept in kept::all(&question.cache_dir) {
+    for kept in kept::all(&question.cache_dir)? {
         if !configuration::is_of_weft(&kept.configuration) {
             continue;
         }
@@ -48,7 +53,7 @@ pub(super) fn find(question: &Question, files: &[File]) -> Result<Record, Error>
             }
         }
     }
-    choose(question, records)
+    Ok(records)
 }
 
 /// All leases, each with the directory that it is in.

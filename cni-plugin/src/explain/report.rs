@@ -1,13 +1,13 @@
 //! The answer, as a table or as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use weft_ipam::store::local::DEFAULT_DIR;
 use weft_ipam::table::columns;
 
-use super::Namespace;
 use super::record::Record;
+use super::{Namespace, Question};
 use crate::clock::rfc3339;
 use crate::finding::{Finding, State};
 
@@ -19,6 +19,10 @@ pub(crate) struct Report {
     pub(super) modes: Vec<&'static str>,
     /// Where the configuration was found.
     pub(super) from: String,
+    /// Where everything was looked for.
+    pub(super) places: Question,
+    /// Whether what is missing can be put back.
+    pub(super) is_restorable: bool,
     pub(super) findings: Vec<Finding>,
     /// What could not be found out.
     pub(super) unknown: Vec<String>,
@@ -90,34 +94,33 @@ impl Report {
         let audit = self.audit();
         let mut next = Vec::new();
         if let Namespace::Gone(_) = self.netns {
-            let cure = audit.map_or_else(
-                || "the runtime's DEL or GC ends what it had".to_owned(),
-                |audit| format!("`{audit} {}` ends the lease", attachment.network()),
-            );
+            let cure = match &self.record.lease {
+                None => "the runtime's DEL or GC ends what it had".to_owned(),
+                Some(_) => format!("`{audit} {}` ends the lease", attachment.network()),
+            };
             return vec![format!("the pod's namespace is gone and its DEL never came: {cure}")];
         }
-        if has(&|finding| finding.what == "chain") {
-            next.push(audit.map_or_else(
-                || "drain the node, for its first ADD makes the rules anew that somebody flushed".to_owned(),
-                |audit| format!("`{audit}` puts the rules back that somebody flushed"),
-            ));
+        let pod = self.record.pod().and_then(|pod| {
+            let (namespace, name) = pod.split_once('/')?;
+            Some(format!(": `kubectl delete pod -n {namespace} {name}`"))
+        });
+        let pod = pod.unwrap_or_default();
+        if has(&|finding| finding.state != State::Extra) {
+            next.push(if self.is_restorable {
+                let network = attachment.network();
+                format!("`{audit} {network}` puts back what it can; if anything differs after it, delete the pod{pod}")
+            } else {
+                format!("delete the pod, and its next ADD makes everything anew{pod}")
+            });
         }
         if has(&|finding| finding.place == "lease") {
             next.push("its address may be given to another pod: delete this one".to_owned());
         }
         if has(&|finding| finding.place == "node" && finding.what == "sysctl") {
-            next.push("`sysctl -w` what the table says, and find out what has changed it".to_owned());
+            next.push("find out what has changed the node's parameters".to_owned());
         }
         if has(&|finding| finding.state == State::Extra) {
             next.push("what is extra goes with the pod".to_owned());
-        }
-        if has(&|finding| !matches!(finding.what, "chain" | "sysctl") && finding.state != State::Extra) {
-            let pod = self.record.pod().and_then(|pod| {
-                let (namespace, name) = pod.split_once('/')?;
-                Some(format!(": `kubectl delete pod -n {namespace} {name}`"))
-            });
-            let pod = pod.unwrap_or_default();
-            next.push(format!("delete the pod, and its next ADD makes everything anew{pod}"));
         }
         if let (Some(path), false) = (self.netns.path(), next.is_empty()) {
             next.push(format!("to look inside: `nsenter --net={} ip addr`", path.display()));
@@ -125,12 +128,21 @@ impl Report {
         next
     }
 
-    /// The command that repairs what goes with a lease; there is none for what another IPAM plugin gave.
-    fn audit(&self) -> Option<String> {
-        self.record.lease.as_ref()?;
-        let elsewhere = self.record.data_dir.as_ref().filter(|dir| *dir != Path::new(DEFAULT_DIR));
-        let at = elsewhere.map(|dir| format!(" --data-dir {}", dir.display())).unwrap_or_default();
-        Some(format!("weft-cni audit --repair{at}"))
+    /// The command that repairs it, looking where this looked.
+    fn audit(&self) -> String {
+        let usual = Question::default();
+        let data_dir = self.record.data_dir.as_deref().filter(|dir| *dir != Path::new(DEFAULT_DIR));
+        let conf_dir = Some(&self.places.conf_dir).filter(|dir| **dir != usual.conf_dir);
+        let cache_dir = Some(&self.places.cache_dir).filter(|dir| **dir != usual.cache_dir);
+        let options = [
+            ("--data-dir", data_dir),
+            ("--config", self.places.config.as_deref()),
+            ("--conf-dir", conf_dir.map(PathBuf::as_path)),
+            ("--cache-dir", cache_dir.map(PathBuf::as_path)),
+        ];
+        let said = options.into_iter().filter_map(|(option, path)| Some((option, path?.display())));
+        let said: String = said.map(|(option, path)| format!(" {option} {path}")).collect();
+        format!("weft-cni audit --repair{said}")
     }
 
     /// The same; `state` is one of `ok`, `missing`, `different`, `extra` and `beside`.
@@ -187,6 +199,8 @@ mod tests {
             netns,
             modes: vec!["mode routed"],
             from: "/etc/cni/net.d/10-weft.conflist".to_owned(),
+            places: Question::default(),
+            is_restorable: false,
             findings: findings.into_list(),
             unknown: Vec::new(),
         }
@@ -224,8 +238,8 @@ mod tests {
              EXTRA      pod eth0  host port  -            80/tcp to 10.1.0.2:80\n\
              beside     pod eth0  route      -            10.9.0.0/16\n\n\
              3 of 5 differ\n\
-             next: what is extra goes with the pod\n\
              next: delete the pod, and its next ADD makes everything anew\n\
+             next: what is extra goes with the pod\n\
              next: to look inside: `nsenter --net=/run/netns/p ip addr`\n"
         );
         assert_eq!(report.verdict(), Verdict::Differs);
