@@ -12,7 +12,9 @@ use crate::store::{self, View};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Every address of a set is held.
-    #[error("no address is free in {set}: {held} of {size} are held{holders}")]
+    #[error(
+        "no address is free in {set}: {held} of {size} are held{holders}; `weft-ipam list` shows them all, and a larger range has more"
+    )]
     Exhausted {
         /// The set, as written.
         set: String,

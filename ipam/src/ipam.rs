@@ -333,7 +333,9 @@ impl Ipam {
     fn end_all(&self, leases: Vec<Lease>) -> Result<Vec<Lease>, Error> {
         let at = Timestamp::from((self.clock)());
         let mut all = Vec::new();
-        for some in leases.chunks(self.store.most_leases()) {
+        // A line of the log has to find space on a full disk.
+        const MOST: usize = 256;
+        for some in leases.chunks(self.store.most_leases().min(MOST)) {
             let ended = transact(&*self.store, |view| {
                 let mut ended = Vec::new();
                 for lease in some {
@@ -405,6 +407,7 @@ impl Ipam {
     /// Whether one more attachment would get its addresses, be it after reclaiming abandoned leases.
     pub fn check_room(&self, pool: &Pool) -> Result<(), Error> {
         self.refuse_unimported()?;
+        self.store.check_writable()?;
         match self.has_room(pool) {
             Err(error) if self.reclaims_for(&error)? => self.has_room(pool),
             outcome => outcome,

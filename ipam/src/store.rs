@@ -25,6 +25,11 @@ pub trait Store: Debug + Send + Sync {
     /// Runs `look` on what some transaction has left behind, never on a part of one. As `decide`, it may be run again.
     fn read(&self, look: Look<'_>) -> Result<(), Error>;
 
+    /// Whether a transaction could write, without one.
+    fn check_writable(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// How many leases may be made or ended in one transaction.
     fn most_leases(&self) -> usize {
         usize::MAX

@@ -102,7 +102,8 @@ fn exhaustion_is_reported_before_and_when_an_add_hits_it() {
     fill(&node, &["c1", "c2", "c3", "c4"], &conf);
     assert_eq!(node.run("STATUS", "", &conf), Ok(Value::Null));
     node.run("ADD", "c5", &conf).unwrap();
-    let why = "no address is free in 10.7.0.0/29: 5 of 5 are held, the longest by eth0 of c1, eth0 of c2, eth0 of c3";
+    let why = "no address is free in 10.7.0.0/29: 5 of 5 are held, the longest by eth0 of c1, eth0 of c2, eth0 of c3; \
+               `weft-ipam list` shows them all, and a larger range has more";
     assert_eq!(node.run("STATUS", "", &conf), Err(format!("50: {why}")));
     assert_eq!(node.run("ADD", "c6", &conf), Err(format!("11: {why}")));
     assert_eq!(node.lease_count(), 5);

@@ -15,7 +15,7 @@ use weft_ipam::lease::{Attachment, Lease, NetnsIdentity, Pod};
 use weft_ipam::range::Pool;
 use weft_ipam::store::local::{self, LocalStore};
 use weft_ipam::store::{self, Store};
-use weft_ipam::{Error, Ipam, Request};
+use weft_ipam::{Error, Ipam, Request, chain};
 
 /// In memory where there is such a place: most of these tests are about bytes, and syncing them to a disk says nothing.
 fn directory() -> TempDir {
@@ -177,8 +177,7 @@ fn a_log_cut_at_any_byte_opens_to_a_state_that_was_answered() {
         fs::write(log(copy.path()), &whole[..length]).unwrap();
         let last = answered.iter().rev().find(|(end, _)| *end <= length as u64);
         let expected = last.map_or_else(Default::default, |(_, state)| state.clone());
-        let found =
-            everything(copy.path()).unwrap_or_else(|error| panic!("{length}: {}", weft_ipam::chain(&error)));
+        let found = everything(copy.path()).unwrap_or_else(|error| panic!("{length}: {}", chain(&error)));
         // A reservation that is dropped makes two transactions of one step; what is between them was answered too.
         if found != expected {
             let newly: Vec<_> = found.0.iter().filter(|lease| !expected.0.contains(lease)).collect();
@@ -276,9 +275,12 @@ fn other_files_and_newer_formats_are_refused_and_left_alone() {
     fs::write(dir.path().join("net/leases.lock"), "").unwrap();
     for (text, expected) in [
         ("weft-ipam leases 3 0123456789abcdef x\n", "is of format 3; this release reads formats up to 2"),
-        ("weft-ipam leases 2 0123456789abcde\n", "is not a log of leases"),
-        ("weft-ipam leases 2\n", "is not a log of leases"),
-        ("weft-ipam leases 1x\n", "is not a log of leases"),
+        ("weft-ipam leases 99\n", "install the release that wrote it"),
+        ("weft-ipam leases 2 0123456789abcde\n", "is damaged: \"weft-ipam leases 2 0123456789abcde\""),
+        ("weft-ipam leases 2\n", "is damaged"),
+        ("weft-ipam leases 1x\n", "is damaged"),
+        ("weft-ipam leases 0 0123456789abcdef\n", "is damaged"),
+        ("weft-ipam leases 99999999999 0123456789abcdef\n", "is damaged"),
         ("something else\n", "is not a log of leases"),
         ("something else, without a line break", "is not a log of leases"),
     ] {
@@ -459,6 +461,8 @@ fn freeze(dir: &Path) {
     assert_eq!(open(dir).leases().unwrap().len(), 1);
     assert_eq!(open(dir).release(&attachment(2)).unwrap(), None, "nothing to do is no failure");
     assert!(open(dir).release(&attachment(1)).is_err());
+    let frozen = chain(&open(dir).check_room(&pool()).unwrap_err());
+    assert!(frozen.contains("Read-only file system"), "{frozen}");
 }
 
 #[test]
@@ -512,7 +516,7 @@ fn fill(dir: &Path) {
     unshare(CloneFlags::CLONE_NEWNS).expect("this test needs to be root");
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("size=16k")).unwrap();
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("size=128k")).unwrap();
     let ranges = serde_json::json!([[{"subnet": "fd00::/64"}]]);
     let pool = weft_ipam::config::parse_ranges(&ranges).unwrap();
     let mut container = 0;
@@ -523,13 +527,54 @@ fn fill(dir: &Path) {
         }
         container += 1;
     };
-    assert!(
-        weft_ipam::chain(&error).contains("leases.log: No space left on device"),
-        "{}",
-        weft_ipam::chain(&error)
-    );
+    assert!(chain(&error).contains("leases.log: No space left on device"), "{}", chain(&error));
     assert!(container > 10, "{container} leases fit");
     assert_eq!(open(dir).leases().unwrap().len(), container, "all that were answered, and no other");
     let text = fs::read_to_string(log(dir)).unwrap();
     assert!(text.ends_with('\n'), "nothing of the failed write is left");
+    fs::write(dir.join("net/filler"), vec![0; 1 << 20]).unwrap_err();
+
+    let full = chain(&open(dir).check_room(&pool).unwrap_err());
+    assert!(full.contains("No space left on device"), "{full}");
+    for ended in 0..container / 2 {
+        open(dir).release(&attachment(ended)).unwrap().unwrap();
+    }
+    assert!(!is_there(&dir.join("net/leases.reserve")), "it was needed");
+    open(dir).retain(&[]).unwrap();
+    assert_eq!(open(dir).leases().unwrap(), []);
+    fs::remove_file(dir.join("net/filler")).unwrap();
+    open(dir).check_room(&pool).unwrap();
+    drop(open(dir).reserve(&pool, request(0)).unwrap().keep());
+    assert!(is_there(&dir.join("net/leases.reserve")), "for the next time");
+}
+
+fn is_there(reserve: &Path) -> bool {
+    fs::metadata(reserve).unwrap().len() == local::reserve::SIZE as u64
+}
+
+#[test]
+fn a_log_that_is_gone_while_its_index_is_there_is_damage_and_a_directory_that_is_gone_is_a_beginning() {
+    let dir = directory();
+    open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();
+    fs::remove_file(log(dir.path())).unwrap();
+    for _ in 0..2 {
+        let lost = open(dir.path()).reserve(&pool(), request(2)).unwrap_err();
+        assert!(matches!(local_error(lost), local::Error::Lost { .. }));
+        assert!(matches!(local_error(open(dir.path()).leases().unwrap_err()), local::Error::Lost { .. }));
+    }
+    fs::remove_dir_all(dir.path().join("net")).unwrap();
+    open(dir.path()).reserve(&pool(), request(2)).unwrap().keep();
+}
+
+#[test]
+fn an_index_that_is_a_link_is_not_followed() {
+    let dir = directory();
+    open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();
+    let (index, victim) = (dir.path().join("net/leases.index"), dir.path().join("victim"));
+    fs::write(&victim, "somebody's").unwrap();
+    fs::remove_file(&index).unwrap();
+    std::os::unix::fs::symlink(&victim, &index).unwrap();
+    open(dir.path()).reserve(&pool(), request(2)).unwrap().keep();
+    assert_eq!(open(dir.path()).leases().unwrap().len(), 2);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "somebody's");
 }

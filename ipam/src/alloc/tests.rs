@@ -89,7 +89,7 @@ fn exhaustion_says_how_many_are_held_and_by_whom() {
     assert_eq!(
         error.to_string(),
         "no address is free in 10.0.0.0/29: 5 of 5 are held, the longest by ns/pod-0 (eth0 of c0), \
-         ns/pod-1 (eth0 of c1), ns/pod-2 (eth0 of c2)"
+         ns/pod-1 (eth0 of c1), ns/pod-2 (eth0 of c2); `weft-ipam list` shows them all, and a larger range has more"
     );
     assert!(!world.state.is_held(ip("fd00::7")), "the other family was not touched");
 }

@@ -11,6 +11,7 @@
 //! | `DIR/NAME/leases.log` | 0600 | the log, which is the truth; [`log`] has its format, byte by byte |
 //! | `DIR/NAME/leases.index` | 0600 | the index, which is made of the log; [`index`] and [`tree`] have its format |
 //! | `DIR/NAME/leases.lock` | 0600 | empty; whoever holds its `flock` owns the others |
+//! | `DIR/NAME/leases.reserve` | 0600 | [`reserve::SIZE`] zeros: space that is given up where a release finds the disk full |
 //! | `DIR/NAME/leases.new` | 0600 | a log in the making; renamed over `leases.log` when it is whole. What a killed process left of it is overwritten by the next |
 //!
 //! # What may be relied on
@@ -27,6 +28,8 @@
 //!   log that ends before the index says that it was written. Whatever needs that line fails with the file and the offset, and
 //!   the files stay as they are; with a good index that is one lease, and the others are served on. Its addresses stay held.
 //! - **A failed write changes nothing.** On a full disk the log is cut back to its former length, which needs no space.
+//! - **Leases end on a full disk too.** What ends some may use the reserve, and then the index's space; what makes some leaves
+//!   them alone.
 //! - **On a disk the log is synced before a transaction is answered**; on tmpfs and ramfs there is nothing to sync to.
 //! - **Waiting for the lock ends.** After the timeout the error names the process that holds it, if the kernel tells.
 //!
@@ -40,11 +43,12 @@ use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::statfs::{self, FsType};
 
 use crate::lease::{self, NameError};
@@ -58,6 +62,7 @@ mod disk;
 pub mod index;
 pub mod lock;
 pub mod log;
+pub mod reserve;
 pub mod tree;
 mod view;
 
@@ -152,8 +157,19 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// It begins as one, but no release writes the rest of its first line so.
+    #[error("the first line of {} is damaged: {line:?}", path.display())]
+    Header {
+        /// The log.
+        path: PathBuf,
+        /// The line.
+        line: String,
+    },
     /// A later release of Weft has written it.
-    #[error("{} is of format {found}; this release reads formats up to {}", path.display(), log::FORMAT)]
+    #[error(
+        "{} is of format {found}; this release reads formats up to {}: install the release that wrote it, or a later one",
+        path.display(), log::FORMAT
+    )]
     Newer {
         /// The log.
         path: PathBuf,
@@ -179,6 +195,15 @@ pub enum Error {
         offset: u64,
         /// The contradiction.
         source: Conflict,
+    },
+    /// The log is gone, and its index is there.
+    #[error(
+        "leases.log is missing in {dir}, but leases.index says that there was one: put it back, or, when no pod has an address of \
+         this network any more, remove the directory", dir = dir.display()
+    )]
+    Lost {
+        /// The network's directory.
+        dir: PathBuf,
     },
     /// The log was longer once. Nothing was changed.
     #[error(
@@ -210,6 +235,7 @@ struct Files {
     new: PathBuf,
     index: PathBuf,
     lock: PathBuf,
+    reserve: PathBuf,
 }
 
 #[derive(Debug, Default)]
@@ -226,6 +252,13 @@ struct Open {
     index: Index,
 }
 
+/// What is to be appended.
+struct Line {
+    text: String,
+    /// Whether it ends leases, and makes none.
+    frees: bool,
+}
+
 /// A log in the making, of which not all is written yet.
 struct Draft {
     open: Open,
@@ -238,9 +271,9 @@ impl LocalStore {
     pub fn new(dir: &Path, network: &str) -> Result<Self, Error> {
         lease::check_network(network)?;
         let dir = dir.join(network);
-        let [log, new, index, lock] =
-            ["leases.log", "leases.new", "leases.index", "leases.lock"].map(|name| dir.join(name));
-        let files = Files { dir, log, new, index, lock };
+        let [log, new, index, lock, reserve] =
+            ["log", "new", "index", "lock", "reserve"].map(|name| dir.join(format!("leases.{name}")));
+        let files = Files { dir, log, new, index, lock, reserve };
         Ok(Self { files, timeout: LOCK_TIMEOUT, inner: Mutex::default() })
     }
 
@@ -262,11 +295,13 @@ impl Store for LocalStore {
         let _lock = lock::exclusive(&self.files.lock, self.timeout)?;
         let mut current = self.files.open_to_write(open.take(), notices)?;
         notices.extend(current.cut_unfinished()?);
-        if let Some(line) = self.files.prepare(&mut current, decide, notices)? {
-            current.append(&line)?;
+        let line = self.files.prepare(&mut current, decide, notices)?;
+        if let Some(line) = &line {
+            self.files.append(&mut current, line)?;
         }
+        let is_scarce = line.is_some_and(|line| line.frees) && !reserve::is_whole(&self.files.reserve);
         // From here on the transaction stands, whatever becomes of the index.
-        *open = self.files.tidy(current, notices);
+        *open = self.files.tidy(current, is_scarce, notices);
         Ok(())
     }
 
@@ -289,6 +324,10 @@ impl Store for LocalStore {
         }
         *open = Some(current);
         Ok(())
+    }
+
+    fn check_writable(&self) -> Result<(), store::Error> {
+        Ok(self.files.check_writable()?)
     }
 
     fn take_notices(&self) -> Vec<String> {
@@ -332,7 +371,7 @@ impl Files {
                     let found = self.find_index(&log);
                     (log, found)
                 }
-                None => return Ok(None),
+                None => return self.expect_no_index().map(|()| None),
             },
         };
         self.cover(log, found, notices).map(Some)
@@ -357,6 +396,44 @@ impl Files {
         let header = Log::read_header(&file, &self.log)?;
         let durable = outlives_the_boot(&file, &self.log)?;
         Ok(Some(Log { file, path: self.log.clone(), header, durable }))
+    }
+
+    /// Nobody removes the log alone but by mistake: its leases are somebody's still.
+    fn expect_no_index(&self) -> Result<(), Error> {
+        match fs::symlink_metadata(&self.index) {
+            Ok(found) if found.len() >= index::HEADER as u64 => Err(Error::Lost { dir: self.dir.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a page where the files are or will be, to a file without a name that is gone with this.
+    fn check_writable(&self) -> Result<(), Error> {
+        let dir = self.dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
+        let nameless =
+            OpenOptions::new().write(true).custom_flags(OFlag::O_TMPFILE.bits()).mode(0o600).open(dir);
+        match nameless.and_then(|file| file.write_all_at(&[0; 4096], 0)) {
+            // Not every file system has nameless files.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::IsADirectory) =>
+            {
+                Ok(())
+            }
+            written => written.map_err(io_error("write to", dir)),
+        }
+    }
+
+    fn append(&self, open: &mut Open, line: &Line) -> Result<(), Error> {
+        if !line.frees {
+            reserve::keep(&self.reserve)?;
+            return open.append(&line.text);
+        }
+        for spare in [&self.reserve, &self.index] {
+            match open.append(&line.text) {
+                Err(full) if reserve::is_for(&full) => drop(disk::empty(spare)),
+                outcome => return outcome,
+            }
+        }
+        open.append(&line.text)
     }
 
     fn find_index(&self, log: &Log) -> Found {
@@ -404,7 +481,7 @@ impl Files {
         open: &mut Open,
         decide: Decide<'_>,
         notices: &mut Vec<Notice>,
-    ) -> Result<Option<String>, store::Error> {
+    ) -> Result<Option<Line>, store::Error> {
         match self.try_prepare(open, decide) {
             Err(store::Error::Local(damaged @ Error::Index { .. })) => {
                 self.index_anew(open, damaged, notices)?;
@@ -414,32 +491,38 @@ impl Files {
         }
     }
 
-    fn try_prepare(&self, open: &mut Open, decide: Decide<'_>) -> Result<Option<String>, store::Error> {
+    fn try_prepare(&self, open: &mut Open, decide: Decide<'_>) -> Result<Option<Line>, store::Error> {
         let changes = decide(&self.seen(open))?;
         if changes.is_empty() {
             return Ok(None);
         }
-        let line = log::transaction(&changes);
-        for (change, spot) in changes.iter().zip(Spot::all(open.index.applied(), line.len())) {
+        let text = log::transaction(&changes);
+        for (change, spot) in changes.iter().zip(Spot::all(open.index.applied(), text.len())) {
             open.index.apply(change, spot, &open.log).map_err(|refusal| match refusal {
                 Refusal::Flaw(source) => self.index_error(source).into(),
                 Refusal::Conflict(conflict) => store::Error::from(conflict),
             })?;
         }
-        Ok(Some(line))
+        let frees = changes.iter().all(|change| matches!(change, Change::Release { .. }));
+        Ok(Some(Line { text, frees }))
     }
 
     fn index_error(&self, source: tree::Flaw) -> Error {
         Error::Index { path: self.index.clone(), source }
     }
 
-    /// Writes the index, and rewrites the log where that is due. `None` where the files are to be opened anew.
-    fn tidy(&self, mut open: Open, notices: &mut Vec<Notice>) -> Option<Open> {
-        if open.index.is_due_for_compaction() {
+    /// Writes the index, and rewrites the log where that is due or space is scarce. `None` where the files are to be opened
+    /// anew.
+    fn tidy(&self, mut open: Open, is_scarce: bool, notices: &mut Vec<Notice>) -> Option<Open> {
+        if is_scarce || open.index.is_due_for_compaction() {
             match self.write_new(Some(&open)) {
                 Ok(compacted) => open = compacted,
                 Err(error) => notices.push(Notice::NotCompacted(error)),
             }
+        }
+        if is_scarce && !open.index.is_current() {
+            // Its space was given up, and with it the pages that did not change.
+            return None;
         }
         if open.index.is_written() {
             return Some(open);
@@ -593,7 +676,7 @@ fn boot_of(durable: bool) -> u128 {
 }
 
 fn open_both_ways(path: &Path) -> io::Result<File> {
-    match OpenOptions::new().read(true).write(true).open(path) {
+    match OpenOptions::new().read(true).write(true).custom_flags(disk::NO_LINK).open(path) {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(path),
         opened => opened,
     }

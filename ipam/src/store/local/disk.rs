@@ -5,11 +5,23 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::fcntl::OFlag;
+
+/// The files are ours and no links: what a link leads to is somebody else's.
+pub(super) const NO_LINK: i32 = OFlag::O_NOFOLLOW.bits();
+
 /// Opens the file for reading and writing, and makes it where there is none. What is in it stays.
 pub(super) fn create(path: &Path) -> io::Result<File> {
     #[cfg(test)]
     death::call()?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(NO_LINK)
+        .open(path)
 }
 
 pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -22,6 +34,11 @@ pub(super) fn set_len(file: &File, length: u64) -> io::Result<()> {
     #[cfg(test)]
     death::call()?;
     file.set_len(length)
+}
+
+/// Gives up the space of a file, whoever has it open. A file that is missing has none.
+pub(super) fn empty(path: &Path) -> io::Result<()> {
+    set_len(&OpenOptions::new().write(true).custom_flags(NO_LINK).open(path)?, 0)
 }
 
 pub(super) fn sync(file: &File) -> io::Result<()> {

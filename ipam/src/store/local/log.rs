@@ -123,16 +123,17 @@ impl Header {
         let end = memchr::memchr(b'\n', start).ok_or_else(foreign)?;
         let line = start.get(..end).and_then(|line| line.strip_prefix(MAGIC.as_bytes()));
         let line = line.and_then(|line| str::from_utf8(line).ok()).ok_or_else(foreign)?;
+        let damaged = || Error::Header { path: path.into(), line: format!("{MAGIC}{line}") };
         let (format, id) = split(line, b' ').map_or((line, None), |(format, id)| (format, Some(id)));
         let length = end as u64 + 1;
         match (format.parse(), id) {
             (Ok(1), None) => Ok(Self { format: 1, id: 0, length }),
             (Ok(FORMAT), Some(id)) => {
-                let id = parse_hex(id, 16).ok_or_else(foreign)?;
+                let id = parse_hex(id, 16).ok_or_else(damaged)?;
                 Ok(Self { format: FORMAT, id, length })
             }
             (Ok(found), _) if found > FORMAT => Err(Error::Newer { path: path.into(), found }),
-            _ => Err(foreign()),
+            _ => Err(damaged()),
         }
     }
 
