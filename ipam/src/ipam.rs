@@ -16,7 +16,7 @@ use crate::state::Change;
 #[cfg(feature = "etcd")]
 use crate::store::etcd::{EtcdStore, Settings};
 use crate::store::local::{self, LocalStore};
-use crate::store::{self, Store, View};
+use crate::store::{self, Readable, Store, View};
 
 mod host_local;
 mod transfer;
@@ -145,8 +145,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether one lease cannot be read, and the others may.
-    fn is_about_one_lease(&self) -> bool {
+    /// Whether one line or lease cannot be read, and the others may.
+    pub fn is_about_one_lease(&self) -> bool {
         matches!(self, Self::Store(store::Error::Local(local::Error::Damaged { .. })) | Self::Decode { .. })
     }
 
@@ -456,6 +456,23 @@ impl Ipam {
     pub fn leases(&self) -> Result<Vec<Lease>, Error> {
         let records = self.view(|view| view.records())?;
         records.iter().map(|record| self.decode(record)).collect()
+    }
+
+    /// All leases where some are damaged.
+    pub fn readable_leases(&self) -> Result<Readable<Lease, Error>, Error> {
+        let found = self.view(|view| view.readable_records())?;
+        let damaged = found.damaged.into_iter().map(|(addresses, error)| (addresses, error.into()));
+        let mut readable = Readable { leases: Vec::new(), damaged: damaged.collect() };
+        for record in &found.leases {
+            match self.decode(record) {
+                Ok(lease) => readable.leases.push(lease),
+                Err(error) => {
+                    let addresses = record.addresses.iter().map(|assigned| assigned.address.ip());
+                    readable.damaged.push((addresses.collect(), error));
+                }
+            }
+        }
+        Ok(readable)
     }
 
     /// The pool of the last reservation, for those who have no configuration at hand. `None` where there was none yet.

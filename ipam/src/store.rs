@@ -84,6 +84,11 @@ pub trait View {
     /// All leases, longest held first; of a store that nodes share, those of this node. This may read everything there is.
     fn records(&self) -> Result<Vec<Record>, Error>;
 
+    /// The same where some are damaged. A store that cannot tell which fails as [`View::records`] does.
+    fn readable_records(&self) -> Result<Readable<Record, Error>, Error> {
+        Ok(Readable { leases: self.records()?, damaged: Vec::new() })
+    }
+
     /// The freed addresses with the times they were freed at, longest free first, IPv4 before IPv6.
     fn freed(&self) -> Result<Vec<(IpAddr, Timestamp)>, Error>;
 
@@ -101,6 +106,15 @@ pub trait View {
             |record: &Record| record.addresses.iter().any(|assigned| set.hands_out(assigned.address.ip()));
         Ok(self.records()?.into_iter().filter(holds).take(count).collect())
     }
+}
+
+/// Leases of which some may be damaged.
+#[derive(Debug)]
+pub struct Readable<L, E> {
+    /// Those that are not, longest held first.
+    pub leases: Vec<L>,
+    /// The addresses of each of the others, and why it cannot be read.
+    pub damaged: Vec<(Vec<IpAddr>, E)>,
 }
 
 /// Why a store could not do what it was asked.

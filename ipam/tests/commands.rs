@@ -450,6 +450,33 @@ fn a_damaged_network_does_not_hide_the_others() {
 }
 
 #[test]
+fn a_damaged_lease_does_not_hide_the_others_of_its_network() {
+    // The first line also has the ranges.
+    for (damaged, address) in [("c1", "10.7.0.2, fd07::2"), ("c2", "10.7.0.3, fd07::3")] {
+        let node = Node::new();
+        for container in ["c1", "c2", "c3"] {
+            node.run("ADD", container, &node.conf("1.1.0")).unwrap();
+        }
+        let log = node.dir.path().join("pods/leases.log");
+        let text = fs::read_to_string(&log).unwrap();
+        fs::write(&log, text.replace(&format!("{damaged} eth0"), "cX eth0")).unwrap();
+
+        let (code, text, error) = said(&node.command("list", &[]));
+        assert_eq!(code, 1, "{text}");
+        assert!(text.starts_with("pods: 2 leases\n"), "{text}");
+        let warning =
+            format!("cannot read the lease of {address} in pods: {} is damaged at byte", log.display());
+        assert!(error.contains(&warning), "{error}");
+        let (code, text, _) = said(&node.command("show", &["c3"]));
+        assert!(code == 1 && text.contains("10.7.0.4"), "{text}");
+        assert_eq!(said(&node.command("release", &["c3", "--force"])).0, 0);
+        assert_eq!(node.run("DEL", damaged, &node.conf("1.1.0")), Ok(Value::Null));
+        let (code, text, _) = said(&node.command("show", &["10.7.0.4"]));
+        assert_eq!((code, text.as_str()), (3, ""), "with the damage the error is gone");
+    }
+}
+
+#[test]
 fn a_missing_lock_hides_no_lease() {
     let node = Node::new();
     node.run("ADD", "c1", &node.conf("1.1.0")).unwrap();

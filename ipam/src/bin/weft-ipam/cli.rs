@@ -74,7 +74,7 @@ struct Answer {
 }
 
 /// The codes of [`AFTER_HELP`]; 2 is clap's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Exit {
     Done = 0,
     Failed = 1,
@@ -92,10 +92,7 @@ impl From<String> for Answer {
 pub(crate) fn run() -> ExitCode {
     let exit = match answer(Arguments::parse().command).and_then(print) {
         Ok(exit) => exit,
-        Err(error) => {
-            weft_cni_spec::log(format_args!("weft-ipam: {}", weft_ipam::chain(&error)));
-            error.exit()
-        }
+        Err(error) => error.warn(),
     };
     ExitCode::from(exit as u8)
 }

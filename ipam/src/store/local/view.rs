@@ -12,7 +12,7 @@ use crate::store::local::Error;
 use crate::store::local::index::Index;
 use crate::store::local::log::{Log, Spot};
 use crate::store::local::tree::Flaw;
-use crate::store::{self, View};
+use crate::store::{self, Readable, View};
 
 /// An index, and the log it is of. Without a log there is nothing in the index.
 #[derive(Debug)]
@@ -108,6 +108,20 @@ impl View for Seen<'_> {
         let mut records = self.records_at(self.checked(self.index.grants())?)?;
         records.sort_unstable_by(|a, b| (a.since, &a.holder.0).cmp(&(b.since, &b.holder.0)));
         Ok(records)
+    }
+
+    fn readable_records(&self) -> Result<Readable<Record, store::Error>, store::Error> {
+        let (mut leases, mut damaged) = (Vec::new(), Vec::new());
+        for spot in self.checked(self.index.grants())? {
+            match self.record_at(spot) {
+                Err(error @ Error::Damaged { .. }) => {
+                    damaged.push((self.checked(self.index.addresses_of(spot))?, error.into()));
+                }
+                record => leases.extend(record?),
+            }
+        }
+        leases.sort_unstable_by(|a, b| (a.since, &a.holder.0).cmp(&(b.since, &b.holder.0)));
+        Ok(Readable { leases, damaged })
     }
 
     fn freed(&self) -> Result<Vec<(IpAddr, Timestamp)>, store::Error> {

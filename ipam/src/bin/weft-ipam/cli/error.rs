@@ -16,6 +16,8 @@ pub(super) enum Error {
     Networks { dir: PathBuf, source: io::Error },
     #[error("cannot read the leases of {network}")]
     Leases { network: String, source: Box<weft_ipam::Error> },
+    #[error("cannot read the lease of {addresses} in {network}")]
+    Lease { addresses: String, network: String, source: Box<weft_ipam::Error> },
     #[error("cannot change the leases of {network}; nothing was changed")]
     Change { network: String, source: Box<weft_ipam::Error> },
     #[error("cannot change all leases of {network}; what was done before stays, and may be done again")]
@@ -71,6 +73,12 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// Says it on standard error, where the command goes on with the rest.
+    pub(super) fn warn(&self) -> Exit {
+        weft_cni_spec::log(format_args!("weft-ipam: {}", weft_ipam::chain(self)));
+        self.exit()
+    }
+
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::NotHeld { .. } | Self::NoDataDir { .. } | Self::NoNetwork { .. } => Exit::NotFound,

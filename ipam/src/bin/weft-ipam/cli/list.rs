@@ -10,7 +10,7 @@ use weft_ipam::table::columns;
 use super::lease::{self, Life};
 use super::place::{self, Place, Readable};
 use super::text::age;
-use super::{Answer, Error, text};
+use super::{Answer, Error, Exit, text};
 
 /// What there is to show of a network.
 struct Network {
@@ -30,18 +30,23 @@ pub(super) fn run(place: &Place) -> Result<Answer, Error> {
 }
 
 impl Network {
-    fn read(network: &place::Network) -> Result<Self, Error> {
+    fn read(network: &place::Network) -> Result<(Self, Exit), Error> {
         let ipam = &network.ipam;
         // How full a range is, is said once: another node's leases are listed below this one's.
         let pool = if ipam.is_here() { ipam.last_pool() } else { Ok(None) };
-        let pool = pool.map_err(|error| network.unreadable(error))?;
+        let (pool, ranges_exit) = match pool {
+            Err(error) if error.is_about_one_lease() => (None, network.unreadable(error).warn()),
+            pool => (pool.map_err(|error| network.unreadable(error))?, Exit::Done),
+        };
         let ranges = pool.map_or_else(|| Ok(Vec::new()), |pool| ipam.utilisation(&pool));
-        let leases = network.leases()?.into_iter().map(|lease| (Life::of(ipam, &lease), lease));
-        Ok(Self {
+        let (leases, exit) = network.readable_leases()?;
+        let leases = leases.into_iter().map(|lease| (Life::of(ipam, &lease), lease));
+        let read = Self {
             of: network.clone(),
             ranges: ranges.map_err(|error| network.unreadable(error))?,
             leases: leases.collect(),
-        })
+        };
+        Ok((read, exit.max(ranges_exit)))
     }
 
     fn json(&self) -> Value {
@@ -130,7 +135,7 @@ mod tests {
         let attachment = weft_ipam::lease::Attachment::new("pods", "3f2a9c", "eth0").unwrap();
         let opened = place::Network::open("pods".into(), dir.path()).unwrap();
         opened.ipam.reserve(&pool, weft_ipam::Request::new(attachment)).unwrap().keep();
-        let network = Network::read(&opened).unwrap();
+        let (network, _) = Network::read(&opened).unwrap();
         (dir, network)
     }
 

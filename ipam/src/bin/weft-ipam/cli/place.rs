@@ -98,15 +98,18 @@ impl Place {
 
 impl<T> Readable<T> {
     /// One that is damaged, or may not be looked at, does not hide the others.
-    pub(super) fn of<'a>(networks: &'a [Network], read: impl Fn(&'a Network) -> Result<T, Error>) -> Self {
+    pub(super) fn of<'a>(
+        networks: &'a [Network],
+        read: impl Fn(&'a Network) -> Result<(T, Exit), Error>,
+    ) -> Self {
         let mut readable = Self { networks: Vec::new(), exit: Exit::Done };
         for network in networks {
             match read(network) {
-                Ok(one) => readable.networks.push(one),
-                Err(error) => {
-                    weft_cni_spec::log(format_args!("weft-ipam: {}", weft_ipam::chain(&error)));
-                    readable.exit = Exit::Failed;
+                Ok((one, exit)) => {
+                    readable.networks.push(one);
+                    readable.exit = readable.exit.max(exit);
                 }
+                Err(error) => readable.exit = error.warn(),
             }
         }
         readable
@@ -149,6 +152,17 @@ impl Network {
 
     pub(super) fn leases(&self) -> Result<Vec<Lease>, Error> {
         self.ipam.leases().map_err(|source| self.unreadable(source))
+    }
+
+    /// Those that can be read. One that is damaged is named on standard error, and the code is that of a failure.
+    pub(super) fn readable_leases(&self) -> Result<(Vec<Lease>, Exit), Error> {
+        let found = self.ipam.readable_leases().map_err(|source| self.unreadable(source))?;
+        let mut exit = Exit::Done;
+        for (addresses, source) in found.damaged {
+            let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            exit = Error::Lease { addresses, network: self.name.clone(), source: source.into() }.warn();
+        }
+        Ok((found.leases, exit))
     }
 
     pub(super) fn unreadable(&self, source: weft_ipam::Error) -> Error {

@@ -6,7 +6,7 @@ use weft_ipam::lease::Lease;
 use super::import::FROM_HOST_LOCAL;
 use super::lease;
 use super::place::{Network, Place, Readable};
-use super::{Answer, Error, text};
+use super::{Answer, Error, Exit, text};
 
 /// Ends the leases whose pods are gone. An ADD that is just happening is safe: its namespace is there.
 ///
@@ -31,7 +31,7 @@ struct Reclaimed {
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
     let networks = arguments.place.open()?;
     let Readable { networks: reclaimed, exit } =
-        Readable::of(&networks, |network| reclaim(network, arguments.dry_run));
+        Readable::of(&networks, |network| Ok((reclaim(network, arguments.dry_run)?, Exit::Done)));
     let text = if arguments.place.json { json(&reclaimed) } else { table(&reclaimed, arguments.dry_run) };
     Ok(Answer { text, exit })
 }

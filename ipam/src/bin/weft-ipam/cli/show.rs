@@ -30,8 +30,9 @@ pub(super) struct Held {
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
     let networks = arguments.place.open()?;
-    let Readable { networks: leases, exit } =
-        Readable::of(&networks, |network| Ok((network, network.leases()?)));
+    let Readable { networks: leases, exit } = Readable::of(&networks, |network| {
+        network.readable_leases().map(|(leases, exit)| ((network, leases), exit))
+    });
     let found = match select(&arguments.place, &arguments.subject, leases) {
         // Where not everything could be read, nobody can say so.
         Err(Error::NotHeld { .. }) if exit == Exit::Failed => {
@@ -50,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
 /// The leases of `subject` in all networks; none is an error, and so is a network that cannot be read.
 pub(super) fn find(place: &Place, subject: &Subject) -> Result<Vec<Held>, Error> {
     let networks = place.open()?;
-    let leases = networks.iter().map(|network| Ok((network, network.leases()?)));
+    let leases = networks.iter().map(|network| Ok((network, network.readable_leases()?.0)));
     select(place, subject, leases.collect::<Result<_, Error>>()?)
 }
 
