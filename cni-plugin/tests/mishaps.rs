@@ -6,6 +6,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
@@ -225,6 +226,21 @@ fn a_missing_privilege_is_told_with_what_it_takes() {
             (102, true),
             "{said}"
         );
+    });
+}
+
+#[test]
+fn a_log_without_its_beginning_is_recovered_as_its_error_says() {
+    Node::run(|node| {
+        let (conf, pod) = (node.conf("weft"), Pod::new("a"));
+        node.add(&pod, &conf);
+        let directory = node.dir.path().join("weft");
+        let log = OpenOptions::new().write(true).open(directory.join("leases.log")).unwrap();
+        log.write_all_at(b"garbage", 0).unwrap();
+        let (code, said) = answer(&exec("DEL", pod.name, "", &conf, Stdio::piped())).unwrap_err();
+        assert_eq!((code, said.contains("remove the directory that it is in")), (5, true), "{said}");
+        std::fs::remove_dir_all(directory).unwrap();
+        node.del(pod.name, &conf);
     });
 }
 

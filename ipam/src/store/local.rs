@@ -152,7 +152,10 @@ pub enum Error {
         holder: Option<lock::Process>,
     },
     /// The file is not a log of leases.
-    #[error("{} is not a log of leases: it does not begin with {:?}", path.display(), log::MAGIC)]
+    #[error(
+        "{} is not a log of leases: it does not begin with {:?}. If it was one, remove the directory that it is in; a DEL of each \
+         pod then removes the rest", path.display(), log::MAGIC
+    )]
     Foreign {
         /// The file.
         path: PathBuf,
