@@ -239,6 +239,14 @@ fn a_pod_on_a_bridge_is_explained_with_its_port_and_the_bridge() {
         let result = node.exec("ADD", &pod, &conf);
         let port = result["interfaces"][1]["name"].as_str().unwrap();
         assert_eq!(node.differences(&["--container", "c"]), (0, Vec::new()));
+        for breakage in
+            ["nft flush chain bridge weft prerouting", "nft flush ruleset", "ip addr flush dev br0"]
+        {
+            sh(breakage);
+            assert_eq!(node.audit(&[]).0, 1, "{breakage}");
+            assert_eq!(node.audit(&["--repair"]).0, 0, "{breakage}");
+            assert_eq!(node.differences(&["--container", "c"]), (0, Vec::new()), "{breakage}");
+        }
         sh(&format!(
             "ip link set {port} nomaster; ip addr del 10.1.0.1/24 dev br0; nft flush table bridge weft"
         ));

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use weft_datapath::{Interface, NetNs, Nft, Rtnl, sysctl};
+use weft_datapath::{Chain, Interface, NetNs, Nft, Rtnl, sysctl};
 
 use super::{Namespace, Planned, Record, Subject, lookup};
 use crate::check::missing;
@@ -72,7 +72,7 @@ impl Subject {
             lost.published.extend(nft.published_at(&port.at)?.is_none().then(|| port.clone()));
         }
         let restored = extras::apply(Some(&nft), &self.identity, &lost, None)?;
-        if !nft.chains(&wanted.masquerade, &wanted.published)?.iter().all(weft_datapath::Chain::is_whole) {
+        if !nft.chains(&wanted.masquerade, &wanted.published)?.iter().all(Chain::is_whole) {
             nft.restore_chains(&wanted.masquerade, &wanted.published)?;
         }
         if is_still_there(&self.record)? {
@@ -110,7 +110,11 @@ fn restore_pair(plan: &Plan, path: &Path) -> Result<(), Error> {
             host.ensure_bridge(&shared.bridge)?;
         }
         if let Some(source) = &shared.source {
-            Nft::open()?.pin_source(source)?;
+            let nft = Nft::open()?;
+            nft.pin_source(source)?;
+            if !nft.bridge_chains()?.iter().all(Chain::is_whole) {
+                nft.restore_bridge_chains()?;
+            }
         }
     }
     restore_end(&host, &plan.veth.host)?;
