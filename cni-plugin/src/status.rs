@@ -19,7 +19,7 @@ mod node;
 const LIMIT: Duration = Duration::from_millis(800);
 
 /// When another plugin must have answered. It has to be killed before Weft is gone.
-const DELEGATE_LIMIT: Duration = Duration::from_millis(600);
+const DELEGATE_LIMIT: Duration = Duration::from_millis(700);
 
 /// Whether an ADD would succeed: the configuration is good, the node has what it takes, and there is an address left.
 /// It looks at nothing whose cost grows with the node.

@@ -364,18 +364,32 @@ fn members_and_clients_prove_who_they_are() {
             "{what} will not pass by itself, so nothing is waited for"
         );
     }
-    // A member that refuses a client sends an alert and hangs up; which of them is seen first is a matter of luck.
-    for (what, keys) in [
-        ("another authority's members", json!({ "cacert": format!("{dir}/stranger.pem") })),
-        ("a client without a certificate", json!({ "cert": null, "key": null })),
-    ] {
-        let client = secured
-            .clone()
-            .with_store(keys)
-            .with_store(json!({ "timeout": "1s", "attemptTimeout": "500ms" }));
-        let (code, why) = client.add("distrusted").unwrap_err();
-        assert!(code == 11 && why.to_lowercase().contains("certificate"), "{what}: {code} {why}");
+    // STATUS has the time for a password, and says what is wrong with one.
+    for _ in 0..5 {
+        assert_eq!(answer(&with_password.run("STATUS", "")), Ok(Value::Null));
     }
+    let wrong = secured.clone().with_store(user("wrong"));
+    let (code, why) = answer(&wrong.run("STATUS", "")).unwrap_err();
+    assert!(code == 50 && why.contains("authentication failed"), "{code} {why}");
+    // What no member would take otherwise is not tried until the time is up.
+    for (keys, expected) in [
+        (json!({ "cacert": format!("{dir}/stranger.pem") }), "cacert must have who signed it"),
+        (json!({ "cacert": format!("{dir}/password") }), "has no CERTIFICATE in it"),
+        (json!({ "cert": format!("{dir}/weft.key") }), "has no CERTIFICATE in it"),
+        (json!({ "key": format!("{dir}/password") }), "has no PRIVATE KEY in it"),
+    ] {
+        let start = Instant::now();
+        let client = secured.clone().with_store(keys).with_store(json!({ "timeout": "60s" }));
+        let (code, why) = client.add("mistaken").unwrap_err();
+        assert!(code == 5 && why.contains(expected), "{code} {why}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{why}: {:?}", start.elapsed());
+    }
+    // A member that refuses a client sends an alert and hangs up; which of them is seen first is a matter of luck.
+    let client = secured
+        .with_store(json!({ "cert": null, "key": null }))
+        .with_store(json!({ "timeout": "1s", "attemptTimeout": "500ms" }));
+    let (code, why) = client.add("distrusted").unwrap_err();
+    assert!(code == 11 && why.to_lowercase().contains("certificate"), "{code} {why}");
 }
 
 /// Stands before a member and passes everything on, but for one answer: that to the first transaction which makes a lease.

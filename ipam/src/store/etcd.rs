@@ -121,6 +121,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A file of the configuration holds something else.
+    #[error("{what} {} has no {kind} in it (PEM: -----BEGIN {kind}-----)", path.display())]
+    Pem {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// As PEM names it.
+        kind: &'static str,
+    },
     /// A secret is for everybody to read.
     #[error("{what} {path} is open to everybody (mode {mode:03o}); `chmod o= {path}` closes it", path = path.display())]
     Open {

@@ -88,12 +88,18 @@ fn open(conf: &Conf, location: &Location) -> Result<weft_ipam::Ipam, Error> {
     weft_ipam::Ipam::open_at(conf.name.as_str(), location).map_err(failed)
 }
 
-/// Runtimes set STATUS no limit, and wait for it before anything else. weft-cni gives it 600 ms.
+/// Runtimes set STATUS no limit, and wait for it before anything else. weft-cni gives it 700 ms.
+///
+/// Of etcd's members fewer than half may be silent, or else none answers. So one member gets all the time, and the first of three
+/// half of it: to check a password alone (bcrypt) takes one 0.1 s, and more when it is busy.
 fn open_hurried(conf: &Conf, location: Location) -> Result<weft_ipam::Ipam, Error> {
     const LIMIT: Duration = Duration::from_millis(500);
+    const ETCD_LIMIT: Duration = Duration::from_millis(640);
     match location {
         Location::Etcd(settings) => {
-            let (timeout, attempt) = (settings.timeout.min(LIMIT), settings.attempt.min(LIMIT / 4));
+            let timeout = settings.timeout.min(ETCD_LIMIT);
+            let attempts = settings.endpoints.len().div_ceil(2).max(1) as u32;
+            let attempt = settings.attempt.min(timeout / attempts);
             open(conf, &Location::Etcd(Settings { timeout, attempt, ..*settings }.into()))
         }
         Location::Directory(dir) => {

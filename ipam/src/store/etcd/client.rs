@@ -1,6 +1,6 @@
 //! The connection: one member at a time, the next one when it does not answer, and an end to the waiting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::future::Future;
@@ -39,6 +39,8 @@ struct Session {
 enum Failure {
     /// The next member may do it.
     Passing(String),
+    /// This member would do the same again.
+    Distrusted(String),
     /// No member would.
     Final(Error),
 }
@@ -103,7 +105,7 @@ impl Connection {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let mut members = BTreeMap::new();
+        let (mut members, mut distrusted) = (BTreeMap::new(), BTreeSet::new());
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -125,6 +127,14 @@ impl Connection {
                 Err(Failure::Passing(_))
                     if limit < self.settings.attempt && members.contains_key(&endpoint) => {}
                 Err(Failure::Passing(why)) => drop(members.insert(endpoint, why)),
+                Err(Failure::Distrusted(why)) => {
+                    distrusted.insert(endpoint.clone());
+                    if self.settings.endpoints.iter().all(|one| distrusted.contains(one)) {
+                        let reason = format!("{endpoint}: {why}; cacert must have who signed it");
+                        return Err(Error::Setup(reason));
+                    }
+                    members.insert(endpoint, why);
+                }
             }
             self.next_member();
             std::thread::sleep(PAUSE.min(left));
@@ -170,12 +180,14 @@ impl Connection {
         if self.settings.endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
             let mut client = TlsOptions::new();
             if let Some(path) = &tls.ca {
-                client = client
-                    .ca_certificate(Certificate::from_pem(file("the certificate of the authority", path)?));
+                let authority = pem("the certificate of the authority", path, "CERTIFICATE")?;
+                client = client.ca_certificate(Certificate::from_pem(authority));
             }
             if let Some((certificate, key)) = &tls.identity {
-                let certificate = file("the client's certificate", certificate)?;
-                client = client.identity(Identity::from_pem(certificate, secret("the client's key", key)?));
+                let certificate = pem("the client's certificate", certificate, "CERTIFICATE")?;
+                drop(secret("the client's key", key)?);
+                let key = pem("the client's key", key, "PRIVATE KEY")?;
+                client = client.identity(Identity::from_pem(certificate, key));
             }
             options = options.with_tls(client);
         }
@@ -206,6 +218,17 @@ fn file(what: &'static str, path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::File { what, path: path.into(), source })
 }
 
+/// A file that has something of this kind in it. Where it has not, TLS would do without, and fail later for another reason.
+fn pem(what: &'static str, path: &Path, kind: &'static str) -> Result<String, Error> {
+    let text = file(what, path)?;
+    let is_begin =
+        |line: &str| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(&format!("{kind}-----"));
+    if !text.lines().any(is_begin) {
+        return Err(Error::Pem { what, path: path.into(), kind });
+    }
+    Ok(text)
+}
+
 /// What everybody on the node may read is no secret.
 fn secret(what: &'static str, path: &Path) -> Result<String, Error> {
     const OTHERS: u32 = 0o007;
@@ -223,6 +246,10 @@ fn judge(doing: &'static str, endpoint: &str, error: etcd_client::Error) -> Fail
         return match &error {
             etcd_client::Error::InvalidArgs(_) | etcd_client::Error::InvalidUri(_) => {
                 Failure::Final(Error::Setup(error.to_string()))
+            }
+            // Nothing was sent yet (etcd-client, `build_endpoint`): a certificate or a key cannot be used.
+            other @ etcd_client::Error::TransportError(_) => {
+                Failure::Final(Error::Setup(root(other, &other.to_string())))
             }
             other => Failure::Passing(root(other, &other.to_string())),
         };
@@ -242,7 +269,11 @@ fn judge(doing: &'static str, endpoint: &str, error: etcd_client::Error) -> Fail
         Code::ResourceExhausted if !status.message().contains("too many requests") => {
             Failure::Final(Error::Refused { doing, reason })
         }
-        _ => Failure::Passing(hinted(endpoint, root(status, status.message()))),
+        _ => match root(status, status.message()) {
+            // As rustls says it.
+            why if why.contains("invalid peer certificate") => Failure::Distrusted(why),
+            why => Failure::Passing(hinted(endpoint, why)),
+        },
     }
 }
 
