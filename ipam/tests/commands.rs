@@ -477,6 +477,16 @@ fn a_damaged_lease_does_not_hide_the_others_of_its_network() {
 }
 
 #[test]
+fn a_network_whose_log_is_gone_is_not_told_as_empty() {
+    let node = Node::new();
+    node.run("ADD", "c1", &node.conf("1.1.0")).unwrap();
+    fs::remove_file(node.dir.path().join("pods/leases.log")).unwrap();
+    let (code, text, error) = said(&node.command("list", &[]));
+    assert_eq!((code, text.as_str()), (1, ""));
+    assert!(error.contains("cannot read the leases of pods: leases.log is missing"), "{error}");
+}
+
+#[test]
 fn a_missing_lock_hides_no_lease() {
     let node = Node::new();
     node.run("ADD", "c1", &node.conf("1.1.0")).unwrap();

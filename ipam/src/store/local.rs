@@ -94,11 +94,12 @@ pub fn networks_in(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// An index without its log is damage, and no empty network.
 fn may_hold_leases(dir: &Path) -> bool {
-    match fs::metadata(dir.join("leases.log")) {
+    ["leases.log", "leases.index"].iter().any(|file| match fs::metadata(dir.join(file)) {
         Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
         Ok(_) => true,
-    }
+    })
 }
 
 /// The store of one network below a data directory.
