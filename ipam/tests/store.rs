@@ -578,3 +578,23 @@ fn an_index_that_is_a_link_is_not_followed() {
     assert_eq!(open(dir.path()).leases().unwrap().len(), 2);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "somebody's");
 }
+
+#[test]
+fn who_removes_the_lock_again_and_again_doubles_no_address() {
+    let dir = directory();
+    open(dir.path()).reserve(&pool(), request(0)).unwrap().keep();
+    let wide = weft_ipam::config::parse_ranges(&serde_json::json!([[{"subnet": "10.0.0.0/16"}]])).unwrap();
+    let (dir, wide) = (dir.path(), &wide);
+    let write = |writer: usize| {
+        for number in 1..40 {
+            open(dir).reserve(wide, request(writer * 100 + number)).unwrap().keep();
+        }
+    };
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..4).map(|writer| scope.spawn(move || write(writer))).collect();
+        while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
+            fs::remove_file(dir.join("net/leases.lock")).unwrap_or_default();
+        }
+    });
+    assert_eq!(open(dir).leases().unwrap().len(), 1 + 4 * 39);
+}

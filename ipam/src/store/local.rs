@@ -10,7 +10,7 @@
 //! | `DIR/NAME/` | 0700 | everything of the network |
 //! | `DIR/NAME/leases.log` | 0600 | the log, which is the truth; [`log`] has its format, byte by byte |
 //! | `DIR/NAME/leases.index` | 0600 | the index, which is made of the log; [`index`] and [`tree`] have its format |
-//! | `DIR/NAME/leases.lock` | 0600 | empty; whoever holds its `flock` owns the others |
+//! | `DIR/NAME/leases.lock` | 0600 | empty; whoever holds its `flock`, and then that of the directory, owns the others |
 //! | `DIR/NAME/leases.reserve` | 0600 | [`reserve::SIZE`] zeros: space that is given up where a release finds the disk full |
 //! | `DIR/NAME/leases.new` | 0600 | a log in the making; renamed over `leases.log` when it is whole. What a killed process left of it is overwritten by the next |
 //!
@@ -54,6 +54,7 @@ use nix::sys::statfs::{self, FsType};
 use crate::lease::{self, NameError};
 use crate::state::{Change, Conflict};
 use crate::store::local::index::{Found, Index, Refusal};
+use crate::store::local::lock::Kind;
 use crate::store::local::log::{Header, Log, Spot};
 use crate::store::local::view::Seen;
 use crate::store::{self, Decide, Look, Store};
@@ -297,6 +298,7 @@ impl Store for LocalStore {
         let Inner { open, notices } = &mut *self.inner();
         self.files.create_dir()?;
         let _lock = lock::exclusive(&self.files.lock, self.timeout)?;
+        let _dir = lock::directory(&self.files.dir, Kind::Exclusive, self.timeout)?;
         let mut current = self.files.open_to_write(open.take(), notices)?;
         notices.extend(current.cut_unfinished()?);
         let line = self.files.prepare(&mut current, decide, notices)?;
@@ -312,7 +314,9 @@ impl Store for LocalStore {
     fn read(&self, look: Look<'_>) -> Result<(), store::Error> {
         let Inner { open, notices } = &mut *self.inner();
         let lock = self.files.lock_to_read(self.timeout)?;
-        let found = match lock {
+        let shared = |_: &File| lock::directory(&self.files.dir, Kind::Shared, self.timeout);
+        let dir = lock.as_ref().map(shared).transpose()?;
+        let found = match dir {
             Some(_) => self.files.catch_up(open.take(), notices)?,
             None => None,
         };

@@ -37,7 +37,7 @@ impl fmt::Display for Process {
 
 /// Whether others may hold the lock at the same time.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Exclusive,
     Shared,
 }
@@ -66,6 +66,18 @@ pub(super) fn shared(path: &Path, timeout: Duration) -> Result<Option<File>, Err
         let file = acquire(file, Kind::Shared, path, timeout)?;
         if is_named(&file, path)? {
             return Ok(Some(file));
+        }
+    }
+}
+
+/// Takes the lock of the directory itself, with the other one held. Who has a lock whose file is removed meanwhile does not
+/// keep out whoever makes it anew; a directory with files in it is not removed so easily.
+pub(super) fn directory(path: &Path, kind: Kind, timeout: Duration) -> Result<File, Error> {
+    loop {
+        let dir = File::open(path).map_err(io_error("open", path))?;
+        let dir = acquire(dir, kind, path, timeout)?;
+        if is_named(&dir, path)? {
+            return Ok(dir);
         }
     }
 }
