@@ -16,6 +16,9 @@ use crate::process::Process;
 /// How long clients may take to receive something.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many clients connect at once: beyond what a socket queues, the kernel makes them wait for seconds.
+const TOGETHER: usize = 50;
+
 /// How large, how many, how often.
 pub struct Scenario {
     pub clusters: usize,
@@ -60,6 +63,9 @@ pub fn measure(contestant: Contestant, scenario: &Scenario) -> Result<Measured, 
     runtime.block_on(async {
         for at in 0..scenario.streams {
             tokio::spawn(asking(at).run());
+            if at % TOGETHER == TOGETHER - 1 {
+                reach(&received, &received.clusters, (scenario.clusters * (at + 1)) as u64).await?;
+            }
         }
         reach(&received, &received.clusters, all).await?;
         reach(&received, &received.endpoints, all).await
