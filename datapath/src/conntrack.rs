@@ -6,13 +6,14 @@
 //!
 //! Looking for them walks through the kernel's table, so it is done for UDP only.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
-use crate::netlink::{Reply, Request, Socket, attributes_of};
+use crate::netlink::{Reply, Request, Socket, attribute_of};
 use crate::nft::wire::{Attributes, NFGENMSG, message_of};
+use crate::rtnl::wire::{family_of, ip};
 use crate::{Error, HostPort, Protocol, Published, Rtnl};
 
 /// Forgets the flows to those of `ports` that are UDP and do not lead to where the port leads: an earlier pod's, and
@@ -135,20 +136,14 @@ fn delete(flow: &Flow) -> Request {
     Request { forgiven: &[Errno::ENOENT], ..request }
 }
 
-const fn family_of(address: IpAddr) -> u8 {
-    const AF_INET: u8 = 2;
-    const AF_INET6: u8 = 10;
-    if address.is_ipv4() { AF_INET } else { AF_INET6 }
-}
-
 /// The UDP flow in a message of the kernel.
 fn read(reply: &Reply) -> Option<Flow> {
     let body = reply.body.get(NFGENMSG..)?;
-    let original = find(body, CTA_TUPLE_ORIG)?;
-    let answer = find(body, CTA_TUPLE_REPLY)?;
+    let original = attribute_of(body, CTA_TUPLE_ORIG)?;
+    let answer = attribute_of(body, CTA_TUPLE_REPLY)?;
     let identity = [CTA_ZONE, CTA_ID].into_iter().fold(
         Attributes::default().nested_bytes(CTA_TUPLE_ORIG, original),
-        |identity, kind| match find(body, kind) {
+        |identity, kind| match attribute_of(body, kind) {
             Some(value) => identity.bytes(kind, value),
             None => identity,
         },
@@ -167,21 +162,12 @@ const CTA_IP_V6_DST: u16 = 4;
 
 /// One end of a tuple, if the tuple is of UDP.
 fn end(tuple: &[u8], address: &[u16], port: u16) -> Option<SocketAddr> {
-    let protocol = find(tuple, CTA_TUPLE_PROTO)?;
-    if find(protocol, CTA_PROTO_NUM)? != [Protocol::Udp.number()] {
+    let protocol = attribute_of(tuple, CTA_TUPLE_PROTO)?;
+    if attribute_of(protocol, CTA_PROTO_NUM)? != [Protocol::Udp.number()] {
         return None;
     }
-    let addresses = find(tuple, CTA_TUPLE_IP)?;
-    let ip = address.iter().find_map(|kind| ip(find(addresses, *kind)?))?;
-    let port = find(protocol, port)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))?;
+    let addresses = attribute_of(tuple, CTA_TUPLE_IP)?;
+    let ip = address.iter().find_map(|kind| ip(attribute_of(addresses, *kind)?))?;
+    let port = attribute_of(protocol, port)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))?;
     Some(SocketAddr::new(ip, port))
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
-    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
-}
-
-fn find(bytes: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes_of(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
 }

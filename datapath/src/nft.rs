@@ -37,9 +37,10 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::Error;
-use crate::netlink::{Reply, Request, Socket, attributes_of};
+use crate::netlink::{Reply, Request, Socket, attribute_of};
 
 mod chains;
+mod element;
 mod expr;
 mod layout;
 mod ports;
@@ -76,7 +77,7 @@ impl Masqueraded {
     /// Whether it was masqueraded for `owner`. Of owners that share their first 127 bytes each has what the others have.
     #[must_use]
     pub fn is_of(&self, owner: &str) -> bool {
-        self.owner == layout::kept(owner)
+        self.owner == element::kept(owner)
     }
 }
 
@@ -303,8 +304,7 @@ impl Nft {
         let get = message("read the ruleset's generation", wire::GETGEN, 0, Attributes::default());
         let id = |reply: Reply| {
             let body = reply.body.get(wire::NFGENMSG..)?;
-            let value = attributes_of(body).find(|(kind, _)| *kind == NFTA_GEN_ID)?.1;
-            value.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+            attribute_of(body, NFTA_GEN_ID)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
         };
         let unreadable = || Error::new("read the ruleset's generation", Errno::EBADMSG);
         self.socket.get(&get)?.and_then(id).ok_or_else(unreadable)

@@ -3,9 +3,9 @@
 
 use super::layout;
 use super::wire::{self, Attributes, NFPROTO_BRIDGE, NFPROTO_INET, message_in};
-use super::{Elements, Masquerade, Nft, PortSources, Published, attributes_of, source};
+use super::{Elements, Masquerade, Nft, PortSources, Published, source};
 use crate::Error;
-use crate::netlink::Request;
+use crate::netlink::{Request, attribute_of, attributes_of};
 
 /// A chain of Weft's, and how many of its rules stand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,12 +133,15 @@ fn read(body: &[u8]) -> Option<Rule> {
     const NFTA_RULE_EXPRESSIONS: u16 = 4;
     const NFTA_EXPR_NAME: u16 = 1;
     let attributes = body.get(wire::NFGENMSG..)?;
-    let find = |bytes, wanted| attributes_of(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
     let text =
         |value: &[u8]| String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned();
-    let expressions = find(attributes, NFTA_RULE_EXPRESSIONS).unwrap_or_default();
-    let names = attributes_of(expressions).filter_map(|(_, expression)| find(expression, NFTA_EXPR_NAME));
-    Some(Rule { chain: text(find(attributes, NFTA_RULE_CHAIN)?), expressions: names.map(text).collect() })
+    let expressions = attribute_of(attributes, NFTA_RULE_EXPRESSIONS).unwrap_or_default();
+    let names =
+        attributes_of(expressions).filter_map(|(_, expression)| attribute_of(expression, NFTA_EXPR_NAME));
+    Some(Rule {
+        chain: text(attribute_of(attributes, NFTA_RULE_CHAIN)?),
+        expressions: names.map(text).collect(),
+    })
 }
 
 #[cfg(test)]

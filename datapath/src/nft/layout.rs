@@ -1,15 +1,17 @@
 //! What the table `inet weft` consists of, as messages.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
-use super::expr::{Expressions, Side, jump, octets, value};
+use super::element::{self, bytes_of, comment, elements_of, owner_of};
+use super::expr::{Expressions, Side, jump, octets};
 use super::wire::{self, Attributes, message};
-use super::{Masquerade, Masqueraded, attributes_of};
+use super::{Masquerade, Masqueraded};
 use crate::netlink::{Reply, Request, flag};
+use crate::rtnl::wire::ip;
 
 pub(super) const TABLE: &str = "weft";
 const POSTROUTING: &str = "postrouting";
@@ -38,6 +40,19 @@ impl Family {
         match self {
             Self::V4 => 4,
             Self::V6 => 16,
+        }
+    }
+
+    /// An address of this family.
+    pub(super) fn address(self, bytes: &[u8]) -> Option<IpAddr> {
+        ip(bytes).filter(|address| Self::of(*address) == self)
+    }
+
+    /// All addresses of this family.
+    pub(super) const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         }
     }
 
@@ -93,12 +108,10 @@ pub(super) fn subnet_chain(element: &Masquerade) -> Vec<Request> {
 
 /// Adds `element` to its family's map.
 pub(super) fn add_element(element: &Masquerade) -> Request {
-    const NFTA_SET_ELEM_DATA: u16 = 2;
     let ip = element.address.ip();
-    let attributes = Attributes::default()
-        .nested(NFTA_SET_ELEM_KEY, value(&octets(ip)))
-        .nested(NFTA_SET_ELEM_DATA, jump(&chain_of(element.address)))
-        .bytes(NFTA_SET_ELEM_USERDATA, &comment(&element.owner));
+    let attributes = key(ip)
+        .nested(element::DATA, jump(&chain_of(element.address)))
+        .bytes(element::USERDATA, &comment(&element.owner));
     let doing = format!("masquerade {ip} for {}", element.owner);
     message(doing, wire::NEWSETELEM, flag::CREATE | flag::EXCL, in_map(ip, attributes))
 }
@@ -118,9 +131,7 @@ pub(super) fn get_element(address: IpAddr) -> Request {
 
 /// Asks for all elements of a family's map.
 pub(super) fn list_elements(family: Family) -> Request {
-    let map = Attributes::default()
-        .text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
-        .text(NFTA_SET_ELEM_LIST_SET, family.masquerade_map());
+    let map = element::all_of(family.masquerade_map());
     let mut request = message("list the masqueraded addresses", wire::GETSETELEM, 0, map);
     request.forgiven = &[Errno::ENOENT];
     request
@@ -128,18 +139,12 @@ pub(super) fn list_elements(family: Family) -> Request {
 
 /// The elements in an answer to [`get_element`] or [`list_elements`].
 pub(super) fn elements(reply: &Reply, family: Family) -> Vec<Masqueraded> {
-    let body = reply.body.get(wire::NFGENMSG..).unwrap_or_default();
-    let lists = attributes_of(body).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
-    let elements = lists.flat_map(|(_, list)| attributes_of(list).map(|(_, element)| element));
-    elements.filter_map(|element| read_element(element, family)).collect()
+    elements_of(reply).filter_map(|element| read_element(element, family)).collect()
 }
 
 fn read_element(element: &[u8], family: Family) -> Option<Masqueraded> {
-    let find = |wanted| attributes_of(element).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    // The one attribute inside a key is its value.
-    let (_, key) = attributes_of(find(NFTA_SET_ELEM_KEY)?).next()?;
-    let owner = find(NFTA_SET_ELEM_USERDATA).and_then(read_comment).unwrap_or_default();
-    Some(Masqueraded { address: address(key, family)?, owner })
+    let address = family.address(bytes_of(element, element::KEY)?)?;
+    Some(Masqueraded { address, owner: owner_of(element) })
 }
 
 /// Asks whether the table is there.
@@ -157,11 +162,6 @@ pub(super) fn delete_table() -> Request {
 }
 
 const NFTA_TABLE_NAME: u16 = 1;
-pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
-pub(super) const NFTA_SET_ELEM_USERDATA: u16 = 6;
-pub(super) const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
-pub(super) const NFTA_SET_ELEM_LIST_SET: u16 = 2;
-pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 fn masquerade_map(family: Family) -> Request {
     const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
@@ -249,15 +249,11 @@ pub(super) fn rule(chain: &str, expressions: Expressions) -> Request {
 }
 
 fn in_map(address: IpAddr, element: Attributes) -> Attributes {
-    const NFTA_LIST_ELEM: u16 = 1;
-    Attributes::default()
-        .text(NFTA_SET_ELEM_LIST_TABLE, TABLE)
-        .text(NFTA_SET_ELEM_LIST_SET, Family::of(address).masquerade_map())
-        .nested(NFTA_SET_ELEM_LIST_ELEMENTS, Attributes::default().nested(NFTA_LIST_ELEM, element))
+    element::one_of(Family::of(address).masquerade_map(), element)
 }
 
 fn key(address: IpAddr) -> Attributes {
-    Attributes::default().nested(NFTA_SET_ELEM_KEY, value(&octets(address)))
+    element::with_key(&octets(address))
 }
 
 /// The name of a subnet's chain. The kernel takes any, but `nft` reads back only what looks like an identifier.
@@ -270,41 +266,6 @@ fn chain_of(subnet: IpNetwork) -> String {
     name
 }
 
-/// A comment as `nft` keeps it in an element's user data: type 0, length, text with its final zero (`udata.h` of
-/// libnftnl). `nft` accepts 128 bytes of text.
-pub(super) fn comment(owner: &str) -> Vec<u8> {
-    let text = kept(owner);
-    let mut data = vec![NFTNL_UDATA_SET_ELEM_COMMENT, (text.len() + 1) as u8];
-    data.extend_from_slice(text.as_bytes());
-    data.push(0);
-    data
-}
-
-/// The text of a comment that [`comment`] or `nft` has made.
-pub(super) fn read_comment(data: &[u8]) -> Option<String> {
-    let (header, text) = data.split_first_chunk::<2>()?;
-    let [kind, length] = *header;
-    let text = text.get(..usize::from(length))?;
-    let is_comment = kind == NFTNL_UDATA_SET_ELEM_COMMENT;
-    let text = text.strip_suffix(b"\0").unwrap_or(text);
-    is_comment.then(|| String::from_utf8_lossy(text).into_owned())
-}
-
-const NFTNL_UDATA_SET_ELEM_COMMENT: u8 = 0;
-
-/// What a comment keeps of an owner.
-pub(super) fn kept(owner: &str) -> &str {
-    const LONGEST: usize = 127;
-    owner.get(..owner.floor_char_boundary(LONGEST)).unwrap_or_default()
-}
-
-pub(super) fn address(bytes: &[u8], family: Family) -> Option<IpAddr> {
-    match family {
-        Family::V4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
-        Family::V6 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -314,22 +275,5 @@ mod tests {
         let chain = |text: &str| chain_of(text.parse().unwrap());
         assert_eq!(chain("10.244.0.7/24"), "masquerade_0af40000_24");
         assert_eq!(chain("fd00:10:244::7/64"), "masquerade_fd000010024400000000000000000000_64");
-    }
-
-    #[test]
-    fn an_owner_that_is_too_long_is_cut_at_a_character() {
-        assert_eq!(comment("ab"), [0, 3, b'a', b'b', 0]);
-        let long = comment(&"ä".repeat(100));
-        assert_eq!(long.len(), 2 + 126 + 1);
-        assert_eq!(usize::from(long[1]), 127);
-        assert_eq!(read_comment(&long).as_deref(), Some(kept(&"ä".repeat(100))));
-    }
-
-    #[test]
-    fn a_comment_is_read_back_and_nothing_else_is_taken_for_one() {
-        assert_eq!(read_comment(&comment("weft/c1/eth0")).as_deref(), Some("weft/c1/eth0"));
-        for strange in [&[][..], &[0], &[0, 3, b'a'], &[1, 1, b'a']] {
-            assert_eq!(read_comment(strange), None, "{strange:?}");
-        }
     }
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::layout::{Family, kept};
+use super::element::kept;
+use super::layout::Family;
 use super::{Nft, layout};
 use crate::Error;
 use crate::netlink::Request;

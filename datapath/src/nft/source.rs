@@ -22,14 +22,14 @@
 
 use nix::errno::Errno;
 
+use super::Nft;
+use super::element::{self, bytes_of, comment, elements_of, owner_of};
 use super::expr::{Expressions, value};
-use super::layout::{comment, read_comment};
+use super::layout::TABLE;
 use super::wire::{self, Attributes, NFPROTO_BRIDGE, message_in};
-use super::{Nft, attributes_of};
 use crate::netlink::{Reply, Request, flag};
 use crate::{Error, Mac};
 
-const TABLE: &str = "weft";
 const SOURCES: &str = "sources";
 const PINNED: &str = "pinned";
 const PREROUTING: &str = "prerouting";
@@ -59,7 +59,7 @@ impl PinnedSource {
     /// Whether it was pinned for `owner`. Of owners that share their first 127 bytes each has what the others have.
     #[must_use]
     pub fn is_of(&self, owner: &str) -> bool {
-        self.owner == super::layout::kept(owner)
+        self.owner == element::kept(owner)
     }
 }
 
@@ -92,7 +92,7 @@ impl Nft {
         let Some(source) = self.pinned_source(port)? else { return Ok(()) };
         let requests = [(SOURCES, name_key(port)), (PINNED, pair_key(port, source.mac))].map(|(set, key)| {
             let doing = format!("unpin the address that {port} sends from");
-            of_bridge(doing, wire::DELSETELEM, 0, in_set(set, element_key(&key)))
+            of_bridge(doing, wire::DELSETELEM, 0, element::one_of(set, element::with_key(&key)))
         });
         match self.batch(None, &requests) {
             Err(e) if e.errno() == Errno::ENOENT => Ok(()),
@@ -106,9 +106,10 @@ impl Nft {
     /// Where the kernel does not tell.
     pub fn pinned_source(&self, port: &str) -> Result<Option<PinnedSource>, Error> {
         let doing = format!("look up the address that {port} sends from");
-        let mut get = of_bridge(doing, wire::GETSETELEM, 0, in_set(SOURCES, element_key(&name_key(port))));
+        let element = element::with_key(&name_key(port));
+        let mut get = of_bridge(doing, wire::GETSETELEM, 0, element::one_of(SOURCES, element));
         get.forgiven = &[Errno::ENOENT];
-        Ok(self.socket.get(&get)?.and_then(|reply| read(&reply).pop()))
+        Ok(self.socket.get(&get)?.and_then(|reply| read(&reply).next()))
     }
 
     /// Every port that is held to an address. Its cost grows with the node: not for the hot path.
@@ -116,8 +117,8 @@ impl Nft {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn pinned_sources(&self) -> Result<Vec<PinnedSource>, Error> {
-        let set = Attributes::default().text(SET_ELEM_TABLE, TABLE).text(SET_ELEM_SET, SOURCES);
-        let mut list = of_bridge("list the ports that are held to an address", wire::GETSETELEM, 0, set);
+        let all = element::all_of(SOURCES);
+        let mut list = of_bridge("list the ports that are held to an address", wire::GETSETELEM, 0, all);
         list.forgiven = &[Errno::ENOENT];
         Ok(self.socket.dump(&list)?.iter().flat_map(read).collect())
     }
@@ -140,12 +141,6 @@ impl Nft {
 }
 
 const NFTA_TABLE_NAME: u16 = 1;
-const SET_ELEM_TABLE: u16 = 1;
-const SET_ELEM_SET: u16 = 2;
-const SET_ELEM_ELEMENTS: u16 = 3;
-const ELEM_KEY: u16 = 1;
-const ELEM_DATA: u16 = 2;
-const ELEM_USERDATA: u16 = 6;
 
 /// The table with all that is in it but elements. What stands already stays.
 pub(super) fn table() -> Vec<Request> {
@@ -261,26 +256,14 @@ fn only_pinned() -> Expressions {
 
 fn elements(source: &PinnedSource) -> [Request; 2] {
     let owner = comment(&source.owner);
-    let name = element_key(&name_key(&source.port))
-        .nested(ELEM_DATA, value(&source.mac.octets()))
-        .bytes(ELEM_USERDATA, &owner);
-    let pair = element_key(&pair_key(&source.port, source.mac)).bytes(ELEM_USERDATA, &owner);
+    let name = element::with_key(&name_key(&source.port))
+        .nested(element::DATA, value(&source.mac.octets()))
+        .bytes(element::USERDATA, &owner);
+    let pair = element::with_key(&pair_key(&source.port, source.mac)).bytes(element::USERDATA, &owner);
     [(SOURCES, name), (PINNED, pair)].map(|(set, element)| {
         let doing = format!("hold {} to {}", source.port, source.mac);
-        of_bridge(doing, wire::NEWSETELEM, flag::CREATE | flag::EXCL, in_set(set, element))
+        of_bridge(doing, wire::NEWSETELEM, flag::CREATE | flag::EXCL, element::one_of(set, element))
     })
-}
-
-fn in_set(set: &str, element: Attributes) -> Attributes {
-    const NFTA_LIST_ELEM: u16 = 1;
-    Attributes::default()
-        .text(SET_ELEM_TABLE, TABLE)
-        .text(SET_ELEM_SET, set)
-        .nested(SET_ELEM_ELEMENTS, Attributes::default().nested(NFTA_LIST_ELEM, element))
-}
-
-fn element_key(key: &[u8]) -> Attributes {
-    Attributes::default().nested(ELEM_KEY, value(key))
 }
 
 /// A name as `meta iifname` loads it: filled up with zeros.
@@ -297,23 +280,16 @@ fn pair_key(port: &str, mac: Mac) -> Vec<u8> {
     key
 }
 
-fn read(reply: &Reply) -> Vec<PinnedSource> {
-    let body = reply.body.get(wire::NFGENMSG..).unwrap_or_default();
-    let lists = attributes_of(body).filter(|(kind, _)| *kind == SET_ELEM_ELEMENTS);
-    let elements = lists.flat_map(|(_, list)| attributes_of(list).map(|(_, element)| element));
-    elements.filter_map(read_element).collect()
+fn read(reply: &Reply) -> impl Iterator<Item = PinnedSource> {
+    elements_of(reply).filter_map(read_element)
 }
 
 fn read_element(element: &[u8]) -> Option<PinnedSource> {
-    let find = |wanted| attributes_of(element).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
-    // The one attribute inside a key or data is its value.
-    let (_, name) = attributes_of(find(ELEM_KEY)?).next()?;
-    let (_, mac) = attributes_of(find(ELEM_DATA)?).next()?;
-    let name = name.split(|byte| *byte == 0).next()?;
+    let name = bytes_of(element, element::KEY)?.split(|byte| *byte == 0).next()?;
     Some(PinnedSource {
         port: String::from_utf8_lossy(name).into_owned(),
-        mac: Mac::from_bytes(mac)?,
-        owner: find(ELEM_USERDATA).and_then(read_comment).unwrap_or_default(),
+        mac: Mac::from_bytes(bytes_of(element, element::DATA)?)?,
+        owner: owner_of(element),
     })
 }
 

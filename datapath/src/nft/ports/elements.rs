@@ -6,16 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use nix::errno::Errno;
 
-use super::layout::{
-    Family, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
-    NFTA_SET_ELEM_USERDATA, TABLE, address, comment, read_comment,
-};
+use super::layout::Family;
 use super::{HostPort, Protocol, Published};
-use crate::netlink::{Reply, Request, attributes_of, flag};
+use crate::netlink::{Reply, Request, flag};
+use crate::nft::element::{self, bytes_of, comment, elements_of, owner_of};
 use crate::nft::expr::{octets, value};
 use crate::nft::wire::{self, Attributes, message};
-
-const NFTA_SET_ELEM_DATA: u16 = 2;
 
 /// The maps that ports are in.
 pub(super) const MAPS: [(&str, Family); 4] =
@@ -41,14 +37,11 @@ impl Slot {
     }
 
     fn attributes(&self) -> Attributes {
-        Attributes::default().nested(NFTA_SET_ELEM_KEY, value(&self.key))
+        element::with_key(&self.key)
     }
 
     fn request(&self, verb: &str, kind: u16, flags: u16, element: Attributes) -> Request {
-        const NFTA_LIST_ELEM: u16 = 1;
-        let list = in_set(self.set)
-            .nested(NFTA_SET_ELEM_LIST_ELEMENTS, Attributes::default().nested(NFTA_LIST_ELEM, element));
-        message(format!("{verb} {}", self.what), kind, flags, list)
+        message(format!("{verb} {}", self.what), kind, flags, element::one_of(self.set, element))
     }
 }
 
@@ -78,7 +71,7 @@ impl Hairpin<'_> {
 
     pub(super) fn add(&self) -> Request {
         let slot = self.slot();
-        let element = slot.attributes().bytes(NFTA_SET_ELEM_USERDATA, &comment(self.owner));
+        let element = slot.attributes().bytes(element::USERDATA, &comment(self.owner));
         slot.request("open", wire::NEWSETELEM, flag::CREATE | flag::EXCL, element)
     }
 }
@@ -110,10 +103,8 @@ pub(super) fn add_port(port: &Published) -> Request {
     let slot = Slot::of(&port.at);
     let mut data = octets(port.to.ip());
     data.extend_from_slice(&word(port.to.port()));
-    let element = slot
-        .attributes()
-        .nested(NFTA_SET_ELEM_DATA, value(&data))
-        .bytes(NFTA_SET_ELEM_USERDATA, &comment(&port.owner));
+    let element =
+        slot.attributes().nested(element::DATA, value(&data)).bytes(element::USERDATA, &comment(&port.owner));
     slot.request("publish", wire::NEWSETELEM, flag::CREATE | flag::EXCL, element)
 }
 
@@ -127,52 +118,32 @@ pub(super) fn get(slot: &Slot) -> Request {
 }
 
 pub(super) fn list(map: &str) -> Request {
-    let request = message("list the host ports", wire::GETSETELEM, 0, in_set(map));
+    let request = message("list the host ports", wire::GETSETELEM, 0, element::all_of(map));
     Request { forgiven: &[Errno::ENOENT], ..request }
 }
 
 /// The ports in an answer to [`get`] or [`list`], which do not say themselves which kind of map they are of: that is
 /// told by the length of the key.
 pub(super) fn read_ports(reply: &Reply, family: Family) -> Vec<Published> {
-    elements(reply).filter_map(|element| read_port(element, family)).collect()
+    elements_of(reply).filter_map(|element| read_port(element, family)).collect()
 }
 
 /// The owners in an answer to [`get`].
 pub(super) fn owners(reply: &Reply) -> Vec<String> {
-    elements(reply).map(owner).collect()
-}
-
-fn elements(reply: &Reply) -> impl Iterator<Item = &[u8]> {
-    let body = reply.body.get(wire::NFGENMSG..).unwrap_or_default();
-    let lists = attributes_of(body).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
-    lists.flat_map(|(_, list)| attributes_of(list).map(|(_, element)| element))
+    elements_of(reply).map(owner_of).collect()
 }
 
 fn read_port(element: &[u8], family: Family) -> Option<Published> {
-    let (_, key) = attributes_of(find(element, NFTA_SET_ELEM_KEY)?).next()?;
-    let (_, data) = attributes_of(find(element, NFTA_SET_ELEM_DATA)?).next()?;
+    let (key, data) = (bytes_of(element, element::KEY)?, bytes_of(element, element::DATA)?);
     let length = family.key_length() as usize;
-    let everywhere = address(&vec![0; length], family)?;
     let (on, rest) = match key.len().checked_sub(length) {
-        Some(8) => (address(key.get(..length)?, family)?, key.get(length..)?),
-        _ => (everywhere, key),
+        Some(8) => (family.address(key.get(..length)?)?, key.get(length..)?),
+        _ => (family.unspecified(), key),
     };
     let protocol = Protocol::of_number(*rest.first()?)?;
     let at = HostPort { address: on, protocol, port: number(rest.get(4..)?)? };
-    let to = SocketAddr::new(address(data.get(..length)?, family)?, number(data.get(length..)?)?);
-    Some(Published { at, to, owner: owner(element) })
-}
-
-fn owner(element: &[u8]) -> String {
-    find(element, NFTA_SET_ELEM_USERDATA).and_then(read_comment).unwrap_or_default()
-}
-
-fn find(element: &[u8], wanted: u16) -> Option<&[u8]> {
-    attributes_of(element).find(|(kind, _)| *kind == wanted).map(|(_, value)| value)
-}
-
-fn in_set(name: &str) -> Attributes {
-    Attributes::default().text(NFTA_SET_ELEM_LIST_TABLE, TABLE).text(NFTA_SET_ELEM_LIST_SET, name)
+    let to = SocketAddr::new(family.address(data.get(..length)?)?, number(data.get(length..)?)?);
+    Some(Published { at, to, owner: owner_of(element) })
 }
 
 /// A port as it lies in a register.
