@@ -6,28 +6,21 @@
 //! `ip` or `nft` left.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
 
 use weft_datapath::{Chain, Masquerade, Masqueraded, Nft, PinnedSource, Published};
-use weft_ipam::lease::{Attachment, Lease};
-use weft_ipam::{Ipam, chain};
+use weft_ipam::lease::Lease;
 
+use crate::Error;
 use crate::check::Node;
-use crate::detach::{detach, remove_unused_table};
-use crate::explain::record::Record;
-use crate::explain::{Question, Subject};
-use crate::identity::Identity;
-use crate::{Error, asked, ports};
+use crate::explain::Question;
+use crate::identity::mark_of;
 
+mod compare;
 mod living;
 mod look;
 mod report;
 
 use look::Look;
-
-/// A lease is made before its pair. A younger one may belong to an ADD that is just happening.
-const AN_ADD_TAKES_AT_MOST: Duration = Duration::from_secs(60);
 
 /// What to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,6 +128,12 @@ pub(crate) fn audit(asked: &Asked) -> Result<Report, Error> {
     Ok(report)
 }
 
+impl Finding {
+    fn new(mark: &str, problem: Problem) -> Self {
+        Self { mark: mark.to_owned(), problem }
+    }
+}
+
 impl Seen {
     /// The kernel first: ADD writes the lease before it touches the kernel, and DEL ends it after, so whatever was seen
     /// there has a lease now.
@@ -179,7 +178,7 @@ impl Seen {
     /// The elements as ADD made them: leases have the prefixes of the subnets.
     fn masquerade(&self) -> Vec<Masquerade> {
         let unplanned =
-            self.leases.iter().filter(|(lease, _)| !self.planned.contains(&mark(&lease.attachment)));
+            self.leases.iter().filter(|(lease, _)| !self.planned.contains(&mark_of(&lease.attachment)));
         let addresses = unplanned.flat_map(|(lease, _)| &lease.addresses);
         let stands = |ip| self.elements.iter().find(|element| element.address == ip);
         addresses
@@ -195,103 +194,9 @@ impl Seen {
     }
 }
 
-/// Every difference, leases first.
-fn compare(network: &str, seen: &Seen, now: SystemTime) -> Vec<Finding> {
-    let marks: HashSet<String> = seen.leases.iter().map(|(lease, _)| mark(&lease.attachment)).collect();
-    let pairs: HashSet<&str> = seen.pairs.iter().map(|(mark, _)| mark.as_str()).collect();
-    let of_leases = seen.leases.iter().filter_map(|(lease, abandoned)| {
-        let (mark, addresses) = (mark(&lease.attachment), addresses(lease));
-        let settled = now.duration_since(lease.since).is_ok_and(|age| age > AN_ADD_TAKES_AT_MOST);
-        let problem = match (abandoned, pairs.contains(mark.as_str())) {
-            (true, _) => Problem::Abandoned { addresses },
-            (false, false) if settled && !seen.planned.contains(&mark) => Problem::NoPair { addresses },
-            _ => return None,
-        };
-        Some(Finding { mark, problem })
-    });
-    let of_pairs =
-        seen.pairs.iter().filter(|(mark, _)| !marks.contains(mark) && !seen.kept.contains(mark)).map(
-            |(mark, link)| Finding { mark: mark.clone(), problem: Problem::NoLease { link: link.clone() } },
-        );
-    // What belongs to a pair is judged with it, and what a pod's plan does not have, with the pod.
-    let has_pair = |is_of: &dyn Fn(&str) -> bool| {
-        pairs.iter().any(|mark| !marks.contains(*mark) && is_of(mark))
-            || seen.kept.iter().any(|mark| is_of(mark))
-            || seen.is_planned(is_of)
-    };
-    let is_stray = |element: &&Masqueraded| {
-        let is_of = |mark: &str| element.is_of(mark);
-        !is_held(element.address, seen, is_of) && !has_pair(&is_of)
-    };
-    let of_elements = seen.elements.iter().filter(is_stray).map(|element| Finding {
-        mark: element.owner.clone(),
-        problem: Problem::Element { element: element.clone() },
-    });
-    let leads_astray = |port: &&Published| {
-        let is_of = |mark: &str| port.is_of(mark);
-        !is_held(port.to.ip(), seen, is_of) && !has_pair(&is_of)
-    };
-    let of_ports = seen
-        .ports
-        .iter()
-        .filter(leads_astray)
-        .map(|port| Finding { mark: port.owner.clone(), problem: Problem::Port { port: port.clone() } });
-    let is_held = |source: &PinnedSource| {
-        let is_of = |mark: &str| source.is_of(mark);
-        marks.iter().any(|mark| is_of(mark)) || has_pair(&is_of) || seen.links.contains(&source.port)
-    };
-    let of_sources = seen.sources.iter().filter(|source| !is_held(source)).map(|source| Finding {
-        mark: source.owner.clone(),
-        problem: Problem::Source { source: source.clone() },
-    });
-    let of_network = |chain: &Chain| Finding {
-        mark: format!("{network}/-/-"),
-        problem: Problem::Chain { chain: chain.clone() },
-    };
-    of_leases
-        .chain(of_pairs)
-        .chain(unshaped(seen))
-        .chain(of_elements)
-        .chain(of_ports)
-        .chain(of_sources)
-        .chain(seen.chains.iter().map(of_network))
-        .collect()
-}
-
-/// Pairs that do not slow down what goes to their pods, though the runtime asked for it. What the configuration asks for is
-/// not known here.
-fn unshaped(seen: &Seen) -> impl Iterator<Item = Finding> {
-    let limited = seen.leases.iter().filter(|(lease, _)| asked::bandwidth(&lease.notes).ingress.is_some());
-    limited.filter_map(|(lease, _)| {
-        let mark = mark(&lease.attachment);
-        if seen.planned.contains(&mark) {
-            return None;
-        }
-        let (_, link) = seen.pairs.iter().find(|(owner, _)| *owner == mark)?;
-        let link = link.clone();
-        (!seen.shaped.contains(&link)).then_some(Finding { mark, problem: Problem::Unshaped { link } })
-    })
-}
-
-fn is_held(address: IpAddr, seen: &Seen, is_of: impl Fn(&str) -> bool) -> bool {
-    seen.leases.iter().any(|(lease, _)| {
-        is_of(&mark(&lease.attachment))
-            && lease.addresses.iter().any(|assigned| assigned.address.ip() == address)
-    })
-}
-
-fn mark(attachment: &Attachment) -> String {
-    Identity::derive(attachment.clone()).mark()
-}
-
 fn names(mark: &str) -> [&str; 3] {
     let mut names = mark.splitn(3, '/');
     [(); 3].map(|()| names.next().unwrap_or_default())
-}
-
-fn addresses(lease: &Lease) -> String {
-    let addresses = lease.addresses.iter().map(|assigned| assigned.address.ip().to_string());
-    addresses.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -89,14 +89,18 @@ impl Findings {
     }
 }
 
-/// What differs, in words. What goes with a link that is missing is missing too, and not worth a word.
+/// What differs, in words.
 pub(crate) fn differences(findings: &[Finding]) -> Vec<String> {
+    differing(findings).map(ToString::to_string).collect()
+}
+
+/// What differs. What goes with a link that is missing is missing too, and not worth a word.
+pub(crate) fn differing(findings: &[Finding]) -> impl Iterator<Item = &Finding> {
     let goes_with_its_link = |finding: &Finding| {
         let of_place = |other: &&Finding| other.place == finding.place && other.is_missing_link();
         !finding.is_missing_link() && findings.iter().any(|other| of_place(&other))
     };
-    let telling = findings.iter().filter(|finding| finding.differs() && !goes_with_its_link(finding));
-    telling.map(ToString::to_string).collect()
+    findings.iter().filter(move |finding| finding.differs() && !goes_with_its_link(finding))
 }
 
 #[cfg(test)]

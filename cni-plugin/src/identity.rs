@@ -44,20 +44,20 @@ impl Identity {
         group_of(self.attachment.network())
     }
 
-    /// `network/container/ifname`: the mark on everything that is the attachment's. The kernel keeps 255 bytes of an
-    /// alias, its final zero among them, which cuts only what no known runtime sends.
+    /// `network/container/ifname`: the mark on everything that is the attachment's.
     #[must_use]
     pub fn mark(&self) -> String {
-        const LONGEST: usize = 254;
-        let mark =
-            [self.attachment.network(), self.attachment.container(), self.attachment.ifname()].join("/");
-        mark.chars()
-            .scan(0, |length, c| {
-                *length += c.len_utf8();
-                (*length <= LONGEST).then_some(c)
-            })
-            .collect()
+        mark_of(&self.attachment)
     }
+}
+
+/// [`Identity::mark`]. The kernel keeps 255 bytes of an alias, its final zero among them, which cuts only what no known
+/// runtime sends.
+pub(crate) fn mark_of(attachment: &Attachment) -> String {
+    const LONGEST: usize = 254;
+    let mut mark = [attachment.network(), attachment.container(), attachment.ifname()].join("/");
+    mark.truncate(mark.floor_char_boundary(LONGEST));
+    mark
 }
 
 /// FNV-1a of the three names, mixed. It must be the same in every release: a DEL may run years after its ADD, and

@@ -3,16 +3,22 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::{Asked, Attachment, SystemTime};
-use super::{
-    Error, Fate, Finding, Identity, Ipam, Nft, Node, Problem, Question, Record, Report, Seen, Subject, chain,
-    compare, detach, living, mark, names, ports, remove_unused_table,
-};
+use weft_datapath::Nft;
+use weft_ipam::lease::Attachment;
+use weft_ipam::{Ipam, chain};
+
+use super::compare::compare;
+use super::{Asked, Fate, Finding, Problem, Report, Seen, living, names};
+use crate::check::Node;
+use crate::detach::{detach, remove_unused_table};
 use crate::explain::configuration::{File, data_dirs, files};
-use crate::explain::{self, Namespace, record};
-use crate::finding::{Finding as Line, State, differences};
+use crate::explain::record::Record;
+use crate::explain::{self, Namespace, Question, Subject, record};
+use crate::finding::{Finding as Line, State, differences, differing};
+use crate::identity::{Identity, mark_of};
+use crate::{Error, ports};
 
 pub(super) struct Look {
     pub(super) networks: Vec<String>,
@@ -22,6 +28,35 @@ pub(super) struct Look {
     differing: Vec<Subject>,
     records: Vec<Record>,
     seen: Vec<Seen>,
+}
+
+/// From where pods are looked at.
+struct Viewpoint<'a> {
+    places: &'a Question,
+    files: &'a [File],
+    node: &'a Node,
+    /// The node as it was later.
+    fresh: &'a Node,
+}
+
+impl Viewpoint<'_> {
+    /// A pod beside its plan, unless it is gone by now: what differs is looked at a second time, for an ADD or a DEL may just
+    /// have been at it.
+    fn look(&self, record: Record) -> Result<Option<Result<Subject, Error>>, Error> {
+        let first = self.look_at(record.clone(), self.node);
+        let Some(differing) = first.as_ref().ok().filter(|subject| subject.differs()) else {
+            return Ok(Some(first));
+        };
+        if !explain::is_still_there(&record)? {
+            return Ok(None);
+        }
+        let waited = wait_for_add(differing).then(Node::default);
+        Ok(Some(self.look_at(record, waited.as_ref().unwrap_or(self.fresh))))
+    }
+
+    fn look_at(&self, record: Record, node: &Node) -> Result<Subject, Error> {
+        explain::look(self.places, record, self.files, node).map(|(subject, _)| subject)
+    }
 }
 
 /// Those that were asked for, or else all that a lease, a configuration, a runtime or a mark tells of.
@@ -61,8 +96,9 @@ impl Look {
             seen: Vec::new(),
         };
         let fresh = Node::default();
+        let from = Viewpoint { places: &asked.places, files: &files, node: &node, fresh: &fresh };
         for (network, mut seen) in networks.iter().zip(seen) {
-            look.at_pods(network, &mut seen, asked, &files, [&node, &fresh])?;
+            look.at_pods(network, &mut seen, &from)?;
             seen.look_at_chains()?;
             let found = compare(network, &seen, SystemTime::now());
             let found = look.without_living(found, &fresh)?;
@@ -83,55 +119,44 @@ impl Look {
         self.findings.contains(finding)
     }
 
-    /// Every pod of `network` that somebody remembers, beside its plan or as far as its lease goes. What differs is looked
-    /// at a second time: a DEL may just have been at it.
-    fn at_pods(
-        &mut self,
-        network: &str,
-        seen: &mut Seen,
-        asked: &Asked,
-        files: &[File],
-        [node, fresh]: [&Node; 2],
-    ) -> Result<(), Error> {
-        let records: Vec<_> =
-            self.records.iter().filter(|record| record.attachment.network() == network).cloned().collect();
-        for record in records {
-            let mark = mark(&record.attachment);
-            let namespace = Namespace::of(&asked.places, &record);
-            if let Some(lease) = &record.lease {
+    /// Every pod of `network` that somebody remembers, beside its plan or as far as its lease goes.
+    fn at_pods(&mut self, network: &str, seen: &mut Seen, from: &Viewpoint<'_>) -> Result<(), Error> {
+        let of_network = |record: &&Record| record.attachment.network() == network;
+        let records: Vec<_> = self.records.iter().filter(of_network).cloned().collect();
+        records.into_iter().try_for_each(|record| self.at_pod(record, seen, from))
+    }
+
+    fn at_pod(&mut self, record: Record, seen: &mut Seen, from: &Viewpoint<'_>) -> Result<(), Error> {
+        let mark = mark_of(&record.attachment);
+        let namespace = Namespace::of(from.places, &record);
+        let is_abandoned = match (&record.lease, &namespace) {
+            (None, Namespace::Gone(_)) => return Ok(()),
+            (None, Namespace::There(_) | Namespace::Unknown) => {
+                seen.kept.insert(mark.clone());
+                false
+            }
+            (Some(lease), _) => {
                 let is_abandoned = ipam(&record)?.is_some_and(|ipam| ipam.is_abandoned(lease));
                 seen.leases.push((lease.clone(), is_abandoned));
-                if is_abandoned {
-                    self.report.pods += 1;
-                    continue;
-                }
-            } else if let Namespace::Gone(_) = namespace {
-                continue;
-            } else {
-                seen.kept.insert(mark.clone());
+                is_abandoned
             }
-            self.report.pods += 1;
-            let mut subject = explain::look(&asked.places, record.clone(), files, node);
-            if subject.as_ref().is_ok_and(|(subject, _)| subject.differs()) {
-                if !explain::is_still_there(&record)? {
-                    continue;
+        };
+        self.report.pods += 1;
+        if is_abandoned {
+            return Ok(());
+        }
+        match from.look(record)? {
+            None => {}
+            Some(Ok(subject)) => {
+                seen.planned.insert(mark.clone());
+                if !matches!(namespace, Namespace::There(_)) {
+                    let why = "its namespace cannot be seen from here: only the node's side was compared";
+                    self.report.limited.push((mark, why.to_owned()));
                 }
-                let waited = subject.as_ref().is_ok_and(|(subject, _)| wait_for_add(subject));
-                let later = Node::default();
-                subject = explain::look(&asked.places, record, files, if waited { &later } else { fresh });
+                self.note(subject);
             }
-            match subject {
-                Ok((subject, _)) => {
-                    seen.planned.insert(mark.clone());
-                    if !matches!(namespace, Namespace::There(_)) {
-                        let why = "its namespace cannot be seen from here: only the node's side was compared";
-                        self.report.limited.push((mark, why.to_owned()));
-                    }
-                    self.note(subject);
-                }
-                Err(Error::Unexplained(why)) => self.report.limited.push((mark, why)),
-                Err(error) => self.report.failed.push((mark, chain(&error))),
-            }
+            Some(Err(Error::Unexplained(why))) => self.report.limited.push((mark, why)),
+            Some(Err(error)) => self.report.failed.push((mark, chain(&error))),
         }
         Ok(())
     }
@@ -139,28 +164,23 @@ impl Look {
     fn note(&mut self, subject: Subject) {
         let mark = subject.mark();
         let host = subject.host_ifname().to_owned();
-        let is_nodes = |line: &&Line| {
+        let is_nodes = |line: &Line| {
             line.what == "chain" || line.place.starts_with("node") && !line.place.contains(&host)
         };
         let is_namespace = |line: &&Line| line.place == "pod" && line.what == "namespace";
-        let (of_node, of_pod): (Vec<&Line>, Vec<&Line>) =
-            subject.findings.iter().filter(|line| !is_namespace(line)).partition(is_nodes);
-        let of_node: Vec<_> = of_node.into_iter().cloned().collect();
-        let of_pod: Vec<_> = of_pod.into_iter().cloned().collect();
+        let lines = subject.findings.iter().filter(|line| !is_namespace(line)).cloned();
+        let (of_node, of_pod): (Vec<Line>, Vec<Line>) = lines.partition(is_nodes);
         let network = names(&mark)[0];
         for what in differences(&of_node) {
-            let finding = Finding { mark: format!("{network}/-/-"), problem: Problem::Node { what } };
+            let finding = Finding::new(&format!("{network}/-/-"), Problem::Node { what });
             if !self.findings.contains(&finding) {
                 self.findings.push(finding);
             }
         }
-        for line in of_pod.iter().filter(|line| line.differs()) {
-            // What goes with a link that is missing is not worth a word.
-            for what in differences(&of_pod).into_iter().filter(|what| *what == line.to_string()) {
-                let is_mendable = line.state != State::Extra && subject.is_restorable();
-                self.findings
-                    .push(Finding { mark: mark.clone(), problem: Problem::Differs { what, is_mendable } });
-            }
+        for line in differing(&of_pod) {
+            let is_mendable = line.state != State::Extra && subject.is_restorable();
+            let problem = Problem::Differs { what: line.to_string(), is_mendable };
+            self.findings.push(Finding::new(&mark, problem));
         }
         if subject.differs() {
             self.differing.push(subject);
@@ -248,7 +268,7 @@ impl Look {
     }
 
     fn detach(&self, mark: &str) -> Result<(), Error> {
-        let is_meant = |record: &&Record| super::mark(&record.attachment) == mark;
+        let is_meant = |record: &&Record| mark_of(&record.attachment) == mark;
         let Some(record) = self.records.iter().filter(is_meant).find(|record| record.lease.is_some()) else {
             return Ok(());
         };

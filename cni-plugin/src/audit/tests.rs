@@ -1,7 +1,10 @@
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Value, json};
 use weft_datapath::{HostPort, Protocol};
-use weft_ipam::lease::Assigned;
+use weft_ipam::lease::{Assigned, Attachment};
 
+use super::compare::compare;
 use super::*;
 
 fn lease(container: &str, address: &str, age: u64) -> Lease {
