@@ -3,6 +3,10 @@
 //! Exit codes: 0 done, 1 failed (for `validate`: there are mistakes), 64 wrong usage or a configuration that a command
 //! cannot work with. The result goes to stdout, everything about it to stderr.
 
+mod mistakes;
+mod translation;
+mod yaml;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
@@ -19,6 +23,8 @@ use crate::model::Mesh;
 use crate::read::files::Roots;
 use crate::run::{self, run};
 use crate::translate::{json, translate};
+use mistakes::{Output, as_annotations, as_json, show};
+use translation::Selection;
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -72,16 +78,21 @@ enum Command {
         /// Directories with YAML and JSON files, or single files
         #[arg(required = true, value_name = "DIR")]
         config: Vec<PathBuf>,
+        /// For whom they are shown
+        #[arg(long, value_enum, default_value_t = Output::Human)]
+        output: Output,
     },
     /// Print the bootstrap for Envoy, as JSON
     Bootstrap {
         #[command(flatten)]
         config: Config,
     },
-    /// Print what Envoy would be sent, as JSON
+    /// Print what Envoy would be sent, and which lines it comes from
     Translate {
         #[command(flatten)]
         config: Config,
+        #[command(flatten)]
+        selection: Selection,
     },
 }
 
@@ -118,9 +129,13 @@ impl Command {
                 log_to_stderr(log_format, log_level);
                 serve(config.paths)
             }
-            Self::Validate { config } => validate(config),
-            Self::Bootstrap { config } => with_mesh(config.paths, |mesh| Ok(bootstrap(&mesh.sidecar))),
-            Self::Translate { config } => with_mesh(config.paths, |mesh| json::resources(&translate(mesh))),
+            Self::Validate { config, output } => validate(config, output),
+            Self::Bootstrap { config } => {
+                with_mesh(config.paths, |mesh| Ok(format!("{:#}", bootstrap(&mesh.sidecar))))
+            }
+            Self::Translate { config, selection } => {
+                with_mesh(config.paths, |mesh| selection.print(&translate(mesh)))
+            }
         }
     }
 }
@@ -138,11 +153,21 @@ fn serve(paths: Vec<PathBuf>) -> ExitCode {
     }
 }
 
-fn validate(paths: Vec<PathBuf>) -> ExitCode {
-    let (configuration, diagnostics) = load(paths);
-    show(&diagnostics);
-    let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
-    let files = count(configuration.files(), "file");
+fn validate(paths: Vec<PathBuf>, output: Output) -> ExitCode {
+    let (configuration, mistakes) = load(paths);
+    let errors = mistakes.iter().filter(|mistake| mistake.is_error()).count();
+    let files = configuration.files();
+    let printed = match output {
+        Output::Human => return summary(files, errors, &mistakes),
+        Output::Json => print(&format!("{:#}", as_json(files, &mistakes))),
+        Output::Github => print(as_annotations(&mistakes).trim_end()),
+    };
+    if errors > 0 { ExitCode::FAILURE } else { printed }
+}
+
+fn summary(files: usize, errors: usize, mistakes: &[Diagnostic]) -> ExitCode {
+    show(mistakes);
+    let files = count(files, "file");
     if errors > 0 {
         complain(&format!("{} in {files}", count(errors, "mistake")))
     } else {
@@ -155,10 +180,7 @@ fn count(number: usize, of: &str) -> String {
 }
 
 /// Prints what `make` makes of the configuration, if that has no mistakes.
-fn with_mesh(
-    paths: Vec<PathBuf>,
-    make: impl FnOnce(&Mesh) -> Result<serde_json::Value, json::Error>,
-) -> ExitCode {
+fn with_mesh(paths: Vec<PathBuf>, make: impl FnOnce(&Mesh) -> Result<String, json::Error>) -> ExitCode {
     let (configuration, diagnostics) = load(paths);
     show(&diagnostics);
     let flawless = !diagnostics.iter().any(Diagnostic::is_error);
@@ -166,7 +188,7 @@ fn with_mesh(
         return ExitCode::from(USAGE);
     };
     match make(&mesh) {
-        Ok(value) => print(&format!("{value:#}")),
+        Ok(text) => print(&text),
         Err(error) => complain(&with_causes(&error)),
     }
 }
@@ -177,14 +199,6 @@ fn load(paths: Vec<PathBuf>) -> (Configuration, Vec<Diagnostic>) {
     configuration.look(&listing, &BTreeSet::new());
     let mistakes = configuration.mistakes();
     (configuration, mistakes)
-}
-
-fn show(diagnostics: &[Diagnostic]) {
-    let mut stderr = io::stderr().lock();
-    for diagnostic in diagnostics {
-        // If stderr is gone there is nobody to tell.
-        writeln!(stderr, "{diagnostic}\n").ok();
-    }
 }
 
 fn print(text: &str) -> ExitCode {

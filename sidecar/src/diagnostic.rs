@@ -23,6 +23,13 @@ const MESSAGE_WIDTH: usize = 400;
 /// Longer texts are no misspelt names; comparing them costs the product of the lengths.
 const MISSPELT_BYTES: usize = 128;
 
+/// Escape sequences of ECMA-48 (SGR).
+const RED: &str = "\x1b[1;31m";
+const YELLOW: &str = "\x1b[1;33m";
+const BLUE: &str = "\x1b[1;34m";
+const BOLD: &str = "\x1b[1m";
+const PLAIN: &str = "\x1b[0m";
+
 /// A configuration file as it was read: the name the user knows it by, and its text.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Source {
@@ -166,17 +173,23 @@ impl Diagnostic {
     }
 }
 
+/// `{:#}` is the same in the colours that compilers use on a terminal.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.severity, self.message)?;
+        let color = match self.severity {
+            Severity::Error => RED,
+            Severity::Warning => YELLOW,
+        };
+        paint(f, color, self.severity)?;
+        paint(f, BOLD, format_args!(": {}", self.message))?;
         let gutter = self.origin.as_ref().map_or(0, |origin| origin.span.line.to_string().len());
         if let Some(origin) = &self.origin {
-            write_excerpt(f, origin, gutter)?;
+            write_excerpt(f, origin, gutter, color)?;
         }
-        match &self.help {
-            Some(help) => write!(f, "\n{:gutter$} = help: {help}", ""),
-            None => Ok(()),
-        }
+        let Some(help) = &self.help else { return Ok(()) };
+        paint(f, BLUE, format_args!("\n{:gutter$} =", ""))?;
+        paint(f, BOLD, " help:")?;
+        write!(f, " {help}")
     }
 }
 
@@ -212,17 +225,29 @@ pub(crate) fn shortened(message: String) -> String {
     }
 }
 
-fn write_excerpt(f: &mut fmt::Formatter<'_>, origin: &Origin, gutter: usize) -> fmt::Result {
+fn write_excerpt(
+    f: &mut fmt::Formatter<'_>,
+    origin: &Origin,
+    gutter: usize,
+    color: &'static str,
+) -> fmt::Result {
     let Span { line, column, width } = origin.span;
     let skipped = if column > EXCERPT_WIDTH { column - EXCERPT_WIDTH / 2 } else { 0 };
     let shown: String =
         origin.line_of_text().chars().skip(skipped).take(EXCERPT_WIDTH).map(printable).collect();
     let before = column.saturating_sub(1 + skipped);
     let carets = width.max(1).min(shown.chars().count().saturating_sub(before).max(1));
-    write!(f, "\n{:gutter$}--> {origin}", "")?;
-    write!(f, "\n{:gutter$} |", "")?;
-    write!(f, "\n{line} | {}", shown.trim_end())?;
-    write!(f, "\n{:gutter$} | {:before$}{:^<carets$}", "", "", "")
+    paint(f, BLUE, format_args!("\n{:gutter$}-->", ""))?;
+    write!(f, " {origin}")?;
+    paint(f, BLUE, format_args!("\n{:gutter$} |\n{line} |", ""))?;
+    write!(f, " {}", shown.trim_end())?;
+    paint(f, BLUE, format_args!("\n{:gutter$} |", ""))?;
+    write!(f, " {:before$}", "")?;
+    paint(f, color, format_args!("{:^<carets$}", ""))
+}
+
+fn paint(f: &mut fmt::Formatter<'_>, color: &'static str, text: impl fmt::Display) -> fmt::Result {
+    if f.alternate() { write!(f, "{color}{text}{PLAIN}") } else { write!(f, "{text}") }
 }
 
 /// Keeps the carets under their text, and a terminal from obeying a file.
@@ -249,6 +274,16 @@ mod tests {
             shown,
             "error: unknown field \"weigth\"\n --> routes.yaml:2:3\n  |\n2 |   weigth: 10\n  |   ^^^^^^\n  = help: did you mean \"weight\"?"
         );
+    }
+
+    #[test]
+    fn colours_change_nothing_but_colours() {
+        let mistake = Diagnostic::error("no").at(&origin("a: 1\n", 1, 4, 1)).help("say 2");
+        let colored = format!("{mistake:#}");
+        let codes = [RED, YELLOW, BLUE, BOLD, PLAIN];
+        let plain = codes.iter().fold(colored.clone(), |text, code| text.replace(code, ""));
+        assert_eq!(plain, mistake.to_string());
+        assert!(colored.starts_with("\x1b[1;31merror\x1b[0m"), "{colored:?}");
     }
 
     #[test]

@@ -91,12 +91,47 @@ fn a_command_that_cannot_use_the_configuration_ends_with_64() {
 
 #[test]
 fn the_translation_is_json_of_all_four_types() {
-    let output = weft_sidecar(&["translate", "--config", &example()]);
+    let output = weft_sidecar(&["translate", "--output", "json", "--config", &example()]);
     let resources: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(resources["clusters"].as_array().map(Vec::len), Some(3));
     assert_eq!(resources["endpoints"].as_array().map(Vec::len), Some(3));
     assert_eq!(resources["listeners"][0]["name"], "outbound");
     assert_eq!(resources["routes"][0]["name"], "outbound");
+}
+
+#[test]
+fn the_translation_tells_where_each_piece_comes_from() {
+    let only = ["--type", "routes", "--name", "outbound"];
+    let output = weft_sidecar(&[&["translate", "--config", &example()], &only[..]].concat());
+    let yaml = text(&output.stdout);
+    assert!(yaml.starts_with("routes:\n  # ") && !yaml.contains("\nclusters:"), "{yaml}");
+    let rule = yaml.lines().position(|line| line.ends_with("- name: shop/web/0/0")).expect("the rule");
+    let above = yaml.lines().nth(rule - 1).expect("a line");
+    assert!(above.trim().starts_with("# ") && above.contains("routes.yaml:"), "{above}");
+}
+
+#[test]
+fn mistakes_are_told_to_programs_and_to_github() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("routes.yaml");
+    let routes = fs::read_to_string(Path::new(&example()).join("routes.yaml")).expect("read");
+    fs::write(&file, routes.replace("weight: 90", "weigth: 90")).expect("write");
+    let file = file.display().to_string();
+    let as_json = weft_sidecar(&["validate", "--output", "json", &file]);
+    let object: serde_json::Value = serde_json::from_slice(&as_json.stdout).expect("JSON");
+    assert_eq!((&object["errors"], &object["files"]), (&2.into(), &1.into()), "{object}");
+    let mistake = &object["mistakes"][0];
+    assert_eq!(
+        (&mistake["line"], &mistake["column"], &mistake["endColumn"]),
+        (&17.into(), &37.into(), &43.into())
+    );
+    assert_eq!(mistake["help"], "did you mean \"weight\"?");
+    let github = weft_sidecar(&["validate", "--output", "github", &file]);
+    let expected = format!("::error file={file},line=17,endLine=17,col=37,endColumn=43::unknown field");
+    assert!(text(&github.stdout).contains(&expected), "{github:?}");
+    for output in [as_json, github] {
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(1), ""));
+    }
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::sync::LazyLock;
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage};
-use serde_json::{Value, json};
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::{Resources, Sourced};
+use super::{Part, Resources, Sourced};
 
 /// The descriptors of every message that is emitted. Made from the `.proto` files of `envoy-types` and held equal to
 /// them by a test (`tests/descriptors.rs`).
@@ -43,21 +43,58 @@ pub enum Error {
     },
 }
 
+/// The names of fields, both of which Envoy reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// `connectTimeout`, as JSON has it.
+    Json,
+    /// `connect_timeout`, as Envoy's documentation and its `/config_dump` have it.
+    Proto,
+}
+
+/// A resource of any type, to be shown.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Its type, in the plural: one of [`TYPES`].
+    pub of_type: &'static str,
+    /// The name under which Envoy asks for it.
+    pub name: String,
+    /// What Envoy gets.
+    pub value: Value,
+    /// What it was made from.
+    pub parts: Vec<Part>,
+}
+
+/// What [`each`] calls the types of resources, in its order.
+pub const TYPES: &[&str] = &["listeners", "routes", "clusters", "endpoints"];
+
 /// All resources, by type, each as a list.
 pub fn resources(resources: &Resources) -> Result<Value, Error> {
-    Ok(json!({
-        "listeners": all(&resources.listeners)?,
-        "routes": all(&resources.routes)?,
-        "clusters": all(&resources.clusters)?,
-        "endpoints": all(&resources.endpoints)?,
-    }))
+    let mut by_type: Map<String, Value> =
+        TYPES.iter().map(|of| ((*of).to_owned(), Vec::<Value>::new().into())).collect();
+    for shown in each(resources, Names::Json)? {
+        if let Some(Value::Array(list)) = by_type.get_mut(shown.of_type) {
+            list.push(shown.value);
+        }
+    }
+    Ok(Value::Object(by_type))
+}
+
+/// All resources, one after the other: by type, then by name.
+pub fn each(resources: &Resources, names: Names) -> Result<Vec<Shown>, Error> {
+    let mut all = of_type("listeners", &resources.listeners, names)?;
+    all.extend(of_type("routes", &resources.routes, names)?);
+    all.extend(of_type("clusters", &resources.clusters, names)?);
+    all.extend(of_type("endpoints", &resources.endpoints, names)?);
+    Ok(all)
 }
 
 /// One message.
-pub fn message<M: Message + Name>(message: &M) -> Result<Value, Error> {
-    let name = M::full_name();
-    let dynamic = dynamic(message)?;
-    serde_json::to_value(dynamic).map_err(|source| Error::Json { message: name, source })
+pub fn message<M: Message + Name>(message: &M, names: Names) -> Result<Value, Error> {
+    let options = SerializeOptions::new().use_proto_field_name(names == Names::Proto);
+    dynamic(message)?
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .map_err(|source| Error::Json { message: M::full_name(), source })
 }
 
 /// One message, to be walked through by its descriptor.
@@ -69,6 +106,14 @@ pub fn dynamic<M: Message + Name>(message: &M) -> Result<DynamicMessage, Error> 
         .map_err(|source| Error::Mismatch { message: name, source })
 }
 
-fn all<M: Message + Name>(of_type: &[Sourced<M>]) -> Result<Vec<Value>, Error> {
-    of_type.iter().map(|resource| message(&resource.message)).collect()
+fn of_type<M: Message + Name>(
+    of_type: &'static str,
+    resources: &[Sourced<M>],
+    names: Names,
+) -> Result<Vec<Shown>, Error> {
+    let shown = resources.iter().map(|resource| {
+        let value = message(&resource.message, names)?;
+        Ok(Shown { of_type, name: resource.name.clone(), value, parts: resource.parts.clone() })
+    });
+    shown.collect()
 }
