@@ -4,12 +4,17 @@
 //! [`Mesh`], in which every reference leads somewhere and the rules of a service stand in the order in which they are
 //! to be tried.
 
+pub mod gateway;
 pub mod http_route;
+pub mod matching;
 pub mod metadata;
 pub mod object;
+pub mod policy;
 pub mod precedence;
+pub mod reference;
 pub mod regex;
 pub mod resolve;
+pub mod route;
 pub mod service;
 pub mod sidecar;
 
@@ -17,13 +22,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 pub use object::{Document, Object};
 
 use crate::diagnostic::Origin;
-use http_route::Match;
+use gateway::Gateway;
+use matching::Match;
+use policy::Policy;
 use service::AppProtocol;
-use sidecar::Sidecar;
+use sidecar::{Sidecar, Tag};
 
 /// Everything this workload's Envoy is to know, with all references resolved.
 #[derive(Debug, Clone)]
@@ -34,6 +42,8 @@ pub struct Mesh {
     pub sidecar_origin: Origin,
     /// The services it can call, by namespace and name.
     pub services: BTreeMap<ServiceKey, MeshService>,
+    /// The gateways it plays, by namespace and name.
+    pub gateways: BTreeMap<ServiceKey, Gateway>,
 }
 
 /// A service by namespace and name.
@@ -67,6 +77,8 @@ pub struct MeshPort {
     pub endpoint_origins: Vec<Origin>,
     /// How requests are distributed.
     pub routing: Routing,
+    /// What else holds for requests to it.
+    pub policy: Option<Arc<Policy>>,
 }
 
 /// How requests to a port of a service are distributed.
@@ -75,7 +87,7 @@ pub enum Routing {
     /// To the port's own endpoints: no route is attached.
     Direct,
     /// By the first of these that matches; a request that none matches is answered with 404.
-    Rules(Vec<Rule>),
+    Rules(Vec<Arc<Rule>>),
 }
 
 /// One match of one rule of a route.
@@ -83,18 +95,40 @@ pub enum Routing {
 pub struct Rule {
     /// `namespace/route/rule/match`, counted from 0; unique within the mesh.
     pub name: String,
-    /// The rule in its document.
-    pub origin: Origin,
     /// Which requests it is about.
     pub matching: Match,
-    /// What happens to them.
-    pub action: Action,
+    /// What happens to them; shared by all matches of the rule.
+    pub action: Arc<Action>,
 }
 
-/// What happens to a request.
+/// What a rule of a route does with a request.
+#[derive(Debug, Clone)]
+pub struct Action {
+    /// The route that the rule is of.
+    pub route: Arc<RouteData>,
+    /// The rule in its document.
+    pub origin: Origin,
+    /// Where requests go.
+    pub destination: Destination,
+    /// What else holds for them.
+    pub policy: Option<Arc<Policy>>,
+}
+
+/// What all rules of a route share.
+#[derive(Debug, Clone)]
+pub struct RouteData {
+    /// Its namespace and name.
+    pub key: ServiceKey,
+    /// Its document.
+    pub origin: Origin,
+    /// The tags of its requests, beside the workload's; sorted by key.
+    pub tags: Vec<Tag>,
+}
+
+/// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// It goes to one of these backends, in proportion to their weights. Never empty.
+pub enum Destination {
+    /// To one of these backends, in proportion to their weights. Never empty.
     Forward(Vec<(Backend, NonZeroU32)>),
     /// No backend has a weight above 0: it is answered with 500, as the Gateway API says.
     NoBackend,

@@ -11,6 +11,7 @@
 //! ```
 
 mod cluster;
+mod endpoint;
 pub mod json;
 mod listener;
 mod provenance;
@@ -83,7 +84,7 @@ pub fn clusters(mesh: &Mesh) -> impl Iterator<Item = Sourced<Cluster>> {
 
 /// The endpoints of each cluster, one after the other.
 pub fn endpoints(mesh: &Mesh) -> impl Iterator<Item = Sourced<ClusterLoadAssignment>> {
-    ports(mesh).map(cluster::endpoints)
+    ports(mesh).map(endpoint::endpoints)
 }
 
 /// The outbound listener.

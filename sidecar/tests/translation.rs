@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,24 +29,54 @@ fn resources(config: &Path) -> Resources {
     translate(&mesh(config))
 }
 
-fn assert_golden(config: &Path, golden: &str) {
-    let file = here(golden);
-    let translated = format!("{:#}\n", json::resources(&resources(config)).expect("JSON"));
-    if std::env::var_os("WEFT_BLESS").is_some() {
-        fs::write(&file, &translated).expect("write");
+/// The configurations that have a golden file, by its name: `tests/golden/NAME.yaml`, and as `example-NAME` every
+/// directory of `docs/examples` that has a `sidecar.yaml`.
+fn configurations() -> BTreeMap<String, PathBuf> {
+    let entries = |dir: &str| -> Vec<PathBuf> {
+        fs::read_dir(here(dir)).expect("list").map(|entry| entry.expect("an entry").path()).collect()
+    };
+    let stem = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
+    let goldens =
+        entries("tests/golden").into_iter().filter(|path| path.extension() == Some("yaml".as_ref()));
+    let examples = entries("../docs/examples").into_iter().filter(|path| path.join("sidecar.yaml").exists());
+    let examples = examples.map(|path| (format!("example-{}", stem(&path)), path));
+    goldens.map(|path| (stem(&path), path)).chain(examples).collect()
+}
+
+fn golden(name: &str) -> PathBuf {
+    here("tests/golden").join(format!("{name}.json"))
+}
+
+#[test]
+fn every_configuration_is_translated_as_it_was() {
+    let mut different = Vec::new();
+    for (name, config) in configurations() {
+        let translated = format!("{:#}\n", json::resources(&resources(&config)).expect("JSON"));
+        if std::env::var_os("WEFT_BLESS").is_some() {
+            fs::write(golden(&name), &translated).expect("write");
+        }
+        let expected = fs::read_to_string(golden(&name)).unwrap_or_default();
+        if translated != expected {
+            different.push(format!("{name}: {}", first_difference(&expected, &translated)));
+        }
     }
-    let expected = fs::read_to_string(&file).expect("read");
-    assert_eq!(translated, expected, "{} (WEFT_BLESS=1 accepts the change)", file.display());
+    assert!(different.is_empty(), "{}\n(WEFT_BLESS=1 accepts the change)", different.join("\n"));
+}
+
+fn first_difference(expected: &str, translated: &str) -> String {
+    let at = expected.lines().zip(translated.lines()).take_while(|(was, is)| was == is).count();
+    let line = |text: &str| text.lines().nth(at).unwrap_or("(its end)").trim().to_owned();
+    format!("line {} was {} and is {}", at + 1, line(expected), line(translated))
 }
 
 #[test]
-fn the_shipped_example_is_translated_as_it_was() {
-    assert_golden(&here("../docs/examples/mesh"), "tests/golden/example.json");
-}
-
-#[test]
-fn every_kind_of_match_backend_and_tag_is_translated_as_it_was() {
-    assert_golden(&here("tests/golden/features.yaml"), "tests/golden/features.json");
+fn every_golden_file_has_its_configuration() {
+    let known = configurations();
+    for entry in fs::read_dir(here("tests/golden")).expect("list") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        assert!(known.contains_key(&name), "{} comes from nothing", path.display());
+    }
 }
 
 #[test]
@@ -61,15 +92,17 @@ fn the_order_of_files_does_not_matter() {
 /// `deprecated` options come from Envoy's own `.proto` files.
 #[test]
 fn nothing_deprecated_is_emitted() {
-    let all = resources(&here("tests/golden/features.yaml"));
     let mut found = Vec::new();
-    let mut check = |message: Result<DynamicMessage, json::Error>| {
-        deprecated_fields(&message.expect("descriptor"), &mut found);
-    };
-    all.clusters.iter().for_each(|resource| check(json::dynamic(&resource.message)));
-    all.endpoints.iter().for_each(|resource| check(json::dynamic(&resource.message)));
-    all.listeners.iter().for_each(|resource| check(json::dynamic(&resource.message)));
-    all.routes.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+    for (name, config) in configurations() {
+        let all = resources(&config);
+        let mut check = |message: Result<DynamicMessage, json::Error>| {
+            deprecated_fields(&message.unwrap_or_else(|error| panic!("{name}: {error}")), &mut found);
+        };
+        all.clusters.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+        all.endpoints.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+        all.listeners.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+        all.routes.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+    }
     assert_eq!(found, Vec::<String>::new());
 }
 

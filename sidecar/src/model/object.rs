@@ -1,7 +1,8 @@
 //! One document to one object.
 
-use super::http_route::HttpRoute;
+use super::http_route;
 use super::metadata::Metadata;
+use super::route::Route;
 use super::service::{EndpointSlice, Service};
 use super::sidecar::Sidecar;
 use crate::diagnostic::{Diagnostic, Origin};
@@ -32,7 +33,7 @@ pub enum Object {
     /// Endpoints of a service.
     EndpointSlice(EndpointSlice),
     /// How requests to a service are distributed.
-    HttpRoute(HttpRoute),
+    HttpRoute(Route),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,6 +125,6 @@ fn decode_object(
         Kind::EndpointSlice => {
             EndpointSlice::decode(metadata?, node, fields.report()).map(Object::EndpointSlice)
         }
-        Kind::HttpRoute => fields.required("spec", HttpRoute::decode).map(Object::HttpRoute),
+        Kind::HttpRoute => fields.required("spec", http_route::decode).map(Object::HttpRoute),
     }
 }

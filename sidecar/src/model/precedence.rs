@@ -8,7 +8,7 @@
 
 use std::cmp::Reverse;
 
-use super::http_route::{Match, PathMatch};
+use super::matching::{Match, PathMatch};
 
 /// What orders a rule among those of the same service: the smallest comes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +56,7 @@ impl<'a> Precedence<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::http_route::ValueMatch;
+    use crate::model::matching::ValueMatch;
 
     fn exact(path: &str) -> Match {
         Match { path: PathMatch::Exact(path.into()), ..Match::default() }

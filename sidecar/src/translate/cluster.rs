@@ -1,7 +1,6 @@
-//! Ports of services as clusters, and their endpoints.
+//! Ports of services as clusters.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
@@ -9,13 +8,7 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
-use envoy_types::pb::envoy::config::core::v3::{
-    Address, Http1ProtocolOptions, Http2ProtocolOptions, SocketAddress, address, socket_address,
-};
-use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
-use envoy_types::pb::envoy::config::endpoint::v3::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
-};
+use envoy_types::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
@@ -46,38 +39,6 @@ pub(super) fn cluster(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<Cluster> {
     };
     let parts = vec![Part { origin: of.service.origin.clone(), mentions: Vec::new() }];
     Sourced { name, message, parts }
-}
-
-pub(super) fn endpoints(of: PortOf<'_>) -> Sourced<ClusterLoadAssignment> {
-    let name = of.cluster_name();
-    let lb_endpoints: Vec<LbEndpoint> = of.port.endpoints.iter().copied().map(lb_endpoint).collect();
-    let locality = LocalityLbEndpoints { lb_endpoints, ..LocalityLbEndpoints::default() };
-    let message = ClusterLoadAssignment {
-        cluster_name: name.clone(),
-        endpoints: if of.port.endpoints.is_empty() { Vec::new() } else { vec![locality] },
-        ..ClusterLoadAssignment::default()
-    };
-    let sources = match of.port.endpoint_origins.as_slice() {
-        [] => std::slice::from_ref(&of.service.origin),
-        slices => slices,
-    };
-    let parts = sources.iter().map(|origin| Part { origin: origin.clone(), mentions: Vec::new() });
-    Sourced { name, message, parts: parts.collect() }
-}
-
-/// The address as Envoy has it everywhere.
-pub(super) fn address(of: SocketAddr) -> Address {
-    let socket = SocketAddress {
-        address: of.ip().to_string(),
-        port_specifier: Some(socket_address::PortSpecifier::PortValue(of.port().into())),
-        ..SocketAddress::default()
-    };
-    Address { address: Some(address::Address::SocketAddress(socket)) }
-}
-
-fn lb_endpoint(of: SocketAddr) -> LbEndpoint {
-    let endpoint = Endpoint { address: Some(address(of)), ..Endpoint::default() };
-    LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() }
 }
 
 /// Envoy lets 1 024 requests at a time through to a cluster by default and fails the rest; a limit that nobody asked for

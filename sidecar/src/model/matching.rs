@@ -1,0 +1,196 @@
+//! Which requests a rule is about: HTTPRouteMatch of the Gateway API.
+
+use crate::read::Node;
+use crate::read::decode::{Report, one_of, text};
+
+/// Which requests are meant: those for which all of it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Match {
+    /// The path, without the query.
+    pub path: PathMatch,
+    /// The method, if only one is meant.
+    pub method: Option<&'static str>,
+    /// The headers; names are in lower case and differ from each other.
+    pub headers: Vec<ValueMatch>,
+    /// The query parameters; names differ from each other.
+    pub query: Vec<ValueMatch>,
+}
+
+/// Which paths are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    /// This one.
+    Exact(String),
+    /// Those that begin with these elements: `/foo` means `/foo` and `/foo/bar`, not `/foobar`. Has no slash at its
+    /// end; empty means every path.
+    Prefix(String),
+    /// Those that this expression matches from beginning to end.
+    Regex(String),
+}
+
+/// Which values of a header or query parameter are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueMatch {
+    /// The name.
+    pub name: String,
+    /// The value, or an expression for it.
+    pub value: String,
+    /// Whether the value is an expression, to match from beginning to end.
+    pub regex: bool,
+}
+
+/// What a regular expression is, in Gateway API words.
+const EXACT_OR_REGEX: &[(&str, bool)] = &[("Exact", false), ("RegularExpression", true)];
+
+const METHODS: &[(&str, &str)] = &[
+    ("GET", "GET"),
+    ("HEAD", "HEAD"),
+    ("POST", "POST"),
+    ("PUT", "PUT"),
+    ("DELETE", "DELETE"),
+    ("CONNECT", "CONNECT"),
+    ("OPTIONS", "OPTIONS"),
+    ("TRACE", "TRACE"),
+    ("PATCH", "PATCH"),
+];
+
+impl Default for Match {
+    fn default() -> Self {
+        Self { path: PathMatch::Prefix(String::new()), method: None, headers: Vec::new(), query: Vec::new() }
+    }
+}
+
+impl PathMatch {
+    /// Reads the value of a path match of the Gateway API. A slash at the end of a prefix says nothing there.
+    pub fn prefix(value: &str) -> Self {
+        Self::Prefix(value.trim_end_matches('/').to_owned())
+    }
+}
+
+/// Reads an HTTPRouteMatch of the Gateway API.
+pub(super) fn http_match(node: &Node, report: &mut Report) -> Option<Match> {
+    let mut fields = report.fields(node, "match")?;
+    let path = fields.optional("path", path_match).unwrap_or_else(|| PathMatch::prefix("/"));
+    let method = fields.optional("method", one_of(METHODS));
+    let headers = fields.list("headers", header_match);
+    let query = fields.list("queryParams", query_match);
+    fields.finish();
+    Some(Match { path, method, headers: first_of_each(headers), query: first_of_each(query) })
+}
+
+/// Of several entries for one name only the first counts (HTTPRouteMatch in the API reference).
+fn first_of_each(matches: Vec<ValueMatch>) -> Vec<ValueMatch> {
+    let mut kept: Vec<ValueMatch> = Vec::new();
+    for candidate in matches {
+        if kept.iter().all(|earlier| earlier.name != candidate.name) {
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+#[derive(Clone, Copy)]
+enum PathKind {
+    Exact,
+    Prefix,
+    Regex,
+}
+
+const PATH_KINDS: &[(&str, PathKind)] =
+    &[("Exact", PathKind::Exact), ("PathPrefix", PathKind::Prefix), ("RegularExpression", PathKind::Regex)];
+
+fn path_match(node: &Node, report: &mut Report) -> Option<PathMatch> {
+    let mut fields = report.fields(node, "path")?;
+    let kind = fields.optional("type", one_of(PATH_KINDS)).unwrap_or(PathKind::Prefix);
+    let value = fields.optional("value", |node, report| match kind {
+        PathKind::Regex => regex(node, report),
+        PathKind::Exact | PathKind::Prefix => path(node, report),
+    });
+    fields.finish();
+    let value = value.unwrap_or_else(|| "/".into());
+    Some(match kind {
+        PathKind::Exact => PathMatch::Exact(value),
+        PathKind::Prefix => PathMatch::prefix(&value),
+        PathKind::Regex => PathMatch::Regex(value),
+    })
+}
+
+/// The rules that the Gateway API's own validation has for Exact and PathPrefix.
+fn path(node: &Node, report: &mut Report) -> Option<String> {
+    let given = text(node, report)?;
+    let lower = given.to_ascii_lowercase();
+    let forbidden = ["//", "/./", "/../", "%2f", "#"].into_iter().find(|part| lower.contains(part));
+    if !given.starts_with('/') {
+        return report.error(node.span, format!("the path {given:?} must begin with a slash"));
+    }
+    if let Some(part) = forbidden {
+        return report.error(node.span, format!("the path {given:?} must not contain {part:?}"));
+    }
+    if given.ends_with("/..") || given.ends_with("/.") {
+        return report.error(node.span, format!("the path {given:?} must not end with dots"));
+    }
+    if given.contains('?') || given.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return report.error(node.span, format!("the path {given:?} has a character that no path has"));
+    }
+    Some(given)
+}
+
+fn header_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
+    let header_name = |node: &Node, report: &mut Report| {
+        let given = text(node, report)?;
+        if is_token(&given) {
+            return Some(given.to_ascii_lowercase());
+        }
+        report.error(node.span, format!("{given:?} is not a header name"))
+    };
+    value_match(node, report, "header match", header_name)
+}
+
+fn query_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
+    value_match(node, report, "query parameter match", query_name)
+}
+
+/// Envoy rejects an empty one and one of more than 1 024 bytes; the Gateway API takes 256.
+fn query_name(node: &Node, report: &mut Report) -> Option<String> {
+    let given = text(node, report)?;
+    if (1..=256).contains(&given.len()) {
+        return Some(given);
+    }
+    report.error(node.span, "the name of a query parameter has 1 to 256 bytes")
+}
+
+fn value_match(
+    node: &Node,
+    report: &mut Report,
+    what: &'static str,
+    name: impl FnOnce(&Node, &mut Report) -> Option<String>,
+) -> Option<ValueMatch> {
+    let mut fields = report.fields(node, what)?;
+    let is_regex = fields.optional("type", one_of(EXACT_OR_REGEX)).unwrap_or(false);
+    let name = fields.required("name", name);
+    let value = fields.required("value", if is_regex { regex } else { header_value });
+    fields.finish();
+    Some(ValueMatch { name: name?, value: value?, regex: is_regex })
+}
+
+fn header_value(node: &Node, report: &mut Report) -> Option<String> {
+    let given = text(node, report)?;
+    if given.is_empty() || given.chars().any(char::is_control) {
+        return report.error(node.span, "the value must not be empty or contain control characters");
+    }
+    Some(given)
+}
+
+fn regex(node: &Node, report: &mut Report) -> Option<String> {
+    let given = text(node, report)?;
+    match super::regex::check(&given) {
+        Ok(()) => Some(given),
+        Err(why) => report.error(node.span, format!("{given:?} is not a regular expression: {why}")),
+    }
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(text: &str) -> bool {
+    let part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.len() <= 256 && text.bytes().all(part)
+}

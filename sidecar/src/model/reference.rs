@@ -1,0 +1,89 @@
+//! References from one object to another, as the Gateway API writes them.
+
+use super::metadata::dns_name;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::read::Node;
+use crate::read::decode::{Report, integer, port, text};
+
+/// A service, or one port of it, that a route attaches to.
+#[derive(Debug, Clone)]
+pub struct ParentRef {
+    /// Where the reference stands.
+    pub span: Span,
+    /// The service's namespace, where it is given.
+    pub namespace: Option<String>,
+    /// The service's name.
+    pub name: String,
+    /// Only this port.
+    pub port: Option<u16>,
+    /// Only the port of this name.
+    pub section_name: Option<String>,
+}
+
+/// A service's port as the destination of requests.
+#[derive(Debug, Clone)]
+pub struct BackendRef {
+    /// Where the reference stands.
+    pub span: Span,
+    /// The service's namespace, where it is given.
+    pub namespace: Option<String>,
+    /// The service's name.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+    /// Its share; 0 means none.
+    pub weight: u32,
+}
+
+/// The largest weight of the Gateway API.
+const MAX_WEIGHT: u32 = 1_000_000;
+
+/// Reads a ParentReference.
+pub(super) fn parent_ref(node: &Node, report: &mut Report) -> Option<ParentRef> {
+    let mut fields = report.fields(node, "parentRef")?;
+    let group = fields.optional("group", text);
+    let kind = fields.optional("kind", text);
+    let name = fields.required("name", |node, report| dns_name(node, report, true));
+    let namespace = fields.optional("namespace", |node, report| dns_name(node, report, true));
+    let port = fields.optional("port", port);
+    let section_name = fields.optional("sectionName", text);
+    let span = fields.key_span("name");
+    check_parent_kind(group.as_deref(), kind.as_deref(), span, fields.report());
+    fields.finish();
+    Some(ParentRef { span, namespace, name: name?, port, section_name })
+}
+
+/// Group and kind default to a Gateway (ParentReference in the API reference).
+fn check_parent_kind(group: Option<&str>, kind: Option<&str>, span: Span, report: &mut Report) {
+    match (group, kind.unwrap_or("Gateway")) {
+        (Some("" | "core"), "Service") => {}
+        (None, "Service") => {
+            let mistake = Diagnostic::error("a parentRef to a Service must name its group")
+                .help("add group: \"\" (the default is gateway.networking.k8s.io)");
+            report.add::<()>(span, mistake);
+        }
+        (_, kind) => {
+            let mistake = Diagnostic::error(format!("a parentRef to a {kind} is not supported yet"))
+                .help("attach the route to a Service: group: \"\", kind: Service");
+            report.add::<()>(span, mistake);
+        }
+    }
+}
+
+/// Reads a BackendRef.
+pub(super) fn backend_ref(node: &Node, report: &mut Report) -> Option<BackendRef> {
+    let mut fields = report.fields(node, "backendRef")?;
+    let group = fields.optional("group", text).unwrap_or_default();
+    let kind = fields.optional("kind", text).unwrap_or_else(|| "Service".into());
+    let name = fields.required("name", |node, report| dns_name(node, report, true));
+    let namespace = fields.optional("namespace", |node, report| dns_name(node, report, true));
+    let port = fields.required("port", port);
+    let weight = fields.optional("weight", integer(0, MAX_WEIGHT)).unwrap_or(1);
+    fields.unsupported(&["filters"]);
+    let span = fields.key_span("name");
+    if kind != "Service" || !matches!(group.as_str(), "" | "core") {
+        fields.report().error::<()>(span, format!("a backendRef to a {kind} is not supported yet"));
+    }
+    fields.finish();
+    Some(BackendRef { span, namespace, name: name?, port: port?, weight })
+}

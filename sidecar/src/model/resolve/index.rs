@@ -1,0 +1,136 @@
+//! The documents by what refers to them.
+
+use std::collections::BTreeMap;
+
+use crate::diagnostic::{Diagnostic, Origin};
+use crate::model::reference::ParentRef;
+use crate::model::route::Route;
+use crate::model::service::{EndpointSlice, Service, ServicePort};
+use crate::model::sidecar::Sidecar;
+use crate::model::{Document, Object, ServiceKey};
+
+/// The documents by what refers to them.
+pub(super) struct Index<'d> {
+    pub(super) sidecar: &'d Sidecar,
+    pub(super) services: BTreeMap<ServiceKey, (&'d Document, &'d Service)>,
+    pub(super) slices: BTreeMap<ServiceKey, Vec<(&'d Document, &'d EndpointSlice)>>,
+    pub(super) routes: BTreeMap<ServiceKey, Vec<Attached<'d>>>,
+}
+
+/// A route at one of its parents.
+#[derive(Clone, Copy)]
+pub(super) struct Attached<'d> {
+    pub(super) document: &'d Document,
+    pub(super) namespace: &'d str,
+    pub(super) route: &'d Route,
+    pub(super) parent: &'d ParentRef,
+}
+
+impl<'d> Index<'d> {
+    pub(super) fn new(
+        sidecar: &'d Sidecar,
+        documents: &[&'d Document],
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Self {
+        let mut index =
+            Self { sidecar, services: BTreeMap::new(), slices: BTreeMap::new(), routes: BTreeMap::new() };
+        let (mut first_slices, mut first_routes) = (BTreeMap::new(), BTreeMap::new());
+        for document in documents {
+            let key = index.key(document);
+            match &document.object {
+                Object::Sidecar(_) => {}
+                Object::Service(service) => match index.services.get(&key) {
+                    Some((first, _)) => diagnostics.push(twice("Service", &key, document, &first.origin)),
+                    None => {
+                        index.services.insert(key, (document, service));
+                    }
+                },
+                Object::EndpointSlice(slice) => match first_slices.get(&key) {
+                    Some(first) => diagnostics.push(twice("EndpointSlice", &key, document, first)),
+                    None => {
+                        let service = ServiceKey { name: slice.service.clone(), ..key.clone() };
+                        first_slices.insert(key, document.origin.clone());
+                        index.slices.entry(service).or_default().push((document, slice));
+                    }
+                },
+                Object::HttpRoute(route) => match first_routes.get(&key) {
+                    Some(first) => diagnostics.push(twice("HTTPRoute", &key, document, first)),
+                    None => {
+                        first_routes.insert(key, document.origin.clone());
+                        index.attach(document, route);
+                    }
+                },
+            }
+        }
+        index
+    }
+
+    pub(super) fn namespace(&self, document: &'d Document) -> &'d str {
+        document.metadata.namespace.as_deref().unwrap_or(&self.sidecar.namespace)
+    }
+
+    fn key(&self, document: &'d Document) -> ServiceKey {
+        ServiceKey { namespace: self.namespace(document).to_owned(), name: document.metadata.name.clone() }
+    }
+
+    /// A route of the service's own namespace is meant for all of its clients; one of another namespace only for the
+    /// clients in that (GEP-1426, "namespace boundaries").
+    fn attach(&mut self, document: &'d Document, route: &'d Route) {
+        let namespace = self.namespace(document);
+        for parent in &route.parents {
+            let of_service = parent.namespace.as_deref().unwrap_or(namespace);
+            if of_service == namespace || namespace == self.sidecar.namespace {
+                let key = ServiceKey { namespace: of_service.to_owned(), name: parent.name.clone() };
+                self.routes.entry(key).or_default().push(Attached { document, namespace, route, parent });
+            }
+        }
+    }
+
+    /// The routes that distribute requests to `port`. Those of the client's own namespace stand in for those of the
+    /// service's (GEP-1426: consumer routes override producer routes, they are not merged).
+    pub(super) fn attached(&self, key: &ServiceKey, port: &ServicePort) -> Vec<Attached<'d>> {
+        let all = self.routes.get(key).map(Vec::as_slice).unwrap_or_default();
+        let mut attached: Vec<_> = all.iter().copied().filter(|at| at.parent.selects(port)).collect();
+        let is_consumer = |at: &Attached<'_>| at.namespace != key.namespace;
+        if attached.iter().any(is_consumer) {
+            attached.retain(is_consumer);
+        }
+        attached.dedup_by(|a, b| std::ptr::eq(a.document, b.document));
+        attached
+    }
+
+    pub(super) fn service(&self, key: &ServiceKey) -> Result<&'d Service, Diagnostic> {
+        if let Some((_, service)) = self.services.get(key) {
+            return Ok(service);
+        }
+        let mistake = Diagnostic::error(format!("there is no Service {key}"));
+        let near = self.services.keys().filter(|other| other.namespace == key.namespace);
+        Err(match self.services.keys().find(|other| other.name == key.name) {
+            Some(other) => mistake.help(format!("there is one in namespace {}", other.namespace)),
+            None => mistake.nearest(&key.name, near.map(|other| other.name.as_str())),
+        })
+    }
+}
+
+impl ParentRef {
+    pub(super) fn selects(&self, port: &ServicePort) -> bool {
+        self.port.is_none_or(|number| number == port.number)
+            && self.section_name.as_ref().is_none_or(|name| *name == port.name)
+    }
+}
+
+fn twice(kind: &str, key: &ServiceKey, document: &Document, first: &Origin) -> Diagnostic {
+    Diagnostic::error(format!("the {kind} {key} is there twice"))
+        .at(&document.origin)
+        .help(format!("the first is at {first}"))
+}
+
+pub(super) fn missing_port(key: &ServiceKey, which: &str, service: &Service) -> Diagnostic {
+    let ports: Vec<String> = service.ports.iter().map(|port| port.number.to_string()).collect();
+    let mistake = Diagnostic::error(format!("Service {key} has no port {which}"));
+    match ports.as_slice() {
+        [] => mistake,
+        [only] => mistake.help(format!("its port is {only}")),
+        several => mistake.help(format!("its ports are {}", several.join(", "))),
+    }
+}

@@ -1,0 +1,58 @@
+//! The HTTP connection manager: what happens to a request before it is routed.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};
+use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, Rds,
+    http_connection_manager::{RouteSpecifier, ServerHeaderTransformation},
+    http_filter::ConfigType,
+};
+use envoy_types::pb::google::protobuf::{Any, BoolValue};
+
+use super::ads;
+use crate::translate::{OUTBOUND, any, duration, tags};
+
+const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
+const HEADER_MUTATION: &str = "envoy.filters.http.header_mutation";
+const ROUTER: &str = "envoy.filters.http.router";
+
+/// The connection manager as the one filter of a chain.
+pub(super) fn filter() -> Filter {
+    let config = filter::ConfigType::TypedConfig(any(&connection_manager()));
+    Filter { name: CONNECTION_MANAGER.into(), config_type: Some(config) }
+}
+
+fn connection_manager() -> HttpConnectionManager {
+    let rds = Rds { config_source: Some(ads()), route_config_name: OUTBOUND.into() };
+    HttpConnectionManager {
+        stat_prefix: OUTBOUND.into(),
+        route_specifier: Some(RouteSpecifier::Rds(rds)),
+        http_filters: http_filters(),
+        // Prefixes are matched on the path that the upstream will resolve.
+        normalize_path: Some(BoolValue { value: true }),
+        // A stream may be silent for as long as its two ends like.
+        stream_idle_timeout: Some(duration(Duration::ZERO)),
+        // The upstream's own `server` header is the application's business.
+        server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
+        ..HttpConnectionManager::default()
+    }
+}
+
+/// What a filter is to do stands with the routes: the chain is always the same, since a change of it would not reach the
+/// connections that are open. The router ends it; without it Envoy accepts the listener and answers nothing.
+fn http_filters() -> Vec<HttpFilter> {
+    vec![
+        http_filter(HEADER_MUTATION, any(&tags::strip_forged())),
+        http_filter(ROUTER, any(&Router::default())),
+    ]
+}
+
+fn http_filter(name: &str, config: Any) -> HttpFilter {
+    HttpFilter {
+        name: name.into(),
+        config_type: Some(ConfigType::TypedConfig(config)),
+        ..HttpFilter::default()
+    }
+}

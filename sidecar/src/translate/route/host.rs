@@ -1,0 +1,40 @@
+//! A port of a service as a virtual host.
+
+use envoy_types::pb::envoy::config::core::v3::Metadata;
+use envoy_types::pb::envoy::config::route::v3::VirtualHost;
+
+use super::{PortOf, routes};
+use crate::model::Mesh;
+
+pub(super) fn virtual_host(mesh: &Mesh, of: PortOf<'_>, metadata: Option<&Metadata>) -> VirtualHost {
+    VirtualHost {
+        name: of.cluster_name(),
+        domains: domains(mesh, of),
+        routes: routes(of, metadata),
+        ..VirtualHost::default()
+    }
+}
+
+/// The names by which clients know the port, as a resolver in the workload's namespace would complete them. Names without
+/// a port mean port 80, or the first port where there is no 80.
+fn domains(mesh: &Mesh, of: PortOf<'_>) -> Vec<String> {
+    let (name, namespace) = (&of.key.name, &of.key.namespace);
+    let mut names = Vec::new();
+    if *namespace == mesh.sidecar.namespace {
+        names.push(name.clone());
+    }
+    names.push(format!("{name}.{namespace}"));
+    names.push(format!("{name}.{namespace}.svc"));
+    names.push(format!("{name}.{namespace}.svc.cluster.local"));
+    let with_port: Vec<String> = names.iter().map(|name| format!("{name}:{}", of.port.number)).collect();
+    if !is_default(of) {
+        return with_port;
+    }
+    names.into_iter().chain(with_port).collect()
+}
+
+fn is_default(of: PortOf<'_>) -> bool {
+    let numbers: Vec<u16> = of.service.ports.iter().map(|port| port.number).collect();
+    let default = if numbers.contains(&80) { Some(80) } else { numbers.first().copied() };
+    default == Some(of.port.number)
+}

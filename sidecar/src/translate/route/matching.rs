@@ -1,0 +1,58 @@
+//! Which requests Envoy takes a route for.
+
+use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::{HeaderMatcher, QueryParameterMatcher, RouteMatch};
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
+
+use crate::model::matching::{Match, PathMatch, ValueMatch};
+
+pub(super) fn route_match(matching: &Match) -> RouteMatch {
+    let method = matching.method.map(|method| header_matcher(":method", method, false));
+    let headers =
+        matching.headers.iter().map(|header| header_matcher(&header.name, &header.value, header.regex));
+    RouteMatch {
+        path_specifier: Some(path(&matching.path)),
+        headers: method.into_iter().chain(headers).collect(),
+        query_parameters: matching.query.iter().map(query_matcher).collect(),
+        ..RouteMatch::default()
+    }
+}
+
+fn path(path: &PathMatch) -> PathSpecifier {
+    match path {
+        PathMatch::Exact(value) => PathSpecifier::Path(value.clone()),
+        PathMatch::Prefix(value) if value.is_empty() => PathSpecifier::Prefix("/".into()),
+        // By elements, as the Gateway API has it: /foo is /foo and /foo/bar, not /foobar.
+        PathMatch::Prefix(value) => PathSpecifier::PathSeparatedPrefix(value.clone()),
+        PathMatch::Regex(value) => PathSpecifier::SafeRegex(regex(value)),
+    }
+}
+
+fn header_matcher(name: &str, value: &str, is_regex: bool) -> HeaderMatcher {
+    HeaderMatcher {
+        name: name.into(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(string_matcher(value, is_regex))),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn query_matcher(query: &ValueMatch) -> QueryParameterMatcher {
+    let matcher = string_matcher(&query.value, query.regex);
+    QueryParameterMatcher {
+        name: query.name.clone(),
+        query_parameter_match_specifier: Some(QueryParameterMatchSpecifier::StringMatch(matcher)),
+    }
+}
+
+fn string_matcher(value: &str, is_regex: bool) -> StringMatcher {
+    let pattern =
+        if is_regex { MatchPattern::SafeRegex(regex(value)) } else { MatchPattern::Exact(value.into()) };
+    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
+}
+
+fn regex(value: &str) -> RegexMatcher {
+    RegexMatcher { regex: value.into(), ..RegexMatcher::default() }
+}
