@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 #[path = "shared/node.rs"]
@@ -364,16 +366,25 @@ fn addresses_that_host_local_has_given_are_not_given_again_only_because_the_type
 #[test]
 fn host_locals_default_directory_is_looked_into_and_stale_files_may_be_removed() {
     let node = Node::new();
-    let mut conf = node.conf("1.1.0");
-    let name = format!("weft-test-{}", std::process::id());
-    conf["name"] = json!(name);
-    let theirs = Path::new("/var/lib/cni/networks").join(&name);
-    fs::create_dir_all(&theirs).unwrap();
-    fs::write(theirs.join("10.7.0.2"), "old\r\neth0").unwrap();
-    let refused = node.run("ADD", "c1", &conf);
-    fs::remove_dir_all(&theirs).unwrap();
-    assert!(refused.as_ref().is_err_and(|why| why.contains("(1 in ")), "{refused:?}");
-    node.run("ADD", "c1", &conf).unwrap();
+    let conf = node.conf("1.1.0");
+    on_a_fresh_node(|| {
+        hide("/var/lib");
+        let theirs = Path::new("/var/lib/cni/networks/pods");
+        fs::create_dir_all(theirs).unwrap();
+        fs::write(theirs.join("10.7.0.2"), "old\r\neth0").unwrap();
+        let refused = node.run("ADD", "c1", &conf);
+        assert!(refused.as_ref().is_err_and(|why| why.contains("(1 in ")), "{refused:?}");
+        fs::remove_dir_all(theirs).unwrap();
+        node.run("ADD", "c1", &conf).unwrap();
+    });
+}
+
+/// Nothing is in `dir` for this thread and its children.
+fn hide(dir: &str) {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).expect("this test needs to be root");
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(none, dir, Some("tmpfs"), MsFlags::empty(), none).unwrap();
 }
 
 #[test]
