@@ -1,13 +1,9 @@
 //! What an ADD needs of the node, as far as it can be told without changing anything.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs;
 
-use nix::errno::Errno;
-use nix::libc;
 use weft_datapath::{Rtnl, sysctl};
+use weft_ipam::store::local::check_writable;
 
 use crate::Error;
 use crate::config::{Config, Mode};
@@ -35,7 +31,7 @@ pub(super) fn look(config: &Config, host: &Rtnl) -> Result<(), Error> {
         ipv6(host, bridge.map_or("default", |bridge| &bridge.name))?;
     }
     let unwritable = |source| Error::Unwritable { path: leases.data_dir.clone(), source };
-    writable(&leases.data_dir).map_err(unwritable)
+    check_writable(&leases.data_dir).map_err(unwritable)
 }
 
 /// Which of the capabilities is missing that the plugin works with, by `/proc/self/status`.
@@ -59,24 +55,6 @@ fn ipv6(host: &Rtnl, link: &str) -> Result<(), Error> {
     Err(Error::Obstacle(format!("{what}, and ipam.ranges has an IPv6 range")))
 }
 
-/// Whether a file can be made and filled in `dir`, or where `dir` would be made. The file has no name, and so cannot stay.
-fn writable(dir: &Path) -> io::Result<()> {
-    let Some(existing) = dir.ancestors().find(|path| path.exists()) else { return Ok(()) };
-    let mut options = OpenOptions::new();
-    let unnamed = options.write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(existing);
-    let mut file: File = match unnamed {
-        // Not every file system has such files.
-        Err(e) if e.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) && !is_proc(existing) => return Ok(()),
-        outcome => outcome?,
-    };
-    file.write_all(&[0; 4096])
-}
-
-/// Nobody makes files there.
-fn is_proc(dir: &Path) -> bool {
-    dir.starts_with("/proc") || dir.starts_with("/sys")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,16 +65,5 @@ mod tests {
         assert_eq!(missing("CapEff:\t000001ffffffefff\n"), Some("CAP_NET_ADMIN"));
         assert_eq!(missing("CapEff:\t000001ffffdfffff\n"), Some("CAP_SYS_ADMIN"));
         assert_eq!(missing(""), None, "nothing is known");
-    }
-
-    #[test]
-    fn a_directory_that_can_be_made_is_writable_and_is_not_made() {
-        let dir = tempfile::tempdir().unwrap();
-        let deep = dir.path().join("a/b");
-        writable(&deep).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        fs::write(dir.path().join("a"), "").unwrap();
-        writable(&deep).unwrap_err();
-        writable(Path::new("/proc/weft")).unwrap_err();
     }
 }

@@ -43,12 +43,11 @@ use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
 use nix::sys::statfs::{self, FsType};
 
 use crate::lease::{self, NameError};
@@ -66,6 +65,8 @@ pub mod log;
 pub mod reserve;
 pub mod tree;
 mod view;
+
+pub use disk::check_writable;
 
 /// Where leases are kept unless the configuration says otherwise.
 pub const DEFAULT_DIR: &str = "/run/weft/ipam";
@@ -335,7 +336,8 @@ impl Store for LocalStore {
     }
 
     fn check_writable(&self) -> Result<(), store::Error> {
-        Ok(self.files.check_writable()?)
+        let dir = &self.files.dir;
+        Ok(check_writable(dir).map_err(io_error("write to", dir))?)
     }
 
     fn take_notices(&self) -> Vec<String> {
@@ -411,22 +413,6 @@ impl Files {
         match fs::symlink_metadata(&self.index) {
             Ok(found) if found.len() >= index::HEADER as u64 => Err(Error::Lost { dir: self.dir.clone() }),
             _ => Ok(()),
-        }
-    }
-
-    /// Writes a page where the files are or will be, to a file without a name that is gone with this.
-    fn check_writable(&self) -> Result<(), Error> {
-        let dir = self.dir.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
-        let nameless =
-            OpenOptions::new().write(true).custom_flags(OFlag::O_TMPFILE.bits()).mode(0o600).open(dir);
-        match nameless.and_then(|file| file.write_all_at(&[0; 4096], 0)) {
-            // Not every file system has nameless files.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::IsADirectory) =>
-            {
-                Ok(())
-            }
-            written => written.map_err(io_error("write to", dir)),
         }
     }
 

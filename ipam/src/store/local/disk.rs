@@ -24,6 +24,26 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Whether files can be made and filled in `dir`, or where `dir` would be made: a page is written to a file without a name,
+/// which is gone with this. Where the file system knows no such files, nothing is said against it.
+///
+/// # Errors
+/// Where they cannot.
+pub fn check_writable(dir: &Path) -> io::Result<()> {
+    let Some(existing) = dir.ancestors().find(|path| path.exists()) else { return Ok(()) };
+    let nameless =
+        OpenOptions::new().write(true).mode(0o600).custom_flags(OFlag::O_TMPFILE.bits()).open(existing);
+    match nameless.and_then(|file| file.write_all_at(&[0; 4096], 0)) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported && !is_the_kernels(existing) => Ok(()),
+        written => written,
+    }
+}
+
+/// Nobody makes files there.
+fn is_the_kernels(dir: &Path) -> bool {
+    dir.starts_with("/proc") || dir.starts_with("/sys")
+}
+
 pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     #[cfg(test)]
     death::call().inspect_err(|_| death::tear(file, bytes, offset))?;
@@ -109,5 +129,21 @@ pub(super) mod death {
             Torn::AllButOne => bytes.len() - 1,
         };
         file.write_all_at(bytes.get(..length).unwrap_or_default(), offset).expect("the disk lives");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_can_be_made_is_writable_and_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let deep = dir.path().join("a/b");
+        check_writable(&deep).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(dir.path().join("a"), "").unwrap();
+        check_writable(&deep).unwrap_err();
+        check_writable(Path::new("/proc/weft")).unwrap_err();
     }
 }
