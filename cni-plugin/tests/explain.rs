@@ -74,6 +74,13 @@ impl Node {
         conf
     }
 
+    /// A pod `c` with the interface of `entry`, which is installed; what its plugin gets, and what it answered.
+    fn attach(&self, entry: &Value) -> (Pod, Value, Value) {
+        let (pod, conf) = (Pod::new("c"), self.install(entry, &json!({})));
+        let result = self.exec("ADD", &pod, &conf);
+        (pod, conf, result)
+    }
+
     /// What a runtime of today keeps of an ADD.
     fn keep(&self, pod: &Pod, plugins: &Value, runtime: &Value, result: &Value, name: &str) {
         let list = json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins}).to_string();
@@ -96,15 +103,7 @@ impl Node {
 
     /// The exit code, and what was said on either output.
     fn explain(&self, options: &[&str]) -> (i32, String) {
-        let output = Command::new(PLUGIN)
-            .env_clear()
-            .arg("explain")
-            .args(options)
-            .args(["--conf-dir", &self.path("net.d"), "--cache-dir", &self.path("cache")])
-            .output()
-            .unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.code().unwrap(), String::from_utf8(said).unwrap())
+        self.said("explain", options, 0)
     }
 
     /// The exit code of an audit, and its document.
@@ -115,10 +114,14 @@ impl Node {
 
     /// The same as it is said, to the user `uid`.
     fn audit_said(&self, options: &[&str], uid: u32) -> (i32, String) {
+        self.said("audit", options, uid)
+    }
+
+    fn said(&self, command: &str, options: &[&str], uid: u32) -> (i32, String) {
         let output = Command::new(PLUGIN)
             .env_clear()
             .uid(uid)
-            .arg("audit")
+            .arg(command)
             .args(options)
             .args(["--conf-dir", &self.path("net.d"), "--cache-dir", &self.path("cache")])
             .output()
@@ -215,8 +218,7 @@ fn a_pod_that_is_as_planned_and_then_loses_one_thing_after_the_other() {
 #[test]
 fn what_others_put_beside_the_plan_is_shown_and_what_bears_the_pods_mark_differs() {
     Node::run(|node| {
-        let (pod, conf) = (Pod::new("c"), node.install(&node.entry(&json!({})), &json!({})));
-        node.exec("ADD", &pod, &conf);
+        let (pod, conf, _) = node.attach(&node.entry(&json!({})));
         inside(&pod, "ip addr add 10.9.0.1/24 dev eth0");
         let (code, lines) = node.differences(&["--container", "c"]);
         assert_eq!((code, lines.len()), (0, 2), "{lines:?}");
@@ -235,8 +237,7 @@ fn a_pod_on_a_bridge_is_explained_with_its_port_and_the_bridge() {
     Node::run(|node| {
         let keys =
             json!({"bridge": "br0", "isDefaultGateway": true, "macspoofchk": true, "hairpinMode": true});
-        let (pod, conf) = (Pod::new("c"), node.install(&node.entry(&keys), &json!({})));
-        let result = node.exec("ADD", &pod, &conf);
+        let (pod, conf, result) = node.attach(&node.entry(&keys));
         let port = result["interfaces"][1]["name"].as_str().unwrap();
         assert_eq!(node.differences(&["--container", "c"]), (0, Vec::new()));
         for breakage in
@@ -350,8 +351,7 @@ fn addresses_of_another_ipam_plugin_are_known_by_the_kept_result_and_its_own_min
         .unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let entry = json!({"type": "weft-cni", "ipMasq": true, "ipam": {"type": "fixed"}});
-        let (pod, conf) = (Pod::new("c"), node.install(&entry, &json!({})));
-        let result = node.exec("ADD", &pod, &conf);
+        let (pod, conf, result) = node.attach(&entry);
         let (code, said) = node.explain(&["--container", "c"]);
         assert_eq!((code, said.contains("nothing is known of c")), (2, true), "{said}");
         node.keep(&pod, &json!([entry]), &json!({}), &result, "pods");
@@ -373,8 +373,7 @@ fn addresses_of_another_ipam_plugin_are_known_by_the_kept_result_and_its_own_min
 #[test]
 fn a_pod_without_its_configuration_cannot_be_explained_and_another_one_shows_what_would_change() {
     Node::run(|node| {
-        let (pod, conf) = (Pod::new("c"), node.install(&node.entry(&json!({})), &json!({})));
-        node.exec("ADD", &pod, &conf);
+        let (pod, conf, _) = node.attach(&node.entry(&json!({})));
         let file = node.path("net.d/10-pods.conflist");
         let list: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         fs::remove_file(&file).unwrap();
@@ -535,8 +534,7 @@ fn an_audit_sees_what_explain_sees_and_a_repair_puts_back_what_it_can() {
 #[test]
 fn what_may_not_be_read_is_no_agreement() {
     Node::run(|node| {
-        let (pod, conf) = (Pod::new("c"), node.install(&node.entry(&json!({})), &json!({})));
-        node.exec("ADD", &pod, &conf);
+        let (pod, conf, _) = node.attach(&node.entry(&json!({})));
         fs::set_permissions(node.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (code, said) = node.audit_said(&[], 65534);
         assert_eq!((code, said.contains("Permission denied")), (2, true), "{said}");

@@ -11,27 +11,15 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
 use weft_datapath::{Interface, Mac, Masquerade, Neighbour, NetNs, Nft, Route, Rtnl, Veth, sysctl};
 
-/// Runs `test` on a thread in a namespace of its own.
-fn in_fresh_namespace(test: impl FnOnce() + Send + 'static) {
-    let ran = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("tests of the datapath need root");
-        test();
-    });
-    if let Err(panic) = ran.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
+#[path = "shared/namespace.rs"]
+mod namespace;
+#[path = "shared/ruleset.rs"]
+mod ruleset;
 
-fn fresh_namespace() -> NetNs {
-    let make = || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        NetNs::current().unwrap()
-    };
-    thread::spawn(make).join().unwrap()
-}
+use namespace::{fresh_namespace, in_fresh_namespace};
+use ruleset::{assert_shown, ruleset};
 
 fn network(text: &str) -> IpNetwork {
     text.parse().unwrap()
@@ -257,12 +245,6 @@ fn sysctls_are_those_of_the_namespace_one_is_in() {
     });
 }
 
-fn ruleset() -> String {
-    let nft = Command::new("nft").args(["list", "ruleset"]).output().expect("nft is installed by make");
-    assert!(nft.status.success(), "{}", String::from_utf8_lossy(&nft.stderr));
-    String::from_utf8(nft.stdout).unwrap()
-}
-
 fn masquerade(address: &str, owner: &str) -> Masquerade {
     Masquerade { address: network(address), owner: owner.to_owned() }
 }
@@ -277,8 +259,7 @@ fn masquerading_makes_the_table_that_nft_shows_and_takes_it_away_with_the_last_p
         ])
         .unwrap();
         nft.masquerade(&[masquerade("10.9.0.3/24", "weft/c2/eth0")]).unwrap();
-        let shown = ruleset();
-        for line in [
+        assert_shown(&[
             "table inet weft {",
             "type ipv4_addr : verdict",
             r#"10.9.0.2 comment "weft/c1/eth0" : jump masquerade_0a090000_24"#,
@@ -291,9 +272,7 @@ fn masquerading_makes_the_table_that_nft_shows_and_takes_it_away_with_the_last_p
             "ip daddr 224.0.0.0/4 return",
             "ip6 daddr fd09::/64 return",
             "ip6 daddr ff00::/8 return",
-        ] {
-            assert!(shown.contains(line), "{line:?} is missing from\n{shown}");
-        }
+        ]);
         assert_eq!(nft.find(ip("fd09::2")).unwrap().unwrap().owner, "weft/c1/eth0");
         let mut all: Vec<_> = nft.masqueraded().unwrap().iter().map(|found| found.address).collect();
         all.sort();

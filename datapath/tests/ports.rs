@@ -12,11 +12,18 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
 use weft_datapath::{
     HostPort, Interface, Mac, Masquerade, Neighbour, NetNs, Nft, Protocol, Published, Route, Rtnl, Veth,
     conntrack, sysctl,
 };
+
+#[path = "shared/namespace.rs"]
+mod namespace;
+#[path = "shared/ruleset.rs"]
+mod ruleset;
+
+use namespace::{fresh_namespace, in_fresh_namespace};
+use ruleset::{assert_shown, ruleset};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Long enough for what comes at once, short enough to wait for what must not come.
@@ -28,14 +35,8 @@ struct Node {
     pods: [NetNs; 2],
 }
 
-fn on_a_node(test: impl FnOnce(&Node) + Send + 'static) {
-    let ran = thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).expect("tests of the datapath need root");
-        test(&Node::new());
-    });
-    if let Err(panic) = ran.join() {
-        std::panic::resume_unwind(panic);
-    }
+fn on_a_node(test: impl FnOnce(&Node) + Send) {
+    in_fresh_namespace(|| test(&Node::new()));
 }
 
 impl Node {
@@ -63,11 +64,7 @@ impl Node {
 
 /// A namespace that a pair connects with the caller's.
 fn connect(name: &str, here: [&str; 2], there: [&str; 2]) -> NetNs {
-    let make = || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        NetNs::current().unwrap()
-    };
-    let netns = thread::spawn(make).join().unwrap();
+    let netns = fresh_namespace();
     let seed = name.bytes().fold(7, |seed: u64, byte| seed * 31 + u64::from(byte));
     let (host_mac, pod_mac) = (Mac::local(seed * 2), Mac::local(seed * 2 + 1));
     let end = |name: &str, mac, own: [&str; 2], others: [&str; 2], other_mac| Interface {
@@ -147,12 +144,6 @@ fn received(socket: &UdpSocket) -> Option<(String, SocketAddr)> {
     let mut buffer = [0; 64];
     let (length, from) = socket.recv_from(&mut buffer).ok()?;
     Some((String::from_utf8_lossy(buffer.get(..length)?).into_owned(), from))
-}
-
-fn ruleset() -> String {
-    let nft = Command::new("nft").args(["list", "ruleset"]).output().expect("nft is installed by make");
-    assert!(nft.status.success(), "{}", String::from_utf8_lossy(&nft.stderr));
-    String::from_utf8(nft.stdout).unwrap()
 }
 
 fn tcp_on_both_families() -> Vec<Published> {
@@ -401,8 +392,7 @@ fn ports_are_shown_by_nft_with_their_owners_and_go_with_them() {
             published(at("2001:db8::1", Protocol::Tcp, 443), "[fd09::2]:8443"),
         ];
         nft.install(&[], &ports).unwrap();
-        let shown = ruleset();
-        for line in [
+        assert_shown(&[
             r#"sctp . 3868 comment "weft/c1/eth0" : 10.9.0.2 . 3868"#,
             r#"192.0.2.1 . tcp . 8080 comment "weft/c1/eth0" : 10.9.0.2 . 80"#,
             r#"udp . 53 comment "weft/c1/eth0" : fd09::2 . 53"#,
@@ -421,9 +411,7 @@ fn ports_are_shown_by_nft_with_their_owners_and_go_with_them() {
             r#"meta iifkind "bridge" meta oifkind "bridge" ct status dnat ip daddr . ip daddr @hairpin4 masquerade"#,
             r#"oif != "lo" ip saddr 127.0.0.0/8 masquerade"#,
             r#"iif != "lo" ip daddr 127.0.0.0/8 drop"#,
-        ] {
-            assert!(shown.contains(line), "{line:?} is missing from\n{shown}");
-        }
+        ]);
         let mut listed = nft.published().unwrap();
         listed.sort_by_key(|port| port.at);
         assert_eq!(listed.len(), ports.len());

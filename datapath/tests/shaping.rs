@@ -10,28 +10,22 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, unshare};
 use weft_datapath::{Interface, NetNs, Route, Rtnl, Shaping, Veth};
+
+#[path = "shared/namespace.rs"]
+mod namespace;
+
+use namespace::{fresh_namespace, in_fresh_namespace};
 
 const HOST: &str = "10.9.0.1";
 const POD: &str = "10.9.0.2";
 
 /// A thread in a namespace of its own, as the host, with a pod; `host` and `pod` say what leaves by each end.
 fn on_a_pair(host: Option<Shaping>, pod: Option<Shaping>, mtu: u32, test: impl FnOnce(&NetNs) + Send) {
-    thread::scope(|scope| {
-        let on_host = move || {
-            unshare(CloneFlags::CLONE_NEWNET).expect("tests of the datapath need root");
-            let netns = thread::spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET).unwrap();
-                NetNs::current().unwrap()
-            });
-            let netns = netns.join().unwrap();
-            attach(&netns, host, pod, mtu);
-            test(&netns);
-        };
-        if let Err(panic) = scope.spawn(on_host).join() {
-            std::panic::resume_unwind(panic);
-        }
+    in_fresh_namespace(|| {
+        let netns = fresh_namespace();
+        attach(&netns, host, pod, mtu);
+        test(&netns);
     });
 }
 

@@ -8,13 +8,18 @@ fn identity() -> Identity {
     Identity::derive(Attachment::new("weft", "c1", "eth0").unwrap())
 }
 
-fn assigned(address: &str, gateway: Option<&str>) -> Assigned {
+pub(super) fn assigned(address: &str, gateway: Option<&str>) -> Assigned {
     Assigned { address: address.parse().unwrap(), gateway: gateway.map(|gateway| gateway.parse().unwrap()) }
 }
 
-fn routed(addresses: &[Assigned], routes: &[&str]) -> Plan {
+/// What `plan` decides for a masqueraded pod, of which nothing else is asked.
+pub(super) fn planned(
+    addresses: &[Assigned],
+    routes: &[&str],
+    plan: impl FnOnce(Inputs<'_>) -> Plan,
+) -> Plan {
     let routes: Vec<_> = routes.iter().map(|dst| spec::Route::to(dst.parse().unwrap())).collect();
-    Plan::routed(Inputs {
+    plan(Inputs {
         identity: &identity(),
         ifname: "eth0",
         mac: None,
@@ -29,8 +34,12 @@ fn routed(addresses: &[Assigned], routes: &[&str]) -> Plan {
     })
 }
 
+fn routed(addresses: &[Assigned], routes: &[&str]) -> Plan {
+    planned(addresses, routes, Plan::routed)
+}
+
 /// Routes as `ip route` would write them.
-fn written(interface: &Interface) -> Vec<String> {
+pub(super) fn written(interface: &Interface) -> Vec<String> {
     let write = |route: &Route| {
         let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
         let source = route.source.map(|source| format!(" src {source}")).unwrap_or_default();

@@ -1,8 +1,7 @@
 use weft_datapath::Mac;
-use weft_ipam::lease::Attachment;
 
 use super::*;
-use crate::identity::Identity;
+use crate::plan::tests::{assigned, planned, written};
 
 fn config() -> config::Bridge {
     config::Bridge {
@@ -21,40 +20,12 @@ fn config() -> config::Bridge {
     }
 }
 
-fn assigned(address: &str, gateway: Option<&str>) -> Assigned {
-    Assigned { address: address.parse().unwrap(), gateway: gateway.map(|gateway| gateway.parse().unwrap()) }
-}
-
 fn dual_stack() -> [Assigned; 2] {
     [assigned("10.244.0.5/24", Some("10.244.0.1")), assigned("fd00::5/64", Some("fd00::1"))]
 }
 
-fn planned(config: &config::Bridge, addresses: &[Assigned], routes: &[&str]) -> Plan {
-    let routes: Vec<_> = routes.iter().map(|dst| spec::Route::to(dst.parse().unwrap())).collect();
-    let inputs = Inputs {
-        identity: &Identity::derive(Attachment::new("weft", "c1", "eth0").unwrap()),
-        ifname: "eth0",
-        mac: None,
-        addresses,
-        routes: &routes,
-        mtu: 1450,
-        masquerade: true,
-        bandwidth: config::Bandwidth::default(),
-        tuning: &config::Tuning::default(),
-        ports: &[],
-        port_sources: weft_datapath::PortSources::Own,
-    };
-    Plan::bridged(inputs, config)
-}
-
-/// Routes as `ip route` would write them.
-fn written(interface: &Interface) -> Vec<String> {
-    let write = |route: &Route| {
-        let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
-        let source = route.source.map(|source| format!(" src {source}")).unwrap_or_default();
-        format!("{}{via}{source}", route.dst)
-    };
-    interface.routes.iter().map(write).collect()
+fn bridged(config: &config::Bridge, addresses: &[Assigned], routes: &[&str]) -> Plan {
+    planned(addresses, routes, |inputs| Plan::bridged(inputs, config))
 }
 
 fn on_bridge(plan: &Plan) -> Vec<String> {
@@ -63,7 +34,7 @@ fn on_bridge(plan: &Plan) -> Vec<String> {
 
 #[test]
 fn the_subnet_is_on_the_link_and_the_rest_behind_the_gateway() {
-    let plan = planned(&config(), &dual_stack(), &["0.0.0.0/0", "::/0"]);
+    let plan = bridged(&config(), &dual_stack(), &["0.0.0.0/0", "::/0"]);
     assert_eq!(
         written(&plan.veth.pod),
         ["10.244.0.0/24 src 10.244.0.5", "fd00::/64", "0.0.0.0/0 via 10.244.0.1", "::/0 via fd00::1",]
@@ -74,7 +45,7 @@ fn the_subnet_is_on_the_link_and_the_rest_behind_the_gateway() {
 
 #[test]
 fn no_neighbour_of_a_shared_link_is_known_for_good() {
-    let plan = planned(&config(), &dual_stack(), &["0.0.0.0/0"]);
+    let plan = bridged(&config(), &dual_stack(), &["0.0.0.0/0"]);
     assert_eq!((plan.veth.pod.neighbours, plan.veth.host.neighbours), (vec![], vec![]));
     assert_eq!((plan.veth.host.addresses, plan.veth.host.routes), (vec![], vec![]));
 }
@@ -82,7 +53,7 @@ fn no_neighbour_of_a_shared_link_is_known_for_good() {
 #[test]
 fn a_default_gateway_gives_the_families_without_a_default_route_one() {
     let config = config::Bridge { is_default_gateway: true, ..config() };
-    let plan = planned(&config, &dual_stack(), &["::/0"]);
+    let plan = bridged(&config, &dual_stack(), &["::/0"]);
     let reported: Vec<_> = plan.reported_routes.iter().map(|route| route.dst.to_string()).collect();
     assert_eq!(reported, ["::/0", "0.0.0.0/0"]);
     assert_eq!(written(&plan.veth.pod)[2..], ["::/0 via fd00::1", "0.0.0.0/0 via 10.244.0.1"]);
@@ -90,7 +61,7 @@ fn a_default_gateway_gives_the_families_without_a_default_route_one() {
 
 #[test]
 fn a_bridge_that_is_no_gateway_holds_no_address_and_forwards_nothing() {
-    let plan = planned(&config::Bridge { is_gateway: false, ..config() }, &dual_stack(), &["0.0.0.0/0"]);
+    let plan = bridged(&config::Bridge { is_gateway: false, ..config() }, &dual_stack(), &["0.0.0.0/0"]);
     assert_eq!(on_bridge(&plan), [""; 0]);
     assert!(!plan.is_forwarded());
     assert_eq!(written(&plan.veth.pod)[2], "0.0.0.0/0 via 10.244.0.1");
@@ -98,7 +69,7 @@ fn a_bridge_that_is_no_gateway_holds_no_address_and_forwards_nothing() {
 
 #[test]
 fn a_gateway_that_ipam_does_not_name_is_the_first_address_of_the_subnet() {
-    let plan = planned(&config(), &[assigned("10.244.0.5/24", None), assigned("192.0.2.7/32", None)], &[]);
+    let plan = bridged(&config(), &[assigned("10.244.0.5/24", None), assigned("192.0.2.7/32", None)], &[]);
     assert_eq!(on_bridge(&plan), ["10.244.0.1/24"]);
     assert_eq!(written(&plan.veth.pod), ["10.244.0.0/24 src 10.244.0.5"]);
 }
@@ -106,7 +77,7 @@ fn a_gateway_that_ipam_does_not_name_is_the_first_address_of_the_subnet() {
 #[test]
 fn two_addresses_of_a_subnet_have_one_route_and_one_gateway() {
     let gateway = Some("10.244.0.1");
-    let plan = planned(
+    let plan = bridged(
         &config(),
         &[assigned("10.244.0.5/24", gateway), assigned("10.244.0.6/24", gateway)],
         &["10.244.0.0/24"],
@@ -118,7 +89,7 @@ fn two_addresses_of_a_subnet_have_one_route_and_one_gateway() {
 #[test]
 fn the_port_is_what_was_asked_for_and_its_pod_is_held_to_the_address_it_has() {
     let config = config::Bridge { pin_source: true, isolated: true, hairpin: true, ..config() };
-    let plan = planned(&config, &dual_stack(), &[]);
+    let plan = bridged(&config, &dual_stack(), &[]);
     let port = plan.veth.host.port.unwrap();
     assert!(port.isolated && port.hairpin && port.default_vlan);
     let source = plan.shared.unwrap().source.unwrap();
@@ -128,7 +99,7 @@ fn the_port_is_what_was_asked_for_and_its_pod_is_held_to_the_address_it_has() {
 
 #[test]
 fn the_result_begins_with_the_bridge() {
-    let plan = planned(&config(), &dual_stack(), &[]);
+    let plan = bridged(&config(), &dual_stack(), &[]);
     let mac: Mac = "02:00:00:00:00:07".parse().unwrap();
     let bridge = Link { name: "cni0".to_owned(), mac: Some(mac), mtu: 1450, ..Link::default() };
     let result = Shared::report(plan.result("/run/netns/x", spec::Dns::default()), &bridge);
