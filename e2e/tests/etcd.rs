@@ -215,7 +215,13 @@ fn two_machines_of_one_name_do_not_end_each_others_leases() {
     become_machine(&node, "first", "boot-1");
     client.add("c1").unwrap();
     become_machine(&node, "first", "boot-2");
+    client.del("c0").unwrap();
+    let held = || client.leases().into_keys().map(|(_, container)| container).collect::<Vec<_>>();
+    assert_eq!(held(), ["c1"]);
     client.add("c2").unwrap();
+    assert_eq!(held(), ["c2"], "its first ADD after a boot ends what the machine held before");
+    client.add("c1").unwrap();
+    assert_eq!(held(), ["c1", "c2"]);
     let before = client.leases();
 
     become_machine(&node, "second", "boot-3");

@@ -227,7 +227,7 @@ impl Ipam {
         self.is_here
     }
 
-    /// Before a lease is reclaimed, `evict` is called with it; where that fails the lease stays. It may be called by several
+    /// Before a lease of this boot is reclaimed, `evict` is called with it; where that fails the lease stays. It may be called by several
     /// processes for the same lease, and for one that somebody else has ended since.
     #[must_use]
     pub fn evicting_with(self, evict: Evict) -> Self {
@@ -252,6 +252,8 @@ impl Ipam {
     /// Where a lease is in the way (a set is exhausted, a requested address is taken, the attachment has one already), it
     /// is reclaimed first if it is abandoned. All leases are looked at only where a set is exhausted.
     ///
+    /// The first one after a boot also ends the leases of earlier boots, where they are kept beyond one.
+    ///
     /// The first lease of a network is refused while host-local has some: their pods live on its addresses.
     pub fn reserve(&self, pool: &Pool, request: Request) -> Result<Reservation, Error> {
         self.check_network(&request.attachment)?;
@@ -260,7 +262,10 @@ impl Ipam {
             match self.try_reserve(pool, &request) {
                 // Each time one that was in the way is gone.
                 Err(error) if self.reclaims_for(&error)? => {}
-                outcome => return outcome,
+                outcome => {
+                    self.sweep_after_boot();
+                    return outcome;
+                }
             }
         }
     }
@@ -281,6 +286,30 @@ impl Ipam {
             Ok((record, changes))
         })?;
         Ok(Reservation { store: self.store.clone(), clock: self.clock, record, lease, kept: false })
+    }
+
+    /// Nobody's request fails because of leases that are others': what cannot be done now is the next one's.
+    fn sweep_after_boot(&self) {
+        if self.store.is_swept() || !self.is_here {
+            return;
+        }
+        match self.end_earlier_boots() {
+            Ok(0) => {}
+            Ok(ended) => log(format_args!("weft-ipam: reclaimed {ended} leases of earlier boots")),
+            Err(error) => {
+                let why = chain(&error);
+                log(format_args!("weft-ipam: the leases of earlier boots are not all reclaimed: {why}"));
+            }
+        }
+    }
+
+    fn end_earlier_boots(&self) -> Result<usize, Error> {
+        let this_boot = (self.boot_id)();
+        let mut earlier = self.leases()?;
+        earlier.retain(|lease| lease.is_of_another_boot(this_boot.as_deref()));
+        let ended = self.end_all(earlier)?;
+        self.store.mark_swept()?;
+        Ok(ended.len())
     }
 
     /// Ends the leases that are abandoned ([`Lease::is_abandoned`]) and could be evicted, and returns what they were.
@@ -325,7 +354,11 @@ impl Ipam {
             return Ok(Vec::new());
         }
         let this_boot = (self.boot_id)();
-        abandoned.retain(|lease| lease.is_abandoned(this_boot.as_deref()) && self.is_evicted(lease));
+        let this_boot = this_boot.as_deref();
+        abandoned.retain(|lease| {
+            // What the kernel had for it ended with its boot.
+            lease.is_of_another_boot(this_boot) || lease.is_abandoned(this_boot) && self.is_evicted(lease)
+        });
         self.end_all(abandoned)
     }
 

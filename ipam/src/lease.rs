@@ -95,8 +95,12 @@ impl Lease {
     /// Whether nothing can use the addresses any more: the lease is of another boot than `this_boot`, or its namespace is
     /// gone. A lease of which neither is known is never abandoned.
     pub fn is_abandoned(&self, this_boot: Option<&str>) -> bool {
-        let other_boot = self.boot_id.as_deref().zip(this_boot).is_some_and(|(its, ours)| its != ours);
-        other_boot || self.netns.as_ref().is_some_and(NetnsIdentity::is_gone)
+        self.is_of_another_boot(this_boot) || self.netns.as_ref().is_some_and(NetnsIdentity::is_gone)
+    }
+
+    /// Whether it was surely made in another boot than `this_boot`. Its namespace, and all that the kernel had for it, ended with that.
+    pub fn is_of_another_boot(&self, this_boot: Option<&str>) -> bool {
+        self.boot_id.as_deref().zip(this_boot).is_some_and(|(its, ours)| its != ours)
     }
 }
 

@@ -35,6 +35,17 @@ pub trait Store: Debug + Send + Sync {
         usize::MAX
     }
 
+    /// Whether leases of earlier boots were looked for since the machine booted. A transaction learns it on its way, so this costs nothing
+    /// after one, and says yes before.
+    fn is_swept(&self) -> bool {
+        true
+    }
+
+    /// They were: the next process does not look again.
+    fn mark_swept(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// What was put right, or could not be, since the last call, without a transaction failing for it: for the log.
     fn take_notices(&self) -> Vec<String> {
         Vec::new()

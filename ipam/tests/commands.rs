@@ -246,6 +246,20 @@ fn a_document_that_is_no_export_is_refused_by_name() {
 }
 
 #[test]
+fn a_network_that_an_export_does_not_have_is_no_success() {
+    let (node, other) = (Node::new(), Node::new());
+    node.run("ADD", "c1", &node.conf("1.1.0")).unwrap();
+    let file = node.dir.path().join("export.json");
+    fs::write(&file, node.command("export", &[]).stdout).unwrap();
+    let path = file.to_str().unwrap();
+    let (code, text, error) = said(&other.command("import", &[path, "--network", "pods", "--network", "X"]));
+    assert_eq!((code, text.as_str()), (3, ""));
+    assert_eq!(error, format!("weft-ipam: there is no network X in {path}; there are pods\n"));
+    assert_eq!(other.lease_count(), 0);
+    assert_eq!(said(&other.command("import", &[path, "--network", "pods"])).0, 0);
+}
+
+#[test]
 fn wrong_usage_has_a_code_of_its_own_and_help_teaches() {
     let run = |arguments: &[&str]| said(&Command::new(BINARY).args(arguments).output().unwrap());
     for wrong in [&["import"][..], &["show"], &["lst"], &["import", "x", "--from-host-local", "y"]] {

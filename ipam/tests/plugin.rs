@@ -5,11 +5,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
+use tempfile::{NamedTempFile, TempDir};
 
 #[path = "shared/node.rs"]
 mod node;
@@ -385,6 +387,50 @@ fn hide(dir: &str) {
     unshare(CloneFlags::CLONE_NEWNS).expect("this test needs to be root");
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
     mount(none, dir, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+}
+
+/// Runs `work` as in another boot: children, too, are told `id`.
+fn in_boot(id: &str, work: impl FnOnce() + Send) {
+    let file = NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("{id}\n")).unwrap();
+    thread::scope(|scope| {
+        let boot = scope.spawn(|| {
+            let none: Option<&str> = None;
+            unshare(CloneFlags::CLONE_NEWNS).expect("this test needs to be root");
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            mount(Some(file.path()), "/proc/sys/kernel/random/boot_id", none, MsFlags::MS_BIND, none).unwrap();
+            work();
+        });
+        boot.join().unwrap();
+    });
+}
+
+#[test]
+fn the_first_add_after_a_boot_ends_the_leases_of_earlier_boots_and_no_others() {
+    let [first, second] = ["5c4c3b1d-0000-4000-8000-000000000001", "5c4c3b1d-0000-4000-8000-000000000002"];
+    let node = Node { dir: TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap() };
+    let conf = node.conf("1.1.0");
+    in_boot(first, || fill(&node, &["a1", "a2", "a3"], &conf));
+    let index = || fs::read(node.dir.path().join("pods/leases.index")).unwrap();
+    in_boot(second, || {
+        assert_eq!(node.run("DEL", "a1", &conf), Ok(Value::Null));
+        assert_eq!(node.lease_count(), 2, "a DEL needs no address");
+        // Pods come at once after a boot.
+        thread::scope(|scope| {
+            for container in ["b1", "b2", "b3"] {
+                let (node, conf) = (&node, &conf);
+                scope.spawn(move || node.run("ADD", container, conf).unwrap());
+            }
+        });
+        let listed: Value = serde_json::from_slice(&node.list(&["--json"]).stdout).unwrap();
+        let leases = listed["networks"][0]["leases"].as_array().unwrap();
+        let mut held: Vec<_> = leases.iter().map(|lease| lease["container"].as_str().unwrap()).collect();
+        held.sort_unstable();
+        assert_eq!(held, ["b1", "b2", "b3"]);
+        assert_eq!(index()[20..24], [2, 0, 0, 0], "nobody looks again");
+        node.run("DEL", "b1", &conf).unwrap();
+        assert_eq!(index()[20..24], [2, 0, 0, 0]);
+    });
 }
 
 #[test]

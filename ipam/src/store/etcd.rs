@@ -10,7 +10,7 @@
 //! | `addresses/FAMILY/HEX` | `held NODE/CONTAINER/IFNAME` | the address is in that lease |
 //! | `addresses/FAMILY/HEX` | `free TIME` | it was freed then, and waits for its reuse |
 //! | `freed/FAMILY/TIME/HEX` | | the same, in the order of reuse |
-//! | `nodes/NODE` | `MACHINE BOOT` | the machine that is this node: `/etc/machine-id` and boot id, `-` where not known |
+//! | `nodes/NODE` | `MACHINE BOOT` | the machine that is this node: `/etc/machine-id` and the boot whose leases may stand, `-` where not known |
 //! | `ranges` | `ipam.ranges` as JSON | where addresses come from, for those who have no configuration at hand |
 //!
 //! `FAMILY` is 4 or 6, `HEX` the address in 8 or 32 hexadecimal digits, so that etcd keeps addresses in their order; in `freed/` `TIME` is in
@@ -312,6 +312,14 @@ impl Store for EtcdStore {
             }
             self.contended(deadline)?;
         }
+    }
+
+    fn is_swept(&self) -> bool {
+        self.owner.as_ref().is_none_or(Owner::is_swept)
+    }
+
+    fn mark_swept(&self) -> Result<(), store::Error> {
+        Ok(self.owner.as_ref().map_or(Ok(()), |owner| self.has_swept(owner))?)
     }
 
     /// etcd takes 128 operations in a transaction (`--max-txn-ops`); a lease of n addresses is 2 n + 1.

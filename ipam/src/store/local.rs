@@ -298,8 +298,7 @@ impl Store for LocalStore {
     fn update(&self, decide: Decide<'_>) -> Result<(), store::Error> {
         let Inner { open, notices } = &mut *self.inner();
         self.files.create_dir()?;
-        let _lock = lock::exclusive(&self.files.lock, self.timeout)?;
-        let _dir = lock::directory(&self.files.dir, Kind::Exclusive, self.timeout)?;
+        let _locks = self.files.lock_to_write(self.timeout)?;
         let mut current = self.files.open_to_write(open.take(), notices)?;
         notices.extend(current.cut_unfinished()?);
         let line = self.files.prepare(&mut current, decide, notices)?;
@@ -335,6 +334,19 @@ impl Store for LocalStore {
         Ok(())
     }
 
+    fn is_swept(&self) -> bool {
+        self.inner().open.as_ref().is_none_or(|open| open.index.is_swept())
+    }
+
+    fn mark_swept(&self) -> Result<(), store::Error> {
+        let Inner { open, notices } = &mut *self.inner();
+        let _locks = self.files.lock_to_write(self.timeout)?;
+        let mut current = self.files.open_to_write(open.take(), notices)?;
+        current.index.mark_swept(true);
+        *open = self.files.write_index(current, notices);
+        Ok(())
+    }
+
     fn check_writable(&self) -> Result<(), store::Error> {
         let dir = &self.files.dir;
         Ok(check_writable(dir).map_err(io_error("write to", dir))?)
@@ -358,6 +370,11 @@ impl Files {
             Err(error) => Err(io_error("create", &self.dir)(error)),
             Ok(()) => sync_dir(parent),
         }
+    }
+
+    fn lock_to_write(&self, timeout: Duration) -> Result<[File; 2], Error> {
+        let lock = lock::exclusive(&self.lock, timeout)?;
+        Ok([lock, lock::directory(&self.dir, Kind::Exclusive, timeout)?])
     }
 
     /// `None` where nothing was ever written. A log without a lock, such as one that was restored, gets one.
@@ -518,9 +535,10 @@ impl Files {
             // Its space was given up, and with it the pages that did not change.
             return None;
         }
-        if open.index.is_written() {
-            return Some(open);
-        }
+        if open.index.is_written() { Some(open) } else { self.write_index(open, notices) }
+    }
+
+    fn write_index(&self, mut open: Open, notices: &mut Vec<Notice>) -> Option<Open> {
         let written = open.index.write(|| disk::create(&self.index));
         let written = written.map_err(io_error("write", &self.index));
         written.map_err(|error| notices.push(Notice::NotIndexed(error))).ok().map(|()| open)
@@ -544,6 +562,7 @@ impl Files {
         let log = Log { file, path: self.log.clone(), header: Header::new(draw()), durable };
         let mut draft =
             Draft { text: log.header.line(), written: 0, open: Open { index: new_index(&log), log } };
+        draft.open.index.mark_swept(old.is_none_or(|old| old.index.is_swept()));
         if let Some(old) = old {
             self.copy(old, &mut draft)?;
         }

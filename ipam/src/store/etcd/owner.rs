@@ -86,14 +86,20 @@ impl Owner {
         Self { ours, expected }
     }
 
+    /// Whether leases of earlier boots were looked for: the node's key has the boot in which somebody last did.
+    pub(super) fn is_swept(&self) -> bool {
+        let boot = &self.ours.boot;
+        boot.is_none() || Machine::parse(&self.expected()).boot == *boot
+    }
+
     pub(super) fn expected(&self) -> MutexGuard<'_, String> {
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl EtcdStore {
-    /// Makes this machine the owner of the node's leases where nobody is, where it was before it booted, and where the
-    /// machine that was has no lease any more.
+    /// Makes this machine the owner of the node's leases where nobody is, and where the machine that was has no lease any more.
+    /// Where it was before it booted, it goes on as that until the leases of that boot were looked for.
     ///
     /// # Errors
     /// [`Error::OtherMachine`].
@@ -105,6 +111,10 @@ impl EtcdStore {
             let leases = self.layout.leases_of(&self.node);
             match (standing, found.value.clone()) {
                 (Standing::Ours, Some(value)) => {
+                    *owner.expected() = value;
+                    return Ok(());
+                }
+                (Standing::Due, Some(value)) if owner.ours.boot.is_some() => {
                     *owner.expected() = value;
                     return Ok(());
                 }
@@ -135,6 +145,17 @@ impl EtcdStore {
             }
             self.contended(deadline)?;
         }
+    }
+
+    /// The leases of the boot that the node's key has were looked for.
+    pub(super) fn has_swept(&self, owner: &Owner) -> Result<(), Error> {
+        let deadline = self.deadline();
+        let found = Snapshot::new(self, deadline).value(&self.layout.node(&self.node))?;
+        let is_due = owner.ours.standing(found.value.as_deref()) == Standing::Due;
+        if is_due && self.put_owner(owner, &found, None, deadline)? {
+            *owner.expected() = owner.ours.to_string();
+        }
+        Ok(())
     }
 
     /// Whether it is written now; not if somebody else wrote, or there is a key that begins with `absent`.

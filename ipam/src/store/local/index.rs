@@ -11,7 +11,7 @@
 //! |---|---|
 //! | 0..16 | `weft-ipam index\n` |
 //! | 16..20 | the format's number, [`FORMAT`] |
-//! | 20..24 | 0, or 1 while the pages are being changed: a process that ended then has left neither the old index nor the new one |
+//! | 20..24 | 1 while the pages are being changed: a process that ended then has left neither the old index nor the new one. Plus 2 once the leases of earlier boots were looked for in the boot below. Releases that do not know the 2 make the index anew |
 //! | 24..32 | the id in the header of the log that this is the index of |
 //! | 32..40 | a number that is drawn when an index is made anew |
 //! | 40..56 | where the log outlives the boot, the boot that the index is of (its id, without `-`); else 0. Only the log is synced, so another boot does not trust it |
@@ -58,6 +58,8 @@ pub const FORMAT: u32 = 1;
 pub const HEADER: usize = 136;
 
 const MAGIC: &[u8; 16] = b"weft-ipam index\n";
+const CHANGING: u32 = 1;
+const SWEPT: u32 = 2;
 const HOLDERS: u8 = 1;
 const HELD: u128 = 1 << 127;
 
@@ -85,6 +87,8 @@ struct Header {
     freed_v6: u64,
     ranges: u128,
     shape: Shape,
+    /// Whether leases of earlier boots were looked for.
+    swept: bool,
 }
 
 /// What is to be made of the file.
@@ -119,6 +123,7 @@ impl Index {
             freed_v6: 0,
             ranges: 0,
             shape: tree.shape(),
+            swept: false,
         };
         Self { tree, header, seen: [0; HEADER], outlived_damage: false }
     }
@@ -159,6 +164,15 @@ impl Index {
         self.tree.write(file)?;
         self.seen = self.header.encode(true);
         disk::write_at(&header, &self.seen, 0)
+    }
+
+    /// Whether leases of earlier boots were looked for. Where the log does not outlive the boot there are none.
+    pub(super) fn is_swept(&self) -> bool {
+        self.header.swept || self.header.boot == 0
+    }
+
+    pub(super) fn mark_swept(&mut self, swept: bool) {
+        self.header.swept = swept;
     }
 
     pub(super) fn is_written(&self) -> bool {
@@ -400,7 +414,8 @@ impl Header {
         let Shape { root, free, pages } = self.shape;
         let mut bytes = Vec::with_capacity(HEADER);
         bytes.extend(MAGIC);
-        bytes.extend([FORMAT, u32::from(!is_whole)].map(u32::to_le_bytes).as_flattened());
+        let state = if is_whole { 0 } else { CHANGING } | if self.swept { SWEPT } else { 0 };
+        bytes.extend([FORMAT, state].map(u32::to_le_bytes).as_flattened());
         bytes.extend([self.log, self.drawn].map(u64::to_le_bytes).as_flattened());
         bytes.extend(self.boot.to_le_bytes());
         let counts = [self.applied, self.lines, self.frees, self.leases, self.freed_v4, self.freed_v6];
@@ -419,7 +434,8 @@ impl Header {
         if u32::from_le_bytes(*checksum) != crc32fast::hash(covered) || take_u32(rest)? != FORMAT {
             return None;
         }
-        let is_whole = take_u32(rest)? == 0;
+        let state = take_u32(rest)?;
+        let (is_whole, swept) = (state & CHANGING == 0, state & SWEPT != 0);
         let [log, drawn] = [take_u64(rest)?, take_u64(rest)?];
         let boot = take_u128(rest)?;
         let [applied, lines, frees] = [take_u64(rest)?, take_u64(rest)?, take_u64(rest)?];
@@ -427,7 +443,7 @@ impl Header {
         let ranges = take_u128(rest)?;
         let shape = Shape { root: take_u32(rest)?, free: take_u32(rest)?, pages: take_u32(rest)? };
         let header =
-            Self { log, drawn, boot, applied, lines, frees, leases, freed_v4, freed_v6, ranges, shape };
+            Self { log, drawn, boot, applied, lines, frees, leases, freed_v4, freed_v6, ranges, shape, swept };
         Some((header, is_whole))
     }
 }
@@ -495,10 +511,10 @@ mod tests {
 
     #[test]
     fn every_byte_of_the_first_page_counts() {
-        let header = Index::new(7, 8, 9).header;
+        let header = Header { swept: true, ..Index::new(7, 8, 9).header };
         let bytes = header.encode(true);
         let (read, is_whole) = Header::decode(&bytes).unwrap();
-        assert_eq!((read.log, read.boot, read.applied, is_whole), (7, 8, 9, true));
+        assert_eq!((read.log, read.boot, read.applied, is_whole, read.swept), (7, 8, 9, true, true));
         assert_eq!(read.encode(true), bytes);
         assert!(!Header::decode(&header.encode(false)).unwrap().1);
         for offset in 0..HEADER {

@@ -1,5 +1,6 @@
 //! Why a command failed, and what to do next.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -34,6 +35,8 @@ pub(super) enum Error {
     NoDataDir { dir: PathBuf },
     #[error("there is no network {name} in {}{}", dir.display(), there_are(known))]
     NoNetwork { name: String, dir: PathBuf, known: Vec<String> },
+    #[error("there is no network {name} in {}{}", path.display(), there_are(known))]
+    NotExported { name: String, path: PathBuf, known: BTreeSet<String> },
     #[error("the ipam section of {} cannot be used", path.display())]
     Conf { path: PathBuf, source: Mistakes },
     #[error("{} cannot be imported: {why}", path.display())]
@@ -81,7 +84,10 @@ impl Error {
 
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::NotHeld { .. } | Self::NoDataDir { .. } | Self::NoNetwork { .. } => Exit::NotFound,
+            Self::NotHeld { .. }
+            | Self::NoDataDir { .. }
+            | Self::NoNetwork { .. }
+            | Self::NotExported { .. } => Exit::NotFound,
             Self::Living { .. }
             | Self::Ambiguous { .. }
             | Self::InSeveral { .. }
@@ -92,7 +98,8 @@ impl Error {
     }
 }
 
-fn there_are(known: &[String]) -> String {
+fn there_are<'a>(known: impl IntoIterator<Item = &'a String>) -> String {
+    let known: Vec<_> = known.into_iter().map(String::as_str).collect();
     if known.is_empty() { String::new() } else { format!("; there are {}", known.join(", ")) }
 }
 

@@ -216,6 +216,10 @@ fn from_export(file: &Path, place: &Place) -> Result<Report, Error> {
     let networks = document.get("networks").cloned().unwrap_or(Value::Null);
     let networks: Vec<ExportedNetwork> =
         serde_json::from_value(networks).map_err(|error| wrong(error.to_string()))?;
+    if let Some(missing) = place.networks.iter().find(|name| networks.iter().all(|one| one.name != **name)) {
+        let known = networks.into_iter().map(|one| one.name).collect();
+        return Err(Error::NotExported { name: missing.clone(), path: file.into(), known });
+    }
     let is_wanted = |one: &ExportedNetwork| place.networks.is_empty() || place.networks.contains(&one.name);
     // All of it is understood before any of it is written.
     let mut imports = Vec::new();
