@@ -163,7 +163,7 @@ fn request(container: usize) -> Outcome<Request> {
         name: format!("web-6d4cf56db6-{container:05}"),
         uid: "1b0e3a4e-3c4e-4f0e-9d0a-0a1b2c3d4e5f".into(),
     };
-    let netns = NetnsIdentity { path: format!("/var/run/netns/cni-{id:.36}").into(), inode: 4_026_531_840 };
+    let netns = NetnsIdentity::new(format!("/var/run/netns/cni-{id:.36}"), 4_026_531_840);
     Ok(Request { pod: Some(pod), netns: Some(netns), ..Request::new(Attachment::new("pods", &id, "eth0")?) })
 }
 

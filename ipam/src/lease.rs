@@ -61,11 +61,16 @@ pub struct Pod {
 
 /// Which network namespace an attachment is in. The path alone is not enough: a new pod may get the same path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct NetnsIdentity {
     /// `CNI_NETNS`.
     pub path: PathBuf,
     /// The inode of the namespace in nsfs.
     pub inode: u64,
+    /// Where the path is `/proc/PID/…`: the inode of the pid namespace in which that is a process, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_namespace: Option<u64>,
 }
 
 /// Addresses in the hands of an attachment.
@@ -157,14 +162,32 @@ impl Pod {
 impl NetnsIdentity {
     /// The namespace that `path` names now.
     pub fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.into(), inode: fs::metadata(path)?.ino() })
+        Ok(Self::new(path, fs::metadata(path)?.ino()))
+    }
+
+    /// The namespace with this `inode` that has, or had, a `path` which means to this process what it means to the runtime.
+    pub fn new(path: impl Into<PathBuf>, inode: u64) -> Self {
+        let path = path.into();
+        let pid_namespace = if is_of_process(&path) { pid_namespace() } else { None };
+        Self { path, inode, pid_namespace }
+    }
+
+    /// Whether the path names it now.
+    pub fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
     }
 
     /// Whether the namespace is surely not there any more: its path names another one, or nothing although the directory
     /// it was in can be seen. Where the directory is missing too, or the path names an ordinary file, this process may just
     /// have another view of the file system than the runtime (a container sees the files of `/run/netns` without what is
-    /// mounted on them), and nothing is sure.
+    /// mounted on them), and nothing is sure. Nor is it where the path has a pid of another pid namespace, or of one that is not
+    /// known: here that is another process, or none.
     pub fn is_gone(&self) -> bool {
+        let is_elsewhere = is_of_process(&self.path)
+            && (self.pid_namespace.is_none() || self.pid_namespace != pid_namespace());
+        if is_elsewhere {
+            return false;
+        }
         match fs::metadata(&self.path) {
             Ok(found) => found.ino() != self.inode && is_namespace(&self.path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_missed_where_it_was(),
@@ -175,9 +198,23 @@ impl NetnsIdentity {
     /// `/proc/PID/ns/net` goes away with its directory, so there it is `/proc` that must be seen.
     fn is_missed_where_it_was(&self) -> bool {
         let directory =
-            if self.path.starts_with("/proc") { Some(Path::new("/proc/self")) } else { self.path.parent() };
+            if is_of_process(&self.path) { Some(Path::new("/proc/self")) } else { self.path.parent() };
         directory.is_some_and(Path::is_dir)
     }
+}
+
+fn is_of_process(path: &Path) -> bool {
+    path.starts_with("/proc")
+}
+
+/// The inode of this process's pid namespace, if it is that whose processes are in `/proc`. Where it is not, this process has
+/// another pid there.
+fn pid_namespace() -> Option<u64> {
+    let own = fs::read_link("/proc/self").ok()?;
+    if own != Path::new(&std::process::id().to_string()) {
+        return None;
+    }
+    Some(fs::metadata("/proc/self/ns/pid").ok()?.ino())
 }
 
 fn is_namespace(path: &Path) -> bool {

@@ -177,6 +177,44 @@ fn reclaim_ends_the_leases_of_pods_that_are_gone_and_no_others() {
 }
 
 #[test]
+fn a_pid_of_another_pid_namespace_is_not_judged() {
+    let (node, pod, gone) = (Node::new(), Namespace::new(), Namespace::new());
+    add(&node, "c1", &pod);
+    add(&node, "c2", &gone);
+    drop(gone);
+    let elsewhere = |command: &str| {
+        let mut process = Command::new("unshare");
+        process.args(["--pid", "--fork", "--mount-proc", BINARY, command, "--json", "--data-dir"]);
+        document(&process.arg(node.dir.path()).output().unwrap())
+    };
+    let listed = elsewhere("list");
+    let states = [0, 1].map(|lease| listed["networks"][0]["leases"][lease]["state"].clone());
+    assert_eq!(states, ["unknown", "unknown"]);
+    assert_eq!(elsewhere("reclaim")["networks"][0]["reclaimed"], json!([]));
+    assert!(said(&node.command("show", &["c1"])).1.contains(" of pid namespace "));
+    assert_eq!(
+        document(&node.command("reclaim", &["--json"]))["networks"][0]["reclaimed"][0]["container"],
+        "c2"
+    );
+    assert_eq!(node.lease_count(), 1);
+}
+
+#[test]
+fn a_lease_of_a_process_whose_pid_namespace_nobody_noted_is_held() {
+    let node = Node::new();
+    // As a release before pidNamespace wrote it.
+    let gone = json!({ "path": "/proc/4194305/ns/net", "inode": 1 });
+    let lease = json!({ "container": "c1", "ifname": "eth0", "addresses": [{ "address": "10.7.0.2/29" }],
+                        "netns": gone, "sinceUnixNanos": 1 });
+    let export = json!({ "weftIpamExport": 1, "networks": [{ "name": "pods", "leases": [lease] }] });
+    let file = node.dir.path().join("export.json");
+    fs::write(&file, export.to_string()).unwrap();
+    assert_eq!(said(&node.command("import", &[file.to_str().unwrap()])).0, 0);
+    assert_eq!(document(&node.command("list", &["--json"]))["networks"][0]["leases"][0]["state"], "unknown");
+    assert_eq!(document(&node.command("reclaim", &["--json"]))["networks"][0]["reclaimed"], json!([]));
+}
+
+#[test]
 fn an_export_is_imported_elsewhere_with_all_it_has() {
     let (node, other, pod) = (Node::new(), Node::new(), Namespace::new());
     for container in ["c1", "c2", "c3"] {

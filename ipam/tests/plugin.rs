@@ -398,7 +398,8 @@ fn in_boot(id: &str, work: impl FnOnce() + Send) {
             let none: Option<&str> = None;
             unshare(CloneFlags::CLONE_NEWNS).expect("this test needs to be root");
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-            mount(Some(file.path()), "/proc/sys/kernel/random/boot_id", none, MsFlags::MS_BIND, none).unwrap();
+            mount(Some(file.path()), "/proc/sys/kernel/random/boot_id", none, MsFlags::MS_BIND, none)
+                .unwrap();
             work();
         });
         boot.join().unwrap();

@@ -39,7 +39,7 @@ fn request(container: usize) -> Request {
             name: format!("täglich\t\"{container}\"\n"),
             uid: "u".into(),
         }),
-        netns: Some(NetnsIdentity { path: "/nowhere/with space".into(), inode: 4_026_531_840 }),
+        netns: Some(NetnsIdentity::new("/nowhere/with space", 4_026_531_840)),
         notes: [("a note".to_owned(), serde_json::json!(["täglich\n", container]))].into_iter().collect(),
         ..Request::new(attachment(container))
     }
@@ -383,26 +383,23 @@ fn exhaustion_reclaims_from_namespaces_that_are_gone_and_from_no_other() {
     fs::write(&file, "").unwrap();
     let alive = NetnsIdentity::of(Path::new("/proc/self/ns/net")).unwrap();
     assert!(!is_reclaimed_from(Some(alive.clone())), "it is there");
-    let hidden = NetnsIdentity { path: file.clone(), inode: alive.inode };
+    let hidden = NetnsIdentity::new(&file, alive.inode);
     assert!(!is_reclaimed_from(Some(hidden.clone())), "it may be mounted there for others");
     assert!(!is_reclaimed_from(None), "nothing is known");
-    let unseen = NetnsIdentity { path: "/nowhere/netns".into(), inode: 1 };
+    let unseen = NetnsIdentity::new("/nowhere/netns", 1);
     assert!(!is_reclaimed_from(Some(unseen)), "it may be elsewhere");
     assert!(
-        is_reclaimed_from(Some(NetnsIdentity { inode: alive.inode + 1, ..alive.clone() })),
+        is_reclaimed_from(Some(NetnsIdentity::new(&alive.path, alive.inode + 1))),
         "another took its path"
     );
     fs::remove_file(&file).unwrap();
     assert!(is_reclaimed_from(Some(hidden)), "it was removed");
-    assert!(
-        is_reclaimed_from(Some(NetnsIdentity { path: "/proc/4194305/ns/net".into(), inode: 1 })),
-        "its process ended"
-    );
+    assert!(is_reclaimed_from(Some(NetnsIdentity::new("/proc/4194305/ns/net", 1))), "its process ended");
 }
 
 /// A lease whose namespace's process has ended.
 fn abandoned(container: usize) -> Request {
-    let netns = Some(NetnsIdentity { path: "/proc/4194305/ns/net".into(), inode: 1 });
+    let netns = Some(NetnsIdentity::new("/proc/4194305/ns/net", 1));
     Request { netns, ..Request::new(attachment(container)) }
 }
 
@@ -469,7 +466,7 @@ fn freeze(dir: &Path) {
 fn an_abandoned_lease_stands_in_the_way_of_neither_its_attachment_nor_a_requested_address() {
     let dir = directory();
     let ipam = open(dir.path());
-    let netns = Some(NetnsIdentity { path: "/proc/4194305/ns/net".into(), inode: 1 });
+    let netns = Some(NetnsIdentity::new("/proc/4194305/ns/net", 1));
     let requested = vec!["10.0.0.9".parse().unwrap()];
     let abandoned = Request { netns, requested: requested.clone(), ..Request::new(attachment(1)) };
     ipam.reserve(&pool(), abandoned.clone()).unwrap().keep();

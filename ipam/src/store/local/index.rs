@@ -442,8 +442,20 @@ impl Header {
         let [leases, freed_v4, freed_v6] = [take_u64(rest)?, take_u64(rest)?, take_u64(rest)?];
         let ranges = take_u128(rest)?;
         let shape = Shape { root: take_u32(rest)?, free: take_u32(rest)?, pages: take_u32(rest)? };
-        let header =
-            Self { log, drawn, boot, applied, lines, frees, leases, freed_v4, freed_v6, ranges, shape, swept };
+        let header = Self {
+            log,
+            drawn,
+            boot,
+            applied,
+            lines,
+            frees,
+            leases,
+            freed_v4,
+            freed_v6,
+            ranges,
+            shape,
+            swept,
+        };
         Some((header, is_whole))
     }
 }

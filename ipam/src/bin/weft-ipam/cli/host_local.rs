@@ -223,7 +223,7 @@ impl Remembered {
         let Some(path) = &self.netns else { return Ok(None) };
         match NetnsIdentity::of(path) {
             Ok(identity) => Ok(Some(identity)),
-            Err(_) if (NetnsIdentity { path: path.clone(), inode: 0 }).is_gone() => Err(path.clone()),
+            Err(_) if NetnsIdentity::new(path, 0).is_gone() => Err(path.clone()),
             Err(_) => Ok(None),
         }
     }

@@ -49,12 +49,11 @@ pub(super) struct NoSubject;
 
 impl Life {
     pub(super) fn of(ipam: &Ipam, lease: &Lease) -> Self {
-        let is_seen = |known: &NetnsIdentity| NetnsIdentity::of(&known.path).is_ok_and(|seen| seen == *known);
         if !ipam.is_here() {
             Self::Elsewhere
         } else if ipam.is_abandoned(lease) {
             Self::Gone
-        } else if lease.netns.as_ref().is_some_and(is_seen) {
+        } else if lease.netns.as_ref().is_some_and(NetnsIdentity::is_there) {
             Self::Lives
         } else {
             Self::Unknown

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use serde_json::json;
-use weft_ipam::lease::Lease;
+use weft_ipam::lease::{Lease, NetnsIdentity};
 use weft_ipam::table::columns;
 
 use super::lease::{self, Life, Subject};
@@ -95,10 +95,7 @@ fn card(held: &Held, now: SystemTime) -> String {
     let unknown = || "not known".to_owned();
     row("pod", lease.pod.as_ref().map_or_else(unknown, |pod| format!("{pod}, uid {}", or_dash(&pod.uid))));
     let netns = lease.netns.as_ref();
-    row(
-        "namespace",
-        netns.map_or_else(unknown, |netns| format!("{}, inode {}", netns.path.display(), netns.inode)),
-    );
+    row("namespace", netns.map_or_else(unknown, namespace));
     row("boot", lease.boot_id.clone().unwrap_or_else(unknown));
     row("since", format!("{}, {} ago", utc(lease.since), age(lease.since, now)));
     for (name, note) in &lease.notes {
@@ -106,6 +103,11 @@ fn card(held: &Held, now: SystemTime) -> String {
     }
     row("state", state(held.life).into());
     columns("  ", &rows)
+}
+
+fn namespace(netns: &NetnsIdentity) -> String {
+    let pids = netns.pid_namespace.map_or_else(String::new, |inode| format!(" of pid namespace {inode}"));
+    format!("{}{pids}, inode {}", netns.path.display(), netns.inode)
 }
 
 fn or_dash(text: &str) -> &str {
