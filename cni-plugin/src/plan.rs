@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec as spec;
-use weft_datapath::{Interface, Mac, Neighbour, PortSources, Route, Veth};
+use weft_datapath::{Interface, Mac, Neighbour, PinnedSource, PortSources, Route, Veth};
 use weft_ipam::lease::Assigned;
 
 use crate::config::ports::PortMapping;
@@ -139,6 +139,27 @@ impl Plan {
         self.shared.is_none().then_some(self.veth.host.name.as_str())
     }
 
+    /// Whether packets of the pod go through the node, and not only past it.
+    #[must_use]
+    pub fn is_forwarded(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| !shared.bridge.addresses.is_empty())
+    }
+
+    /// The node's parameters, below `net`, that must be on for that.
+    #[must_use]
+    pub fn forwarding(&self) -> Vec<&'static [&'static str]> {
+        let families: [(bool, &[&str]); 2] =
+            [(true, &["ipv4", "ip_forward"]), (false, &["ipv6", "conf", "all", "forwarding"])];
+        let needed = families.into_iter().filter(|(is_v4, _)| self.is_forwarded() && self.has_family(*is_v4));
+        needed.map(|(_, parameter)| parameter).collect()
+    }
+
+    /// What the pod's port is held to, if it is.
+    #[must_use]
+    pub fn source(&self) -> Option<&PinnedSource> {
+        self.shared.as_ref()?.source.as_ref()
+    }
+
     /// Whether an address of the family is part of it.
     #[must_use]
     pub fn has_family(&self, is_v4: bool) -> bool {
@@ -185,18 +206,30 @@ fn host_end(inputs: &Inputs<'_>, host_mac: Mac, pod_mac: Mac) -> Interface {
     };
     let pod = |assigned: &Assigned| Neighbour { ip: assigned.address.ip(), mac: pod_mac };
     Interface {
-        mac: Some(host_mac),
+        addresses: distinct(inputs.addresses.iter().filter_map(|assigned| assigned.gateway).map(host_of)),
+        neighbours: inputs.addresses.iter().map(pod).collect(),
+        routes: inputs.addresses.iter().map(to_pod).collect(),
+        ..host_link(inputs, host_mac)
+    }
+}
+
+/// The host's end in either mode.
+fn host_link(inputs: &Inputs<'_>, mac: Mac) -> Interface {
+    Interface {
+        mac: Some(mac),
         mtu: Some(inputs.mtu),
         alias: Some(inputs.identity.mark()),
         group: Some(inputs.identity.group()),
         // Nothing is ever addressed to it but the gateway's address.
         link_local: false,
         shaping: tuned::to_pod(inputs),
-        addresses: distinct(inputs.addresses.iter().filter_map(|assigned| assigned.gateway).map(host_of)),
-        neighbours: inputs.addresses.iter().map(pod).collect(),
-        routes: inputs.addresses.iter().map(to_pod).collect(),
         ..Interface::named(&inputs.identity.host_ifname)
     }
+}
+
+/// The pod's end in either mode.
+fn pod_link(inputs: &Inputs<'_>, mac: Mac) -> Interface {
+    Interface { mac: Some(mac), mtu: Some(inputs.mtu), ..tuned::pod(inputs) }
 }
 
 fn pod_end(inputs: &Inputs<'_>, pod_mac: Mac, host_mac: Mac, routes: &[spec::Route]) -> Interface {
@@ -207,12 +240,10 @@ fn pod_end(inputs: &Inputs<'_>, pod_mac: Mac, host_mac: Mac, routes: &[spec::Rou
     // A route that the configuration spells out takes the place of the one that would be made for the subnet.
     let to_subnets = to_subnets.filter(|subnet| !wanted.iter().any(|route| route.dst == subnet.dst));
     Interface {
-        mac: Some(pod_mac),
-        mtu: Some(inputs.mtu),
         addresses: inputs.addresses.iter().map(|assigned| assigned.address).collect(),
         neighbours: hops.iter().map(|hop| Neighbour { ip: *hop, mac: host_mac }).collect(),
         routes: distinct(to_hops.chain(to_subnets).chain(wanted.iter().cloned())),
-        ..tuned::pod(inputs)
+        ..pod_link(inputs, pod_mac)
     }
 }
 

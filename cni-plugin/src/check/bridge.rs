@@ -40,9 +40,7 @@ pub(super) fn compare(bridge: &Bridge, seen: &Observed) -> Vec<Finding> {
 
 /// The one address that the pod may send from, where it is held to one.
 pub(super) fn source(plan: &Plan) -> Result<Vec<Finding>, Error> {
-    let Some(source) = plan.shared.as_ref().and_then(|shared| shared.source.as_ref()) else {
-        return Ok(Vec::new());
-    };
+    let Some(source) = plan.source() else { return Ok(Vec::new()) };
     let mut findings = Findings::at("nft bridge weft");
     let nft = Nft::open()?;
     let found = nft.pinned_source(&source.port)?.map(|found| {

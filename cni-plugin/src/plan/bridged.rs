@@ -7,7 +7,7 @@ use weft_cni_spec as spec;
 use weft_datapath::{Bridge, Interface, Link, PinnedSource, Port, Route, Veth};
 use weft_ipam::lease::Assigned;
 
-use super::{Extras, Inputs, Plan, distinct, host_of, network_of, route, shaping};
+use super::{Extras, Inputs, Plan, distinct, host_link, host_of, network_of, pod_link, route};
 use crate::config;
 
 /// What a shared link has beside the pair.
@@ -54,27 +54,12 @@ impl Plan {
         });
         Self {
             veth: Veth {
-                host: Interface {
-                    mac: Some(host_mac),
-                    mtu: Some(inputs.mtu),
-                    alias: Some(inputs.identity.mark()),
-                    group: Some(inputs.identity.group()),
-                    link_local: false,
-                    port: Some(port(config)),
-                    shaping: inputs.bandwidth.ingress.map(shaping::shaping),
-                    ..Interface::named(&inputs.identity.host_ifname)
-                },
+                host: Interface { port: Some(port(config)), ..host_link(&inputs, host_mac) },
                 pod: Interface {
-                    mac: Some(pod_mac),
-                    mtu: Some(inputs.mtu),
                     up: !config.disabled,
-                    promisc: inputs.tuning.promisc.then_some(true),
-                    allmulti: inputs.tuning.allmulti,
-                    tx_queue_len: inputs.tuning.tx_queue_len,
-                    shaping: inputs.bandwidth.egress.map(shaping::shaping),
                     addresses: addresses.iter().map(|assigned| assigned.address).collect(),
                     routes: pod_routes(&addresses, &reported_routes),
-                    ..Interface::named(inputs.ifname)
+                    ..pod_link(&inputs, pod_mac)
                 },
             },
             extras: Extras::of(&inputs),
@@ -86,21 +71,6 @@ impl Plan {
             shared: Some(Shared { bridge: bridge(config, inputs.mtu, &addresses), source }),
             addresses,
         }
-    }
-
-    /// Whether packets of the pod go through the node, and not only past it.
-    #[must_use]
-    pub fn is_forwarded(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| !shared.bridge.addresses.is_empty())
-    }
-
-    /// The node's parameters, below `net`, that must be on for that.
-    #[must_use]
-    pub fn forwarding(&self) -> Vec<&'static [&'static str]> {
-        let families: [(bool, &[&str]); 2] =
-            [(true, &["ipv4", "ip_forward"]), (false, &["ipv6", "conf", "all", "forwarding"])];
-        let needed = families.into_iter().filter(|(is_v4, _)| self.is_forwarded() && self.has_family(*is_v4));
-        needed.map(|(_, parameter)| parameter).collect()
     }
 }
 
