@@ -1,0 +1,199 @@
+//! The place that a pod is attached at, and the steps that change it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use nix::errno::Errno;
+use weft_datapath::{Ends, Link, NetNs, Nft, PinnedSource, Rtnl, Veth, sysctl};
+use weft_ipam::lease::Assigned;
+
+use crate::identity::Identity;
+use crate::plan::Plan;
+use crate::undo::Undo;
+use crate::{Error, log, tuned};
+
+/// MTU of a pair on a node that has no way to the outside.
+const MTU_DEFAULT: u32 = 1500;
+
+/// The node, and the pod's namespace.
+pub(super) struct Site {
+    host: Rtnl,
+    netns: NetNs,
+}
+
+/// A pair that has been made. Dropping it removes it.
+#[must_use = "dropping it removes the pair"]
+pub(super) struct Pair<'a> {
+    ends: Ends,
+    laid: Undo<Box<dyn Fn() -> Result<(), weft_datapath::Error> + 'a>, weft_datapath::Error>,
+}
+
+impl Pair<'_> {
+    pub(super) fn keep(self) {
+        self.laid.keep();
+    }
+}
+
+impl Site {
+    pub(super) fn open(netns: &Path) -> Result<Self, Error> {
+        let netns = NetNs::open(netns).map_err(Error::UnusableNetns)?;
+        Ok(Self { host: Rtnl::open()?, netns })
+    }
+
+    /// An attachment that stands has to stay as it is. A lease of its own tells Weft; another plugin must not even be asked,
+    /// for when its answer is lost it is told to undo what it did, and that would be what the pod lives on.
+    pub(super) fn refuse_second(&self, identity: &Identity, ifname: &str) -> Result<(), Error> {
+        let inside = self.netns.rtnl().map_err(Error::UnusableNetns)?;
+        let exists = if inside.link(ifname)?.is_some() {
+            Some((ifname.to_owned(), self.netns.path().to_owned()))
+        } else {
+            self.host.link(&identity.host_ifname)?.map(|link| (link.name, "/proc/self/ns/net".into()))
+        };
+        exists.map_or(Ok(()), |(ifname, netns)| Err(Error::InterfaceExists { ifname, netns }))
+    }
+
+    /// The smallest MTU on the way to the outside, of the families that there is an address of, or, where there is none yet, of
+    /// both. The destinations stand for "anything": only a default route leads there.
+    pub(super) fn detect_mtu(&self, addresses: &[Assigned]) -> Result<u32, Error> {
+        const OUTSIDE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
+        const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0));
+        let is_asked = |outside: &IpAddr| {
+            let of_family = |assigned: &Assigned| assigned.address.is_ipv4() == outside.is_ipv4();
+            addresses.is_empty() || addresses.iter().any(of_family)
+        };
+        let outside: Vec<_> = [OUTSIDE_V4, OUTSIDE_V6].into_iter().filter(is_asked).collect();
+        Ok(self.host.path_mtu(&outside)?.unwrap_or(MTU_DEFAULT))
+    }
+
+    /// It is everybody's, so nobody undoes it.
+    pub(super) fn ensure_bridge(&self, plan: &Plan) -> Result<Option<Link>, Error> {
+        Ok(plan.shared.as_ref().map(|shared| self.host.ensure_bridge(&shared.bridge)).transpose()?)
+    }
+
+    /// Makes the pair, whose ends are down, and holds the pod to its hardware address where it is to be held: not one packet
+    /// goes unchecked.
+    pub(super) fn lay<'a>(&'a self, plan: &Plan) -> Result<Pair<'a>, Error> {
+        let ends = self.create_pair(&plan.veth)?;
+        let (name, source) = (plan.veth.host.name.clone(), plan.source().cloned());
+        // Also after an attempt that failed: where the answer was lost, the elements may stand.
+        let undo = move || unpin(source.as_ref()).and(remove_link(&self.host, &name));
+        let laid = Undo::by(Box::new(undo) as Box<dyn Fn() -> _>);
+        plan.source().map_or(Ok(()), |source| Nft::open()?.pin_source(source))?;
+        log::phase("links");
+        Ok(Pair { ends, laid })
+    }
+
+    /// Makes a link without addresses, for whoever looks at the link before it gives any.
+    pub(super) fn lay_bare<'a>(&'a self, plan: &Plan) -> Result<Pair<'a>, Error> {
+        self.ensure_bridge(plan)?;
+        let pair = self.lay(plan)?;
+        let inside = self.bring_up(plan, &pair)?;
+        self.settle(&inside, plan, &pair)?;
+        Ok(pair)
+    }
+
+    /// Gives both ends all that they are to hold, and answers with a socket in the pod. It may be done again with more.
+    pub(super) fn bring_up(&self, plan: &Plan, pair: &Pair<'_>) -> Result<Rtnl, Error> {
+        enable_forwarding(plan)?;
+        let configured = self.host.configure_link(&plan.veth.host, &pair.ends.host);
+        configured.map_err(|error| self.whose_route(plan, error))?;
+        log::phase("node");
+        let inside = self.configure_pod(plan, &pair.ends.pod)?;
+        log::phase("pod");
+        Ok(inside)
+    }
+
+    /// Sees to it that the network is there when the ADD is answered: not one packet is lost from then on. A bridge carries
+    /// packets when a port of it does, so it is the last.
+    pub(super) fn settle(&self, inside: &Rtnl, plan: &Plan, pair: &Pair<'_>) -> Result<(), Error> {
+        let Veth { host: outer, pod } = &plan.veth;
+        // Who has to wait has to be there; a look does not.
+        if !inside.is_settled(&pair.ends.pod, &pod.addresses)? {
+            self.netns.run(|| inside.settle(&pod.name, &pod.addresses))??;
+        }
+        if !self.host.is_settled(&pair.ends.host, &outer.addresses)? {
+            self.host.settle(&outer.name, &outer.addresses)?;
+        }
+        let Some(shared) = &plan.shared else { return Ok(()) };
+        self.host.settle(&shared.bridge.name, &shared.bridge.addresses)?;
+        if !plan.is_bare() {
+            // An address may have been another pod's a moment ago, and the neighbours remember that one's hardware address.
+            // The bridge lets the announcement through, for its port has settled.
+            inside.announce(&pair.ends.pod)?;
+        }
+        Ok(())
+    }
+
+    fn create_pair(&self, veth: &Veth) -> Result<Ends, Error> {
+        let error = match self.host.create_veth(veth, &self.netns) {
+            Ok(ends) => return Ok(ends),
+            Err(error) => error,
+        };
+        match error.errno() {
+            // The kernel does not say which of the two names is taken, and the cure is not the same.
+            Errno::EEXIST if self.netns.rtnl()?.link(&veth.pod.name)?.is_some() => {
+                Err(Error::InterfaceExists {
+                    ifname: veth.pod.name.clone(),
+                    netns: self.netns.path().to_owned(),
+                })
+            }
+            // Nor what it finds invalid. A namespace of another kind is told by trying to enter it.
+            Errno::EINVAL => Err(self.netns.run(|| ()).map_or_else(Error::UnusableNetns, |()| error.into())),
+            Errno::EEXIST => Err(error.into()),
+            // It may have been the answer that was lost, and not the pair.
+            _ => remove_link(&self.host, &veth.host.name).map_err(Error::from).and(Err(error.into())),
+        }
+    }
+
+    /// The kernel says of a route only that there is one: whose it is has to be looked for.
+    fn whose_route(&self, plan: &Plan, error: weft_datapath::Error) -> Error {
+        if error.errno() != Errno::EEXIST {
+            return error.into();
+        }
+        let routed = |route: &weft_datapath::Route| {
+            let link = self.host.link_towards(route.dst.ip()).ok().flatten()?;
+            let is_other = link.name != plan.veth.host.name && link.name != "lo";
+            is_other.then(|| Error::Routed { address: route.dst.ip(), link: link.name })
+        };
+        plan.veth.host.routes.iter().find_map(routed).unwrap_or_else(|| error.into())
+    }
+
+    /// The parameters must be set before the interface comes up, and are those of the namespace one is in.
+    fn configure_pod(&self, plan: &Plan, link: &Link) -> Result<Rtnl, Error> {
+        let (needs_v4, needs_v6) = (plan.has_family(true), plan.has_family(false));
+        let is_shared = plan.shared.is_some();
+        let ifname = plan.veth.pod.name.as_str();
+        let inside = self.netns.run(|| {
+            if needs_v6 {
+                // Some runtimes turn IPv6 off in every new namespace.
+                sysctl::set(&["ipv6", "conf", ifname, "disable_ipv6"], "0")?;
+                // For the link-local address; those of the lease say so themselves.
+                sysctl::set(&["ipv6", "conf", ifname, "accept_dad"], "0")?;
+            }
+            if is_shared && needs_v4 {
+                sysctl::set(&["ipv4", "conf", ifname, "arp_notify"], "1")?;
+            }
+            if is_shared && needs_v6 {
+                sysctl::set(&["ipv6", "conf", ifname, "ndisc_notify"], "1")?;
+            }
+            // After Weft's own: what the configuration spells out has the last word.
+            tuned::set(&plan.sysctls, ifname)?;
+            Rtnl::open()
+        })??;
+        inside.configure_link(&plan.veth.pod, link)?;
+        Ok(inside)
+    }
+}
+
+/// Without forwarding the node drops what its pods send through it.
+fn enable_forwarding(plan: &Plan) -> Result<(), Error> {
+    plan.forwarding().into_iter().try_for_each(|parameter| Ok(sysctl::set(parameter, "1")?))
+}
+
+fn unpin(source: Option<&PinnedSource>) -> Result<(), weft_datapath::Error> {
+    source.map_or(Ok(()), |source| Nft::open()?.unpin_source(&source.port))
+}
+
+fn remove_link(host: &Rtnl, name: &str) -> Result<(), weft_datapath::Error> {
+    host.link(name)?.map_or(Ok(()), |link| host.delete_link(&link))
+}
