@@ -84,7 +84,7 @@ pub(crate) struct Taken<'a> {
 
 #[derive(Debug)]
 enum Held<'a> {
-    Lease(Reservation),
+    Lease(Box<Reservation>),
     Delegated(Delegated<'a>),
     Nothing,
 }
@@ -95,7 +95,7 @@ impl<'a> Taken<'a> {
             addresses: reservation.lease().addresses.clone(),
             routes: config.routes.clone(),
             dns: Dns::default(),
-            held: Held::Lease(reservation),
+            held: Held::Lease(Box::new(reservation)),
         }
     }
 
