@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed (for `validate`: there are mistakes), 64 wrong usage or a configuration that a command
 //! cannot work with. The result goes to stdout, everything about it to stderr.
 
+mod explanation;
 mod mistakes;
 mod translation;
 mod yaml;
@@ -22,7 +23,8 @@ use crate::diagnostic::Diagnostic;
 use crate::model::Mesh;
 use crate::read::files::Roots;
 use crate::run::{self, run};
-use crate::translate::{json, translate};
+use crate::translate::translate;
+use explanation::Question;
 use mistakes::{Output, as_annotations, as_json, show};
 use translation::Selection;
 
@@ -94,6 +96,13 @@ enum Command {
         #[command(flatten)]
         selection: Selection,
     },
+    /// Tell what would become of a request: listener, route, cluster, endpoints, and why not another route
+    Explain {
+        #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        question: Question,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -134,8 +143,12 @@ impl Command {
                 with_mesh(config.paths, |mesh| Ok(format!("{:#}", bootstrap(&mesh.sidecar))))
             }
             Self::Translate { config, selection } => {
-                with_mesh(config.paths, |mesh| selection.print(&translate(mesh)))
+                with_mesh(config.paths, |mesh| Ok(selection.print(&translate(mesh))?))
             }
+            Self::Explain { config, question } => match question.ask() {
+                Ok(asked) => with_mesh(config.paths, |mesh| asked.answer(&translate(mesh))),
+                Err(wrong) => misused(&*wrong),
+            },
         }
     }
 }
@@ -180,7 +193,10 @@ fn count(number: usize, of: &str) -> String {
 }
 
 /// Prints what `make` makes of the configuration, if that has no mistakes.
-fn with_mesh(paths: Vec<PathBuf>, make: impl FnOnce(&Mesh) -> Result<String, json::Error>) -> ExitCode {
+fn with_mesh(
+    paths: Vec<PathBuf>,
+    make: impl FnOnce(&Mesh) -> Result<String, Box<dyn std::error::Error>>,
+) -> ExitCode {
     let (configuration, diagnostics) = load(paths);
     show(&diagnostics);
     let flawless = !diagnostics.iter().any(Diagnostic::is_error);
@@ -189,7 +205,7 @@ fn with_mesh(paths: Vec<PathBuf>, make: impl FnOnce(&Mesh) -> Result<String, jso
     };
     match make(&mesh) {
         Ok(text) => print(&text),
-        Err(error) => complain(&with_causes(&error)),
+        Err(error) => complain(&with_causes(&*error)),
     }
 }
 
@@ -211,6 +227,11 @@ fn print(text: &str) -> ExitCode {
 fn complain(text: &str) -> ExitCode {
     writeln!(io::stderr().lock(), "weft-sidecar: {text}").ok();
     ExitCode::FAILURE
+}
+
+fn misused(error: &dyn std::error::Error) -> ExitCode {
+    complain(&with_causes(error));
+    ExitCode::from(USAGE)
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

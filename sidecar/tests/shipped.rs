@@ -111,6 +111,23 @@ fn the_translation_tells_where_each_piece_comes_from() {
 }
 
 #[test]
+fn a_request_is_explained_for_people_and_programs() {
+    let ask = |arguments: &[&str]| weft_sidecar(&[&["explain", "--config", &example()], arguments].concat());
+    let output = ask(&["GET", "http://web/cart", "-H", "x-deployment-phase: stable"]);
+    let shown = text(&output.stdout);
+    assert!(shown.contains("not           shop/web/0/0  ["), "{shown}{output:?}");
+    assert!(shown.contains("header x-deployment-phase \"canary\" is wanted, it is \"stable\""), "{shown}");
+    assert!(shown.contains("cluster       shop/web-v1/80, 90 of 100 requests  ["), "{shown}");
+    let canary = ["--output", "json", "GET", "http://web/cart", "-H", "x-deployment-phase: canary"];
+    let object: serde_json::Value = serde_json::from_slice(&ask(&canary).stdout).expect("JSON");
+    assert_eq!((&object["route"]["name"], &object["outcome"]), (&"shop/web/0/0".into(), &"forward".into()));
+    assert!(object["route"]["at"].as_str().is_some_and(|at| at.ends_with("routes.yaml:11:7")), "{object}");
+    assert_eq!(object["targets"][0]["name"], "shop/web-v2/80");
+    assert_eq!(ask(&["GET", "web"]).status.code(), Some(64));
+    assert_eq!(ask(&["GET", "http://web/", "--listener", "x"]).status.code(), Some(1));
+}
+
+#[test]
 fn mistakes_are_told_to_programs_and_to_github() {
     let dir = tempfile::tempdir().expect("directory");
     let file = dir.path().join("routes.yaml");
