@@ -131,7 +131,18 @@ impl Client {
 
     /// GET of `path`, with these headers. `host` becomes the authority.
     pub fn get(&mut self, host: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
-        let mut request = Request::get(path).header("host", host);
+        self.request("GET", host, path, headers)
+    }
+
+    /// As [`Client::get`], with any method; there is no body.
+    pub fn request(
+        &mut self,
+        method: &str,
+        host: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer> {
+        let mut request = Request::builder().method(method).uri(path).header("host", host);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -1,8 +1,5 @@
 //! What the golden files of the sidecar hold is accepted by the real Envoy (`--mode validate`) without a warning about
 //! anything deprecated.
-//!
-//! Envoy validates what stands in its bootstrap, so that everything it would ask us for is put there: route configurations
-//! into their listeners, endpoints into their clusters, secrets beside them.
 
 #![cfg(test)]
 
@@ -10,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::{Map, Value, json};
-use weft_e2e::{binaries, output};
+use serde_json::{Value, json};
+use weft_e2e::{binaries, output, self_contained};
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member of the workspace")
@@ -41,67 +38,6 @@ fn bootstrap(config: &Path) -> Value {
     let mut command = Command::new(binaries::weft("weft-sidecar").unwrap());
     command.args(["bootstrap", "--config"]).arg(config);
     serde_json::from_str(&output(&mut command).unwrap()).unwrap()
-}
-
-/// The bootstrap with all of `golden` in it.
-fn self_contained(mut bootstrap: Value, golden: &Value) -> Value {
-    let mut listeners = golden["listeners"].clone();
-    settle(&mut listeners, golden);
-    let mut clusters = bootstrap["static_resources"]["clusters"].as_array().cloned().unwrap_or_default();
-    clusters.extend(golden["clusters"].as_array().unwrap().iter().map(|cluster| settled(cluster, golden)));
-    bootstrap["static_resources"] = json!({
-        "listeners": listeners,
-        "clusters": clusters,
-        "secrets": golden.get("secrets").cloned().unwrap_or_else(|| json!([])),
-    });
-    bootstrap
-}
-
-/// A cluster with its endpoints in it.
-fn settled(cluster: &Value, golden: &Value) -> Value {
-    let mut cluster = cluster.clone();
-    settle(&mut cluster, golden);
-    if cluster["type"] == "EDS" {
-        let fields = cluster.as_object_mut().unwrap();
-        fields.remove("edsClusterConfig");
-        fields.insert("type".into(), json!("STATIC"));
-        let assignment = named(&golden["endpoints"], "clusterName", &fields["name"]);
-        fields.insert("loadAssignment".into(), assignment);
-    }
-    cluster
-}
-
-/// Puts in what is otherwise asked for: route configurations by `rds`, secrets by a name of their own.
-fn settle(value: &mut Value, golden: &Value) {
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(|item| settle(item, golden)),
-        Value::Object(fields) => {
-            settle_routes(fields, golden);
-            if fields.contains_key("sdsConfig") {
-                fields.remove("sdsConfig");
-            }
-            fields.values_mut().for_each(|field| settle(field, golden));
-        }
-        _ => {}
-    }
-}
-
-fn settle_routes(fields: &mut Map<String, Value>, golden: &Value) {
-    if let Some(rds) = fields.remove("rds") {
-        let routes = named(&golden["routes"], "name", &rds["routeConfigName"]);
-        fields.insert("routeConfig".into(), without_cluster_check(routes));
-    }
-}
-
-/// A static route configuration may name only clusters that exist; one that is asked for may name any.
-fn without_cluster_check(mut routes: Value) -> Value {
-    routes["validateClusters"] = json!(false);
-    routes
-}
-
-fn named(all: &Value, field: &str, name: &Value) -> Value {
-    let mut all = all.as_array().unwrap().iter();
-    all.find(|one| one[field] == *name).unwrap_or_else(|| panic!("nothing is called {name}")).clone()
 }
 
 /// What Envoy has against it.

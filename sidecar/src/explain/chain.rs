@@ -22,7 +22,7 @@ pub(super) enum Chain<'r> {
     /// It takes requests apart and routes each of them.
     Http {
         /// By these routes.
-        routes: Cow<'r, RouteConfiguration>,
+        routes: Box<Cow<'r, RouteConfiguration>>,
         /// What they were made from.
         parts: &'r [Part],
         /// The names of its HTTP filters, in order.
@@ -76,10 +76,14 @@ fn http<'r>(manager: HttpConnectionManager, resources: &'r Resources) -> Option<
     match manager.route_specifier? {
         RouteSpecifier::Rds(rds) => {
             let found = sourced(&resources.routes, &rds.route_config_name)?;
-            Some(Chain::Http { routes: Cow::Borrowed(&found.message), parts: &found.parts, filters })
+            Some(Chain::Http {
+                routes: Box::new(Cow::Borrowed(&found.message)),
+                parts: &found.parts,
+                filters,
+            })
         }
         RouteSpecifier::RouteConfig(routes) => {
-            Some(Chain::Http { routes: Cow::Owned(routes), parts: &[], filters })
+            Some(Chain::Http { routes: Box::new(Cow::Owned(routes)), parts: &[], filters })
         }
         RouteSpecifier::ScopedRoutes(_) => None,
     }

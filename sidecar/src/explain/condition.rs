@@ -207,5 +207,5 @@ fn matches_whole(expression: &str, text: &str) -> Result<bool, String> {
         .unicode(false)
         .build()
         .map(|regex| regex.is_match(text.as_bytes()))
-        .map_err(|_| format!("a route with the expression {expression:?}"))
+        .map_err(|_invalid| format!("a route with the expression {expression:?}"))
 }
