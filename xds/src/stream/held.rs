@@ -61,8 +61,10 @@ impl Held {
         Self { sent: Sent::Absent, ..Self::default() }
     }
 
-    pub(super) fn unknown() -> Self {
-        Self { sent: Sent::Unknown, ..Self::default() }
+    /// What was accepted earlier, if that is known; what has become of it since is not.
+    pub(super) fn unknown(accepted: Option<&Resource>) -> Self {
+        let accepted = accepted.cloned().map(Content::Ours);
+        Self { sent: Sent::Unknown, accepted, ..Self::default() }
     }
 
     pub(super) fn from_earlier_stream(version: &str) -> Self {

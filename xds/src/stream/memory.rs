@@ -20,8 +20,8 @@ pub struct Recollection(pub(super) BTreeMap<TypeUrl, Remembered>);
 pub(super) struct Remembered {
     /// What is out of the ordinary.
     pub(super) held: BTreeMap<Arc<str>, Held>,
-    /// State of the world only: what else was in force, at whichever of these versions the client says it is: the last
-    /// one it has accepted, or one under way, of which the answer may have been lost.
+    /// State of the world only: what else was in force of what was asked for, at whichever of these versions the client
+    /// says it is: the last one it has accepted, or one under way, of which the answer may have been lost.
     pub(super) in_force: Option<(Vec<Version>, Resources)>,
 }
 
@@ -43,6 +43,12 @@ impl Recollection {
 }
 
 impl Remembered {
+    /// What was in force, if `version` is known to stand for it.
+    pub(super) fn in_force_at(&self, version: &str) -> Option<&Resources> {
+        let (versions, resources) = self.in_force.as_ref()?;
+        versions.iter().any(|known| known.to_string() == version).then_some(resources)
+    }
+
     fn is_empty(&self) -> bool {
         self.held.is_empty() && self.in_force.is_none()
     }

@@ -416,7 +416,7 @@ impl Subscription {
         held.retain(|_, held| whole_world || held.doubtful || held.rejected.is_some());
         let versions =
             self.accepted_version.into_iter().chain(self.in_flight.iter().map(|sent| sent.version));
-        let in_force = (whole_world && self.wildcard).then(|| (versions.collect(), self.base.clone()));
+        let in_force = whole_world.then(|| (versions.collect(), self.base.clone()));
         Remembered { held, in_force }
     }
 }

@@ -72,6 +72,8 @@ impl Envoy {
         self.stream.recall(recollection);
         self.on_the_wire.clear();
         self.withheld.clear();
+        // Of every type, asked for or not (`GrpcMuxImpl::clearNonce`).
+        self.nonces.clear();
         (self.greeted, self.in_sync) = (false, None);
         if let Some(snapshot) = self.snapshot.clone() {
             self.publish(snapshot);
@@ -87,7 +89,6 @@ impl Envoy {
 
     fn introduce(&mut self, type_url: TypeUrl, names: BTreeSet<String>) {
         let held = self.versions.get(&type_url).cloned().unwrap_or_default();
-        self.nonces.remove(&type_url);
         let request = match self.variant {
             Variant::Incremental => DeltaDiscoveryRequest {
                 type_url: type_url.as_str().into(),

@@ -123,24 +123,26 @@ impl Subscription {
     fn resume_at(&mut self, version: &str, opening: &Opening<'_>) {
         self.fresh = false;
         let remembered = opening.remembered;
-        let in_force = remembered.and_then(|remembered| remembered.in_force.as_ref());
-        self.accepted_version = Version::parse(version);
-        let is_known = |known: &[Version]| known.iter().any(|known| known.to_string() == version);
-        match in_force.filter(|(known, _)| self.wildcard && is_known(known)) {
-            Some((_, resources)) => self.base = resources.clone(),
-            None if self.wildcard && opening.target.version().to_string() == version => {
-                self.base = opening.target.clone();
-            }
-            None => {
-                self.accepted_version = None;
+        let known = remembered.and_then(|remembered| remembered.in_force_at(version));
+        let current = || opening.target.version().to_string() == version;
+        let in_force = known.or_else(|| (self.wildcard && current()).then_some(opening.target));
+        self.accepted_version = in_force.and_then(|_| Version::parse(version));
+        match in_force {
+            Some(in_force) if self.wildcard => self.base = in_force.clone(),
+            in_force => {
                 self.owes_answer = true;
+                let accepted = |name: &str| in_force.and_then(|in_force| in_force.get(name));
                 let names = self.explicit.iter().cloned();
-                self.held.extend(names.map(|name| (name, Held::unknown())));
+                self.held.extend(names.map(|name| (Arc::clone(&name), Held::unknown(accepted(&name)))));
             }
         }
         for (name, known) in remembered.into_iter().flat_map(|remembered| &remembered.held) {
             let sent = if known.doubtful { Sent::Unknown } else { known.sent.clone() };
             self.held.insert(Arc::clone(name), Held { sent, ..known.clone() });
+        }
+        // A cluster may warm on them, and this variant has no removal that would end it.
+        if known.is_some() && self.type_url == TypeUrl::ENDPOINT {
+            self.ask_again();
         }
     }
 

@@ -192,3 +192,41 @@ fn the_last_good_content_of_what_was_rejected_stays_over_a_reconnect() {
     server.has(3, &[(CDS, &["a@3", "b@bad"])]);
     server.answers(CDS, &["a@3", "b@1"]);
 }
+
+// 1.40: a cluster warms until its endpoints are said, and holds up the answer about all clusters. The version that a client
+// says with the names is of the last response, whatever names that was for (`GrpcMuxImpl`).
+#[test]
+fn a_cluster_that_is_gone_while_it_warms_gets_endpoints_after_a_reconnect_too() {
+    let (client, server) = sotw_peers();
+    server.has(1, &[(CDS, &["old@1"]), (EDS, &["old@1"])]);
+    client.subscribes_to_all(CDS);
+    server.answers(CDS, &["old@1"]);
+    client.subscribes(EDS, &["old"]);
+    server.answers(EDS, &["old@1"]);
+    client.acks(EDS);
+    client.acks(CDS);
+    client.reconnects();
+    server.has(2, &[(CDS, &["new@1"]), (EDS, &["new@1"])]);
+    client.subscribes_to_all(CDS);
+    server.answers(CDS, &["new@1", "old@1"]);
+    server.has(3, &[]);
+    client.subscribes(EDS, &["new"]);
+    server.answers(EDS, &["new@", "old@1"]); // what the client had stays
+}
+
+// The same, with a stream in between on which the client wanted no endpoints.
+#[test]
+fn what_a_version_of_endpoints_stands_for_outlives_a_stream_without_any() {
+    let (client, server) = sotw_peers();
+    server.has(1, &[(CDS, &["a@1"]), (EDS, &["a@1"])]);
+    client.subscribes(EDS, &["a"]);
+    server.answers(EDS, &["a@1"]);
+    client.acks(EDS);
+    client.reconnects();
+    client.unsubscribes(EDS, &["a"]);
+    server.answers(EDS, &[]);
+    client.reconnects();
+    server.has(2, &[]);
+    client.subscribes(EDS, &["b"]);
+    server.answers(EDS, &["b@"]);
+}
