@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use crate::netlink::{Reply, attribute_of, attributes_of, native};
 use crate::rtnl::wire::*;
 use crate::{Mac, Neighbour, Route, Shaped, tc};
-use ipnetwork::IpNetwork;
 
 /// A link as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

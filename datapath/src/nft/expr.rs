@@ -99,42 +99,33 @@ impl Expressions {
 
     /// Matches packets with these two of their addresses in `set`.
     pub(super) fn addresses_in(self, sides: [Side; 2], family: Family, set: &str) -> Self {
-        const NFTA_LOOKUP_SET: u16 = 1;
-        const NFTA_LOOKUP_SREG: u16 = 2;
-        let lookup = Attributes::default().text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, VALUE);
         let [first, second] = sides;
         self.family(family)
             .load(first, family)
             .load_into(WORDS + family.key_length() / 4, second, family)
-            .push("lookup", lookup)
+            .found_in(set, VALUE)
     }
 
     /// Matches packets to an address in `set`.
     pub(super) fn destination_in(self, family: Family, set: &str) -> Self {
-        const NFTA_LOOKUP_SET: u16 = 1;
-        const NFTA_LOOKUP_SREG: u16 = 2;
-        let lookup = Attributes::default().text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, VALUE);
-        self.family(family).load(Side::Destination, family).push("lookup", lookup)
+        self.family(family).load(Side::Destination, family).found_in(set, VALUE)
     }
 
     /// Gives the packet the destination that `map` has for its protocol and port; goes on where it has none. With
     /// `at_address` the packet's destination address is a part of the key.
     pub(super) fn destination_from(self, family: Family, at_address: bool, map: &str) -> Self {
-        const NFTA_LOOKUP_SET: u16 = 1;
-        const NFTA_LOOKUP_SREG: u16 = 2;
-        const NFTA_LOOKUP_DREG: u16 = 3;
         const NFT_META_L4PROTO: u32 = 16;
-        let lookup = Attributes::default()
-            .text(NFTA_LOOKUP_SET, map)
-            .number(NFTA_LOOKUP_SREG, VALUE)
-            .number(NFTA_LOOKUP_DREG, VALUE);
         let start = self.family(family);
         let (start, protocol) = if at_address {
             (start.load(Side::Destination, family), WORDS + family.key_length() / 4)
         } else {
             (start, WORDS)
         };
-        start.meta(NFT_META_L4PROTO, protocol).load_port(protocol + 1).push("lookup", lookup).dnat(family)
+        start
+            .meta(NFT_META_L4PROTO, protocol)
+            .load_port(protocol + 1)
+            .value_from(map, VALUE, VALUE)
+            .dnat(family)
     }
 
     /// To the address in the first registers, and the port in the one behind it.
@@ -158,7 +149,26 @@ impl Expressions {
         self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2, register)
     }
 
-    fn meta(self, key: u32, register: u32) -> Self {
+    /// Matches packets whose `key`, a register, is in `set`.
+    pub(super) fn found_in(self, set: &str, key: u32) -> Self {
+        self.push("lookup", lookup(set, key))
+    }
+
+    /// Matches packets whose `key` is not.
+    pub(super) fn missing_in(self, set: &str, key: u32) -> Self {
+        const NFTA_LOOKUP_FLAGS: u16 = 5;
+        const NFT_LOOKUP_F_INV: u32 = 1;
+        self.push("lookup", lookup(set, key).number(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV))
+    }
+
+    /// Puts what `map` has for `key` into the register `to`; goes on behind the rule where it has nothing.
+    pub(super) fn value_from(self, map: &str, key: u32, to: u32) -> Self {
+        const NFTA_LOOKUP_DREG: u16 = 3;
+        self.push("lookup", lookup(map, key).number(NFTA_LOOKUP_DREG, to))
+    }
+
+    /// Loads what the kernel knows of the packet.
+    pub(super) fn meta(self, key: u32, register: u32) -> Self {
         const NFTA_META_DREG: u16 = 1;
         const NFTA_META_KEY: u16 = 2;
         let load = Attributes::default().number(NFTA_META_KEY, key).number(NFTA_META_DREG, register);
@@ -167,14 +177,7 @@ impl Expressions {
 
     /// Takes the verdict for an address of the packet from a map; goes on where the map has none.
     pub(super) fn verdict_of(self, side: Side, family: Family, map: &str) -> Self {
-        const NFTA_LOOKUP_SET: u16 = 1;
-        const NFTA_LOOKUP_SREG: u16 = 2;
-        const NFTA_LOOKUP_DREG: u16 = 3;
-        let lookup = Attributes::default()
-            .text(NFTA_LOOKUP_SET, map)
-            .number(NFTA_LOOKUP_SREG, VALUE)
-            .number(NFTA_LOOKUP_DREG, VERDICT);
-        self.load(side, family).push("lookup", lookup)
+        self.load(side, family).value_from(map, VALUE, VERDICT)
     }
 
     /// Matches packets with an address in `network`.
@@ -233,7 +236,8 @@ impl Expressions {
         self.payload(NFT_PAYLOAD_NETWORK_HEADER, offset, family.key_length(), register)
     }
 
-    fn payload(self, base: u32, offset: u32, length: u32, register: u32) -> Self {
+    /// Loads bytes of one of the packet's headers.
+    pub(super) fn payload(self, base: u32, offset: u32, length: u32, register: u32) -> Self {
         const NFTA_PAYLOAD_DREG: u16 = 1;
         const NFTA_PAYLOAD_BASE: u16 = 2;
         const NFTA_PAYLOAD_OFFSET: u16 = 3;
@@ -282,13 +286,20 @@ impl Expressions {
         self.push("cmp", cmp)
     }
 
-    pub(super) fn push(self, name: &str, data: Attributes) -> Self {
+    fn push(self, name: &str, data: Attributes) -> Self {
         const NFTA_LIST_ELEM: u16 = 1;
         const NFTA_EXPR_NAME: u16 = 1;
         const NFTA_EXPR_DATA: u16 = 2;
         let expression = Attributes::default().text(NFTA_EXPR_NAME, name).nested(NFTA_EXPR_DATA, data);
         Self(self.0.nested(NFTA_LIST_ELEM, expression))
     }
+}
+
+/// A look for what is in the register `key`.
+fn lookup(set: &str, key: u32) -> Attributes {
+    const NFTA_LOOKUP_SET: u16 = 1;
+    const NFTA_LOOKUP_SREG: u16 = 2;
+    Attributes::default().text(NFTA_LOOKUP_SET, set).number(NFTA_LOOKUP_SREG, key)
 }
 
 /// The data of a map's element: a jump to `chain`.

@@ -243,9 +243,8 @@ pub(super) fn flush_chain(chain: &str) -> Request {
 
 pub(super) fn rule(chain: &str, expressions: Expressions) -> Request {
     const NFTA_RULE_EXPRESSIONS: u16 = 4;
-    const NLM_F_APPEND: u16 = 0x800;
     let rule = in_chain(chain).nested(NFTA_RULE_EXPRESSIONS, expressions.into_attributes());
-    message(format!("add a rule to the chain {chain}"), wire::NEWRULE, flag::CREATE | NLM_F_APPEND, rule)
+    message(format!("add a rule to the chain {chain}"), wire::NEWRULE, flag::CREATE | flag::APPEND, rule)
 }
 
 fn in_map(address: IpAddr, element: Attributes) -> Attributes {

@@ -213,44 +213,19 @@ fn on_prerouting(chain: Attributes) -> Attributes {
 }
 
 fn only_pinned() -> Expressions {
-    const NFTA_META_DREG: u16 = 1;
-    const NFTA_META_KEY: u16 = 2;
     const NFT_META_IIFNAME: u32 = 6;
-    const NFTA_LOOKUP_SET: u16 = 1;
-    const NFTA_LOOKUP_SREG: u16 = 2;
-    const NFTA_LOOKUP_DREG: u16 = 3;
-    const NFTA_LOOKUP_FLAGS: u16 = 5;
-    const NFT_LOOKUP_F_INV: u32 = 1;
-    const NFTA_PAYLOAD_DREG: u16 = 1;
-    const NFTA_PAYLOAD_BASE: u16 = 2;
-    const NFTA_PAYLOAD_OFFSET: u16 = 3;
-    const NFTA_PAYLOAD_LEN: u16 = 4;
     const NFT_PAYLOAD_LL_HEADER: u32 = 0;
     /// Of `h_source` in `struct ethhdr`.
     const SOURCE_OFFSET: u32 = 6;
     // Registers of 16 bytes: the address stands right behind the name, as in the set's key.
     const NAME: u32 = 1;
     const ADDRESS: u32 = 2;
-    let name = Attributes::default().number(NFTA_META_KEY, NFT_META_IIFNAME).number(NFTA_META_DREG, NAME);
-    let is_held = Attributes::default()
-        .text(NFTA_LOOKUP_SET, SOURCES)
-        .number(NFTA_LOOKUP_SREG, NAME)
-        // Kernels take a map without a register for its value only since a few releases.
-        .number(NFTA_LOOKUP_DREG, ADDRESS);
-    let address = Attributes::default()
-        .number(NFTA_PAYLOAD_DREG, ADDRESS)
-        .number(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_LL_HEADER)
-        .number(NFTA_PAYLOAD_OFFSET, SOURCE_OFFSET)
-        .number(NFTA_PAYLOAD_LEN, MAC_LENGTH);
-    let is_not_pinned = Attributes::default()
-        .text(NFTA_LOOKUP_SET, PINNED)
-        .number(NFTA_LOOKUP_SREG, NAME)
-        .number(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
     Expressions::default()
-        .push("meta", name)
-        .push("lookup", is_held)
-        .push("payload", address)
-        .push("lookup", is_not_pinned)
+        .meta(NFT_META_IIFNAME, NAME)
+        // Kernels take a map without a register for its value only since a few releases.
+        .value_from(SOURCES, NAME, ADDRESS)
+        .payload(NFT_PAYLOAD_LL_HEADER, SOURCE_OFFSET, MAC_LENGTH, ADDRESS)
+        .missing_in(PINNED, NAME)
         .drop_packet()
 }
 
