@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
-use weft_datapath::{Interface, Mac, Masquerade, Neighbour, NetNs, Nft, Route, Rtnl, Veth, sysctl};
+use weft_datapath::{
+    Chain, Interface, Mac, Masquerade, Neighbour, NetNs, Nft, PinnedSource, Route, Rtnl, Veth, sysctl,
+};
 
 #[path = "shared/namespace.rs"]
 mod namespace;
@@ -398,5 +400,33 @@ fn a_chain_that_somebody_flushed_is_named_and_can_be_restored() {
         nft.restore_chains(&elements, &[]).unwrap();
         assert_eq!(broken(), [""; 0]);
         assert_eq!(nft.masqueraded().unwrap().len(), 2, "the elements stood all the time");
+    });
+}
+
+#[test]
+fn a_port_is_held_to_one_address_by_the_table_that_nft_shows() {
+    in_fresh_namespace(|| {
+        let nft = Nft::open().unwrap();
+        let source =
+            |mac| PinnedSource { port: "weft0".into(), mac: Mac::local(mac), owner: "weft/c1/eth0".into() };
+        nft.pin_source(&source(1)).unwrap();
+        nft.pin_source(&source(2)).unwrap();
+        let mac = Mac::local(2);
+        assert_shown(&[
+            "table bridge weft {",
+            &format!(r#""weft0" comment "weft/c1/eth0" : {mac}"#),
+            &format!(r#""weft0" . {mac} comment "weft/c1/eth0""#),
+            "type filter hook prerouting priority dstnat; policy accept;",
+            "iifname . ether saddr != @pinned drop",
+        ]);
+        assert!(!ruleset().contains(&Mac::local(1).to_string()), "what stood for the port is replaced");
+        assert_eq!(nft.pinned_source("weft0").unwrap(), Some(source(2)));
+        assert_eq!(nft.pinned_sources().unwrap(), [source(2)]);
+        assert!(nft.bridge_chains().unwrap().iter().all(Chain::is_whole));
+
+        nft.unpin_source("weft0").unwrap();
+        nft.unpin_source("weft0").unwrap();
+        nft.remove_unused_table().unwrap();
+        assert_eq!(ruleset(), "");
     });
 }

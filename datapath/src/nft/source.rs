@@ -18,7 +18,8 @@
 //! ```
 //!
 //! The set is what a packet is compared with, since a rule cannot compare it with a map's value. The map makes the
-//! set's element be found by the port's name alone.
+//! set's element be found by the port's name alone. `nft list` leaves out `iifname @sources`: it has no words for a look
+//! into a map that is only there to match.
 
 use nix::errno::Errno;
 
