@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use weft_cni_spec::{AddRequest, Args, CheckRequest, Conf, Dns, ResultError, StatusRequest, Version};
 use weft_datapath::{Mac, PortSources};
-use weft_ipam::config::{self as ipam_config, Mistake, Mistakes, nearest};
+use weft_ipam::config::{self as ipam_config, Mistake, Mistakes, did_you_mean};
 use weft_ipam::lease::Pod;
 use weft_ipam::range::Pool;
 
@@ -212,8 +212,7 @@ impl<'a> Reader<'a> {
                 }
                 Some(_) => {}
                 None => {
-                    let hint = nearest(key, known().chain(NOT_HONOURED.map(|(name, _)| name)));
-                    let hint = hint.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+                    let hint = did_you_mean(key, known().chain(NOT_HONOURED.map(|(name, _)| name)));
                     self.mistakes.push(mistake(key, format!("unknown key{hint}")));
                 }
             }

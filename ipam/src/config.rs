@@ -451,18 +451,19 @@ fn walk<'a>(document: &'a Map<String, Value>, keys: &[&str]) -> Option<&'a Value
 pub fn unknown(object: &Map<String, Value>, at: &str, known: &[&str]) -> Vec<Mistake> {
     let unknown = object.keys().filter(|key| !known.contains(&key.as_str()) && !key.starts_with('_'));
     let mistake = |key: &String| {
-        let hint = nearest(key, known.iter().copied())
-            .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        let hint = did_you_mean(key, known.iter().copied());
         Mistake { at: format!("{at}.{key}"), what: format!("unknown key{hint}") }
     };
     unknown.map(mistake).collect()
 }
 
-/// The one of `known` that `key` is most likely a misspelling of, if one is near enough.
-pub fn nearest<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// How a text about `key` ends, which is none of `known`: with the one that it is most likely a misspelling of, if one is near
+/// enough.
+pub fn did_you_mean<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
     let key = key.to_lowercase();
     let distances = known.map(|known| (strsim::osa_distance(&key, &known.to_lowercase()), known));
-    distances.filter(|(distance, known)| *distance <= known.len() / 3).min().map(|(_, known)| known)
+    let nearest = distances.filter(|(distance, known)| *distance <= known.len() / 3).min();
+    nearest.map_or_else(String::new, |(_, known)| format!("; did you mean {known:?}?"))
 }
 
 impl Pool {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
-use weft_ipam::config::{Mistake, nearest};
+use weft_ipam::config::{Mistake, did_you_mean};
 
 use crate::error::mistake;
 
@@ -62,8 +62,7 @@ impl Logging {
             let text = value.as_str().unwrap_or_default();
             let known = NAMES.iter().find(|(name, _)| *name == text);
             if known.is_none() {
-                let hint = nearest(text, NAMES.iter().map(|(name, _)| *name));
-                let hint = hint.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+                let hint = did_you_mean(text, NAMES.iter().map(|(name, _)| *name));
                 let what = format!(r#"{value} is none of "error", "warn", "info" and "debug"{hint}"#);
                 mistakes.push(mistake("logLevel", what));
             }

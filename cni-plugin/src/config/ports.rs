@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value, json};
 use weft_datapath::{HostPort, Protocol};
-use weft_ipam::config::{Mistake, Mistakes, nearest};
+use weft_ipam::config::{Mistake, Mistakes, did_you_mean};
 
 use crate::error::mistake;
 
@@ -107,8 +107,7 @@ impl Entry<'_> {
 
     fn keys(&mut self, fields: &Map<String, Value>) {
         for key in fields.keys().filter(|key| !KEYS.contains(&key.as_str())) {
-            let hint = nearest(key, KEYS.into_iter())
-                .map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+            let hint = did_you_mean(key, KEYS.into_iter());
             self.wrong(key, format!("unknown key{hint}"));
         }
     }
