@@ -1,10 +1,5 @@
 //! CHECK, and the comparison that it shares with `explain` and `audit`.
 
-mod bridge;
-mod interface;
-mod node;
-mod tuning;
-
 use std::path::Path;
 
 use weft_cni_spec::CheckRequest;
@@ -17,6 +12,11 @@ use crate::finding::{Finding, Findings, differences};
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan, Tuned};
 use crate::{Error, addresses, extras};
+
+mod bridge;
+mod interface;
+mod node;
+mod tuning;
 
 pub(crate) use interface::missing;
 pub(crate) use node::Node;

@@ -12,6 +12,7 @@ use std::{fmt, fs};
 use serde_json::Value;
 use weft_cni_spec::{self as spec, AddResult, Code, Conf};
 
+use crate::error::code;
 use crate::log;
 
 mod exec;
@@ -131,7 +132,7 @@ impl Error {
             Self::NoPath(_) => Code::INVALID_ENVIRONMENT,
             Self::NotFound { .. } => Code::INVALID_CONFIG,
             Self::Refused(error) => error.code,
-            _ => Code(104),
+            _ => code::DELEGATE,
         }
     }
 

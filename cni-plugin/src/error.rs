@@ -207,19 +207,21 @@ pub enum Error {
 }
 
 /// Weft's own codes; the specification leaves those from 100 on to plugins. `docs/errors.md` lists them for operators.
-mod code {
+pub(crate) mod code {
     use weft_cni_spec::Code;
 
     /// ADD for what exists already. `weft-ipam` answers an attachment with a lease so too.
-    pub(super) const EXISTS: Code = Code(100);
+    pub(crate) const EXISTS: Code = Code(100);
     /// CHECK found differences.
-    pub(super) const DRIFT: Code = Code(101);
+    pub(crate) const DRIFT: Code = Code(101);
     /// The kernel refused.
-    pub(super) const KERNEL: Code = Code(102);
+    pub(crate) const KERNEL: Code = Code(102);
     /// DEL or GC left something, which the next one will find.
-    pub(super) const INCOMPLETE: Code = Code(103);
+    pub(crate) const INCOMPLETE: Code = Code(103);
+    /// Another IPAM plugin could not be run to its end, or printed something that is no answer.
+    pub(crate) const DELEGATE: Code = Code(104);
     /// A port of the node is another pod's.
-    pub(super) const PORT_TAKEN: Code = Code(105);
+    pub(crate) const PORT_TAKEN: Code = Code(105);
 }
 
 impl Error {

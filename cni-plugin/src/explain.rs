@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use weft_cni_spec::{AddResult, AttachmentId, CheckRequest, Conf, ContainerId, IfName, Route};
+use weft_cni_spec::{AttachmentId, CheckRequest, Conf, ContainerId, IfName, Route};
 use weft_ipam::Ipam;
 use weft_ipam::lease::{Assigned, Lease};
 use weft_ipam::store::local::networks_in;
@@ -181,53 +181,61 @@ impl Subject {
         Ok(())
     }
 
-    /// What ADD was given. The result that a runtime keeps is as good as the lease, but for the lease itself.
+    /// What ADD was given.
     fn addresses(
         &mut self,
         request: &CheckRequest,
         config: &Config,
     ) -> Result<(Vec<Assigned>, Vec<Route>), Error> {
-        let kept = self.record.kept.as_ref().and_then(|kept| kept.result.as_ref());
-        let of_result = |result: &AddResult| addresses::of_interface(result, request.id.ifname.as_str());
         match &config.addressing {
             Addressing::Leases(leases) => {
-                if self.record.lease.is_none() {
-                    self.record.lease = lookup(&self.record, &leases.data_dir)?;
-                    self.record.data_dir = Some(leases.data_dir.clone());
-                }
-                let held = self.record.lease.as_ref().map(|lease| lease.addresses.clone());
-                let addresses = match (&held, kept) {
-                    (Some(held), _) => held.clone(),
-                    (None, Some(_)) => of_result(&request.prev_result)?,
-                    (None, None) => return Err(self.unexplained()),
-                };
-                let mut findings = Findings::at("lease");
-                for assigned in &addresses {
-                    findings.note_presence("address", assigned.address.ip().to_string(), held.is_some());
-                }
-                self.findings.extend(findings.into_list());
-                Ok((addresses, leases.routes.clone()))
+                Ok((self.leased(request, &leases.data_dir)?, leases.routes.clone()))
             }
             Addressing::Nobody => Ok((Vec::new(), Vec::new())),
-            Addressing::Delegate(_) | Addressing::Chained => {
-                if let Addressing::Delegate(name) = &config.addressing {
-                    self.unknown.push(format!("whether {name} still holds the addresses: CHECK asks it"));
-                }
-                if kept.is_none() {
-                    self.unknown.push(
-                        "what the runtime asked of an entry behind another plugin, for it keeps no result"
-                            .to_owned(),
-                    );
-                }
-                match (kept, &self.record.lease) {
-                    (Some(_), _) => {
-                        Ok((of_result(&request.prev_result)?, request.prev_result.routes.clone()))
-                    }
-                    (None, Some(lease)) => Ok((lease.addresses.clone(), Vec::new())),
-                    (None, None) => Err(self.unexplained()),
-                }
+            Addressing::Delegate(name) => {
+                self.unknown.push(format!("whether {name} still holds the addresses: CHECK asks it"));
+                self.reported(request)
             }
+            Addressing::Chained => self.reported(request),
         }
+    }
+
+    /// The addresses that Weft gave, by the lease, and whether it stands. The result that a runtime keeps is as good as the
+    /// lease, but for the lease itself.
+    fn leased(&mut self, request: &CheckRequest, data_dir: &Path) -> Result<Vec<Assigned>, Error> {
+        if self.record.lease.is_none() {
+            self.record.lease = lookup(&self.record, data_dir)?;
+            self.record.data_dir = Some(data_dir.to_owned());
+        }
+        let held = self.record.lease.as_ref().map(|lease| lease.addresses.clone());
+        let is_held = held.is_some();
+        let addresses = match held {
+            Some(held) => held,
+            None if self.has_result() => of_result(request)?,
+            None => return Err(self.unexplained()),
+        };
+        let mut findings = Findings::at("lease");
+        for assigned in &addresses {
+            findings.note_presence("address", assigned.address.ip().to_string(), is_held);
+        }
+        self.findings.extend(findings.into_list());
+        Ok(addresses)
+    }
+
+    /// The addresses and routes that others gave: the result that a runtime keeps has them, or else the lease of an entry
+    /// before this one.
+    fn reported(&mut self, request: &CheckRequest) -> Result<(Vec<Assigned>, Vec<Route>), Error> {
+        if self.has_result() {
+            return Ok((of_result(request)?, request.prev_result.routes.clone()));
+        }
+        let why = "what the runtime asked of an entry behind another plugin, for it keeps no result";
+        self.unknown.push(why.to_owned());
+        let lease = self.record.lease.as_ref().ok_or_else(|| self.unexplained())?;
+        Ok((lease.addresses.clone(), Vec::new()))
+    }
+
+    fn has_result(&self) -> bool {
+        self.record.kept.as_ref().is_some_and(|kept| kept.result.is_some())
     }
 
     fn unexplained(&self) -> Error {
@@ -264,6 +272,10 @@ impl Subject {
         let Self { record, netns, modes, findings, unknown, .. } = self;
         Report { record, netns, modes, from, places, is_restorable, findings, unknown }
     }
+}
+
+fn of_result(request: &CheckRequest) -> Result<Vec<Assigned>, Error> {
+    addresses::of_interface(&request.prev_result, request.id.ifname.as_str())
 }
 
 fn lookup(record: &Record, dir: &Path) -> Result<Option<Lease>, Error> {

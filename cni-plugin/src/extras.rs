@@ -9,6 +9,9 @@ use crate::plan::Extras;
 use crate::undo::Undo;
 use crate::{Error, ports};
 
+/// Where all of it is.
+pub(crate) const TABLE: &str = "nft inet weft";
+
 /// The socket for all that `extras` ask for, if they ask for anything: what asks for nothing works on any kernel. One is enough
 /// for an ADD, for closing one may take a while.
 pub(crate) fn open(extras: &Extras) -> Result<Option<Nft>, Error> {
@@ -48,9 +51,6 @@ pub(crate) fn compare(extras: &Extras) -> Result<Vec<Finding>, Error> {
     note_chains(&mut findings, nft.chains(&extras.masquerade, &extras.published)?);
     Ok(findings.into_list())
 }
-
-/// Where all of it is.
-pub(crate) const TABLE: &str = "nft inet weft";
 
 /// `text`, with the name of another owner.
 pub(crate) fn whose(text: String, is_own: bool, owner: &str) -> String {

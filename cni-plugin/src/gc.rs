@@ -31,17 +31,17 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
         let stale = ipam.leases()?.into_iter().map(|lease| lease.attachment);
         failures.extend(network.detach_stale(ipam, stale));
         failures.extend(network.detach_stale(ipam, network.pairs()?));
-        failures.extend(network.remove_unmarked().err().map(|error| chain(&error)));
+        failures.extend(failure(network.remove_unmarked()));
     }
     if ipam.is_none() {
-        failures.extend(backup::retain(&request.conf, &request.valid).err().map(|error| chain(&error)));
+        failures.extend(failure(backup::retain(&request.conf, &request.valid)));
     }
     match Nft::open_if_any() {
         Ok(None) => {}
         Ok(Some(nft)) => {
-            failures.extend(network.remove_stale_elements(&nft).err().map(|error| chain(&error)));
-            failures.extend(network.unpublish_stale(&nft).err().map(|error| chain(&error)));
-            failures.extend(remove_table(ipam.as_ref(), &nft).err().map(|error| chain(&error)));
+            failures.extend(failure(network.remove_stale_elements(&nft)));
+            failures.extend(failure(network.unpublish_stale(&nft)));
+            failures.extend(failure(remove_table(ipam.as_ref(), &nft)));
         }
         Err(error) => failures.push(chain(&error)),
     }
@@ -51,6 +51,11 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
     }
     let Some(name) = delegate else { return Ok(()) };
     Ok(Delegate::find(&name, &request.path, &request.conf)?.gc()?)
+}
+
+/// In words, with its causes.
+fn failure(outcome: Result<(), Error>) -> Option<String> {
+    outcome.err().map(|error| chain(&error))
 }
 
 fn remove_table(ipam: Option<&Ipam>, nft: &Nft) -> Result<(), Error> {
@@ -81,8 +86,7 @@ impl Network {
     fn detach_stale(&self, ipam: &Ipam, attachments: impl IntoIterator<Item = Attachment>) -> Vec<String> {
         let stale = attachments.into_iter().filter(|attachment| !self.is_valid(attachment));
         stale
-            .filter_map(|attachment| detach(ipam, &Identity::derive(attachment)).err())
-            .map(|error| chain(&error))
+            .filter_map(|attachment| failure(detach(ipam, &Identity::derive(attachment)).map(drop)))
             .collect()
     }
 
