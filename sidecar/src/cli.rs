@@ -10,11 +10,13 @@ mod yaml;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use tracing::level_filters::LevelFilter;
 
 use crate::bootstrap::bootstrap;
@@ -23,6 +25,7 @@ use crate::diagnostic::Diagnostic;
 use crate::model::Mesh;
 use crate::read::files::Roots;
 use crate::run::{self, run};
+use crate::schema::{names, schema};
 use crate::translate::translate;
 use explanation::Question;
 use mistakes::{Output, as_annotations, as_json, show};
@@ -96,6 +99,21 @@ enum Command {
         #[command(flatten)]
         selection: Selection,
     },
+    /// Print the JSON Schema of the documents, for editors
+    Schema {
+        /// Only of this kind
+        kind: Option<String>,
+    },
+    /// Print the completions for a shell
+    Completions {
+        /// Which one
+        shell: Shell,
+    },
+    /// Write the manual, a page for each command
+    Man {
+        /// Into this directory
+        directory: PathBuf,
+    },
     /// Tell what would become of a request: listener, route, cluster, endpoints, and why not another route
     Explain {
         #[command(flatten)]
@@ -145,6 +163,9 @@ impl Command {
             Self::Translate { config, selection } => {
                 with_mesh(config.paths, |mesh| Ok(selection.print(&translate(mesh))?))
             }
+            Self::Schema { kind } => print_schema(kind.as_deref()),
+            Self::Completions { shell } => completions(shell),
+            Self::Man { directory } => manual(&directory),
             Self::Explain { config, question } => match question.ask() {
                 Ok(asked) => with_mesh(config.paths, |mesh| asked.answer(&translate(mesh))),
                 Err(wrong) => misused(&*wrong),
@@ -209,6 +230,29 @@ fn with_mesh(
     }
 }
 
+fn completions(shell: Shell) -> ExitCode {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "weft-sidecar", &mut text);
+    print(String::from_utf8_lossy(&text).trim_end())
+}
+
+fn manual(directory: &Path) -> ExitCode {
+    match fs::create_dir_all(directory).and_then(|()| clap_mangen::generate_to(Cli::command(), directory)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot write to {}: {error}", directory.display())),
+    }
+}
+
+fn print_schema(kind: Option<&str>) -> ExitCode {
+    match schema(kind) {
+        Some(schema) => print(&format!("{schema:#}")),
+        None => {
+            complain(&format!("there is no such kind; there are {}", names().join(", ")));
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
 fn load(paths: Vec<PathBuf>) -> (Configuration, Vec<Diagnostic>) {
     let mut configuration = Configuration::new(Roots::new(paths));
     let listing = configuration.roots().list();
@@ -255,8 +299,6 @@ fn log_to_stderr(format: LogFormat, level: LevelFilter) {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

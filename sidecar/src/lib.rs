@@ -16,5 +16,6 @@ pub mod explain;
 pub mod model;
 pub mod read;
 pub mod run;
+pub mod schema;
 pub mod translate;
 pub mod watch;

@@ -128,6 +128,21 @@ fn a_request_is_explained_for_people_and_programs() {
 }
 
 #[test]
+fn there_are_a_schema_completions_and_a_manual() {
+    let schema = weft_sidecar(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).expect("JSON");
+    assert!(schema["$defs"]["HTTPRoute"]["properties"]["spec"].is_object());
+    assert_eq!(weft_sidecar(&["schema", "HTPRoute"]).status.code(), Some(64));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(text(&weft_sidecar(&["completions", shell]).stdout).contains("weft-sidecar"), "{shell}");
+    }
+    let dir = tempfile::tempdir().expect("directory");
+    assert!(weft_sidecar(&["man", &dir.path().display().to_string()]).status.success());
+    let page = fs::read_to_string(dir.path().join("weft-sidecar-validate.1")).expect("a page");
+    assert!(page.contains("mistake"), "{page}");
+}
+
+#[test]
 fn mistakes_are_told_to_programs_and_to_github() {
     let dir = tempfile::tempdir().expect("directory");
     let file = dir.path().join("routes.yaml");

@@ -5,9 +5,9 @@ use super::metadata::Metadata;
 use super::route::Route;
 use super::service::{EndpointSlice, Service};
 use super::sidecar::Sidecar;
-use crate::diagnostic::{Diagnostic, Origin};
-use crate::read::Node;
-use crate::read::decode::{Fields, Report, text};
+use crate::diagnostic::{Diagnostic, Origin, Span};
+use crate::read::decode::{Fields, Report, Shape, describe, text};
+use crate::read::{Entry, Node, Value};
 
 /// The fields that every Kubernetes object may have beside its own.
 pub const COMMON_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "status"];
@@ -68,6 +68,20 @@ const KNOWN_BUT_UNSUPPORTED: &[&str] = &[
     "TrafficPolicy",
 ];
 
+/// Every kind that is read, with its `apiVersion`, and what its documents may hold.
+pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, Shape)> {
+    KINDS.iter().map(|(version, kind, _)| {
+        let entry = |key: &str, value: &str| Entry {
+            key: key.into(),
+            key_span: Span::default(),
+            value: Node { span: Span::default(), value: Value::Text(value.into()) },
+        };
+        let entries = vec![entry("apiVersion", version), entry("kind", kind)];
+        let document = Node { span: Span::default(), value: Value::Map(entries) };
+        (*version, *kind, describe(&document, Document::decode))
+    })
+}
+
 impl Document {
     /// Reads a document. `Some` may come with errors in the report; then it must not be used.
     pub fn decode(node: &Node, report: &mut Report) -> Option<Self> {
@@ -118,8 +132,9 @@ fn decode_object(
 ) -> Option<Object> {
     match kind {
         Kind::Sidecar => {
-            let spec = fields.optional("spec", |node, _| Some(node));
-            Sidecar::decode(metadata?, spec, fields.report()).map(Object::Sidecar)
+            let spec =
+                fields.optional("spec", |node, report| Some(Sidecar::decode(metadata?, Some(node), report)));
+            spec.unwrap_or_else(|| Sidecar::decode(metadata?, None, fields.report())).map(Object::Sidecar)
         }
         Kind::Service => fields.required("spec", Service::decode).map(Object::Service),
         Kind::EndpointSlice => {

@@ -3,10 +3,20 @@
 //! A decoder is a function `fn(&Node, &mut Report) -> Option<T>`: `None` means that it has said in the report what is
 //! wrong. [`Fields`] takes a mapping apart field by field and, at the end, names every field that nobody asked for. A
 //! document counts as good only if its report has no error; so a decoder may go on after a mistake and find the next.
+//!
+//! The same run over nothing tells what a decoder takes ([`describe`]), from which the schema for editors is made. So a
+//! decoder asks for fields inside of the closure that reads their parent, and takes all of them before it gives up.
 
+mod shape;
+
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
+
+pub use shape::Shape;
+
+use shape::{ANYTHING, Notes};
 
 use super::yaml::MAX_MISTAKES;
 use super::{Entry, Node, Value};
@@ -17,6 +27,8 @@ use crate::diagnostic::{Diagnostic, Origin, Source, Span};
 pub struct Report {
     source: Arc<Source>,
     diagnostics: Vec<Diagnostic>,
+    /// Only while a decoder is described.
+    notes: Option<Box<Notes>>,
 }
 
 /// A mapping being taken apart. Ends with [`Fields::finish`], which reports what is left.
@@ -32,7 +44,7 @@ pub struct Fields<'n, 'r> {
 impl Report {
     /// An empty report about `source`.
     pub fn new(source: &Arc<Source>) -> Self {
-        Self { source: Arc::clone(source), diagnostics: Vec::new() }
+        Self { source: Arc::clone(source), diagnostics: Vec::new(), notes: None }
     }
 
     /// The place `span` of the file this is about.
@@ -66,6 +78,7 @@ impl Report {
 
     /// Takes `node` apart as a mapping; `what` names it in messages.
     pub fn fields<'n>(&mut self, node: &'n Node, what: &'static str) -> Option<Fields<'n, '_>> {
+        self.saw(|| Shape::Object { what, fields: BTreeMap::new() });
         match &node.value {
             Value::Map(entries) => {
                 Some(Fields { what, span: node.span, entries, asked: Vec::new(), report: self })
@@ -73,6 +86,48 @@ impl Report {
             _ => self.error(node.span, format!("{what} must be a mapping, this is {}", node.described())),
         }
     }
+
+    /// Notes down what is read, if a decoder is being described; returns whether one is.
+    pub fn saw(&mut self, shape: impl FnOnce() -> Shape) -> bool {
+        if let Some(notes) = &mut self.notes {
+            notes.saw(shape());
+        }
+        self.notes.is_some()
+    }
+
+    /// Lets `decode` read the field `name`.
+    fn field<T>(&mut self, name: &'static str, is_required: bool, decode: impl FnOnce(&mut Self) -> T) -> T {
+        if let Some(notes) = &mut self.notes {
+            notes.enter(name);
+        }
+        let value = decode(self);
+        if let Some(notes) = &mut self.notes {
+            notes.leave_field(is_required);
+        }
+        value
+    }
+
+    /// Lets `decode` read an item of a list, which is the field that is being read.
+    fn described_item<'n, T>(
+        &mut self,
+        decode: impl FnOnce(&'n Node, &mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        self.notes.as_mut()?.enter("");
+        let item = decode(&ANYTHING, self);
+        self.notes.as_mut()?.leave_list();
+        Some(item.into_iter().collect())
+    }
+}
+
+/// What `decode` takes of what stands at `node`'s place, which may say some of it already.
+pub fn describe<T>(node: &Node, mut decode: impl FnMut(&Node, &mut Report) -> Option<T>) -> Shape {
+    let source = Arc::new(Source { name: String::new(), text: String::new() });
+    shape::shape(|notes| {
+        let mut report =
+            Report { source: Arc::clone(&source), diagnostics: Vec::new(), notes: Some(Box::new(notes)) };
+        decode(node, &mut report);
+        report.notes.map(|notes| *notes).unwrap_or_default()
+    })
 }
 
 impl<'n> Fields<'n, '_> {
@@ -83,7 +138,7 @@ impl<'n> Fields<'n, '_> {
         decode: impl FnOnce(&'n Node, &mut Report) -> Option<T>,
     ) -> Option<T> {
         let node = self.take(name)?;
-        decode(node, self.report)
+        self.report.field(name, false, |report| decode(node, report))
     }
 
     /// As [`Fields::optional`], but its absence is a mistake.
@@ -93,7 +148,7 @@ impl<'n> Fields<'n, '_> {
         decode: impl FnOnce(&'n Node, &mut Report) -> Option<T>,
     ) -> Option<T> {
         match self.take(name) {
-            Some(node) => decode(node, self.report),
+            Some(node) => self.report.field(name, true, |report| decode(node, report)),
             None => self.report.error(self.span, format!("{} has no {name:?}", self.what)),
         }
     }
@@ -104,7 +159,14 @@ impl<'n> Fields<'n, '_> {
         name: &'static str,
         mut decode: impl FnMut(&'n Node, &mut Report) -> Option<T>,
     ) -> Vec<T> {
-        match self.take(name) {
+        let node = self.take(name);
+        if self.report.notes.is_some() {
+            return self
+                .report
+                .field(name, false, |report| report.described_item(decode))
+                .unwrap_or_default();
+        }
+        match node {
             Some(Node { value: Value::List(items), .. }) => {
                 items.iter().filter_map(|item| decode(item, self.report)).collect()
             }
@@ -119,11 +181,17 @@ impl<'n> Fields<'n, '_> {
     /// Fields that may be there and mean nothing here, as `status`.
     pub fn accept(&mut self, names: &[&'static str]) {
         self.asked.extend(names);
+        for name in names {
+            self.report.field(name, false, |_| {});
+        }
     }
 
     /// Fields of the API that are not supported yet: a mistake if one says anything.
     pub fn unsupported(&mut self, names: &[&'static str]) {
         self.asked.extend(names);
+        for name in names {
+            self.report.field(name, false, |report| report.saw(|| Shape::Empty));
+        }
         for entry in self.entries.iter().filter(|entry| names.contains(&entry.key.as_str())) {
             if !entry.value.is_empty() {
                 self.report.error::<()>(
@@ -160,13 +228,18 @@ impl<'n> Fields<'n, '_> {
 
     fn take(&mut self, name: &'static str) -> Option<&'n Node> {
         self.asked.push(name);
-        let entry = self.entries.iter().find(|entry| entry.key == name)?;
+        let Some(entry) = self.entries.iter().find(|entry| entry.key == name) else {
+            return self.report.notes.is_some().then_some(&ANYTHING);
+        };
         (entry.value.value != Value::Null).then_some(&entry.value)
     }
 }
 
 /// A text. A number or boolean is refused with the advice to quote it, as Kubernetes does.
 pub fn text(node: &Node, report: &mut Report) -> Option<String> {
+    if report.saw(|| Shape::Text) && node == &ANYTHING {
+        return Some("x".into());
+    }
     match &node.value {
         Value::Text(text) => Some(text.clone()),
         Value::Bool(_) | Value::Integer(_) | Value::Float(_) => report.add(
@@ -182,6 +255,9 @@ pub fn text(node: &Node, report: &mut Report) -> Option<String> {
 
 /// A boolean.
 pub fn boolean(node: &Node, report: &mut Report) -> Option<bool> {
+    if report.saw(|| Shape::Boolean) {
+        return Some(false);
+    }
     match node.value {
         Value::Bool(value) => Some(value),
         _ => report.error(node.span, format!("true or false is expected, this is {}", node.described())),
@@ -194,6 +270,10 @@ where
     T: TryFrom<i64> + PartialOrd + Display + Copy,
 {
     move |node, report| {
+        let bound = |value: T, none| value.to_string().parse().unwrap_or(none);
+        if report.saw(|| Shape::Integer(bound(low, i64::MIN), bound(high, i64::MAX))) {
+            return Some(low);
+        }
         let value = match node.value {
             Value::Integer(value) => T::try_from(value).ok(),
             _ => None,
@@ -224,6 +304,11 @@ pub fn parsed<T: FromStr>(expected: &'static str) -> impl Fn(&Node, &mut Report)
 /// One of a few words; anything else is reported with the nearest of them.
 pub fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node, &mut Report) -> Option<T> {
     move |node, report| {
+        report.saw(|| Shape::Words(words.iter().map(|(word, _)| (*word).to_owned()).collect()));
+        if let Some(notes) = &mut report.notes {
+            let choice = notes.choose(words.len());
+            return words.get(choice).map(|(_, value)| *value);
+        }
         let given = text(node, report)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == given) {
             return Some(*value);
@@ -236,6 +321,7 @@ pub fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node, &mut Report) -> Op
 
 /// A mapping of texts to texts, in the order of the file.
 pub fn texts<'n>(node: &'n Node, report: &mut Report) -> Option<Vec<(&'n Entry, String)>> {
+    report.saw(|| Shape::Texts);
     match &node.value {
         Value::Map(entries) => {
             Some(entries.iter().filter_map(|entry| Some((entry, text(&entry.value, report)?))).collect())
@@ -246,6 +332,9 @@ pub fn texts<'n>(node: &'n Node, report: &mut Report) -> Option<Vec<(&'n Entry, 
 
 /// A duration as the Gateway API writes it (GEP-2257): `500ms`, `2s`, `1h30m`.
 pub fn duration(node: &Node, report: &mut Report) -> Option<std::time::Duration> {
+    if report.saw(|| Shape::Like("^([0-9]{1,5}(h|m|s|ms)){1,4}$")) {
+        return Some(std::time::Duration::from_secs(1));
+    }
     let value = match &node.value {
         Value::Text(given) => parse_duration(given),
         _ => None,
