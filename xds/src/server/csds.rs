@@ -1,10 +1,13 @@
 //! The Client Status Discovery Service: standard tools ask here how far the clients have got.
 
+mod nodes;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use envoy_types::pb::envoy::admin::v3::{ClientResourceStatus, UpdateFailureState};
+use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::status::v3::client_config::GenericXdsConfig;
 use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::{
     ClientStatusDiscoveryService, ClientStatusDiscoveryServiceServer,
@@ -12,14 +15,13 @@ use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service
 use envoy_types::pb::envoy::service::status::v3::{
     ClientConfig, ClientStatusRequest, ClientStatusResponse, ConfigStatus,
 };
-use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use envoy_types::pb::envoy::r#type::matcher::v3::{NodeMatcher, StringMatcher};
 use envoy_types::pb::google::protobuf::{Any, Timestamp};
 use futures_util::StreamExt;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::{Request, Response, Streaming};
 
+use self::nodes::Nodes;
 use super::Status;
 use crate::stream::{ResourceState, ResourceStatus, StreamStatus, TypeStatus};
 
@@ -57,15 +59,12 @@ impl ClientStatusDiscoveryService for Csds {
 }
 
 fn answer(status: &Status, asked: &ClientStatusRequest) -> Result<ClientStatusResponse, tonic::Status> {
-    let clock = Clock::new();
-    let mut config = Vec::new();
-    for stream in status.streams() {
-        let id = stream.node.as_ref().map(|node| node.id.as_str()).unwrap_or_default();
-        if matches_any(&asked.node_matchers, id)? {
-            config.push(describe(&stream, &clock, !asked.exclude_resource_contents));
-        }
-    }
-    Ok(ClientStatusResponse { config })
+    let (clock, nodes) = (Clock::new(), Nodes::new(&asked.node_matchers)?);
+    let unknown = Node::default();
+    let streams = status.streams().into_iter();
+    let asked_for = streams.filter(|stream| nodes.include(stream.node.as_deref().unwrap_or(&unknown)));
+    let config = asked_for.map(|stream| describe(&stream, &clock, !asked.exclude_resource_contents));
+    Ok(ClientStatusResponse { config: config.collect() })
 }
 
 /// Both clocks at one moment: what happened is known by one, and told by the other.
@@ -137,32 +136,5 @@ fn resource_status(
         client_status: client_status.into(),
         error_state,
         is_static_resource: false,
-    }
-}
-
-/// Whether a node is asked for: by its id, or because none is asked for in particular.
-fn matches_any(matchers: &[NodeMatcher], id: &str) -> Result<bool, tonic::Status> {
-    let unsupported = |matcher: &NodeMatcher| !matcher.node_metadatas.is_empty();
-    if matchers.iter().any(unsupported) {
-        return Err(tonic::Status::unimplemented("nodes are matched by their id only, not by metadata"));
-    }
-    let mut found = matchers.is_empty();
-    for matcher in matchers.iter().filter_map(|matcher| matcher.node_id.as_ref()) {
-        found |= matches(matcher, id)?;
-    }
-    Ok(found)
-}
-
-fn matches(matcher: &StringMatcher, text: &str) -> Result<bool, tonic::Status> {
-    let fold = |text: &str| if matcher.ignore_case { text.to_lowercase() } else { text.to_owned() };
-    let text = fold(text);
-    match &matcher.match_pattern {
-        Some(MatchPattern::Exact(exact)) => Ok(text == fold(exact)),
-        Some(MatchPattern::Prefix(prefix)) => Ok(text.starts_with(&fold(prefix))),
-        Some(MatchPattern::Suffix(suffix)) => Ok(text.ends_with(&fold(suffix))),
-        Some(MatchPattern::Contains(part)) => Ok(text.contains(&fold(part))),
-        _ => {
-            Err(tonic::Status::unimplemented("nodes are matched by exact, prefix, suffix and contains only"))
-        }
     }
 }
