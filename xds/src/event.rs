@@ -1,6 +1,7 @@
 //! What the owner of a server learns about its clients.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 
@@ -32,6 +33,8 @@ pub enum Event {
         type_url: TypeUrl,
         /// The snapshot the response was rendered from.
         revision: Revision,
+        /// How long after the response was written.
+        after: Duration,
     },
     /// A client has accepted everything of a revision that it subscribed to, and everything that is not in
     /// it has been taken away. Also said when nothing had to be sent.

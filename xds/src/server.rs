@@ -20,6 +20,7 @@ mod groups;
 #[cfg(feature = "health")]
 mod health;
 pub mod metric;
+mod pace;
 #[cfg(feature = "reflection")]
 mod reflection;
 mod registry;

@@ -355,7 +355,8 @@ impl Stream {
         for response in settled {
             subscription.accept(&response, now);
             let (type_url, revision) = (type_url.clone(), response.revision);
-            actions.push(Action::Notify(Event::Acked { stream, type_url, revision }));
+            let after = now.saturating_duration_since(response.sent_at);
+            actions.push(Action::Notify(Event::Acked { stream, type_url, revision, after }));
         }
         if let (Some(response), Some(status)) = (rejected, &request.error) {
             let resources = subscription.reject(&response, &status.message, now);

@@ -1,9 +1,10 @@
 //! The server on a real Unix socket, spoken to by a gRPC client.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -121,7 +122,10 @@ async fn a_client_gets_every_revision_and_the_owner_learns_of_it() {
         };
         ads.send(ack).await;
         let (stream, revision) = (StreamId(1), Revision(revision));
-        assert_eq!(server.event().await, Event::Acked { stream, type_url: TEST, revision });
+        let acked = server.event().await;
+        assert!(
+            matches!(&acked, Event::Acked { revision: of, after, .. } if *of == revision && *after < SOON)
+        );
         assert_eq!(server.event().await, Event::InSync { stream, revision });
     }
     drop(ads);
@@ -243,6 +247,27 @@ async fn a_request_too_large_ends_its_stream() {
     ads.send(DeltaDiscoveryRequest { resource_names_subscribe: vec!["a".repeat(200)], ..subscription() })
         .await;
     assert_eq!(ads.receive().await.unwrap_err().code(), Code::ResourceExhausted);
+}
+
+// A client in a loop costs what the limit allows: three requests are over, at ten a second.
+#[tokio::test]
+async fn requests_beyond_the_limit_wait_and_responses_do_not() {
+    let limited = |number| NonZeroU32::new(number).unwrap();
+    let config =
+        Config { request_burst: limited(5), max_requests_per_second: limited(10), ..Config::default() };
+    let server = serve(config);
+    server.publisher.publish(snapshot(1, vec![1]));
+    let mut ads = server.connect().await.unwrap();
+    let begun = Instant::now();
+    for number in 0..8 {
+        let names = vec![format!("a{number}")];
+        ads.send(DeltaDiscoveryRequest { resource_names_subscribe: names, ..subscription() }).await;
+    }
+    assert!(!ads.receive().await.unwrap().removed_resources.is_empty());
+    assert!(begun.elapsed() < Duration::from_millis(300), "the response had to wait");
+    let asked = |streams: &[StreamStatus]| streams[0].types[0].resources.len();
+    wait_for(&server.status, |streams| asked(streams) == 8).await;
+    assert!(begun.elapsed() >= Duration::from_millis(300), "after {:?}", begun.elapsed());
 }
 
 // envoy#12592, over real streams: what a lost stream knew is known to the next.

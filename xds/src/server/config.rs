@@ -1,6 +1,7 @@
 //! How a server behaves.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +24,18 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// How many streams there may be; one more is refused with `RESOURCE_EXHAUSTED`. Default: 10 000.
     pub max_streams: usize,
-    /// How many streams there may be on one connection; the client waits with one more. An Envoy has one for
-    /// each service it uses. Default: 100.
+    /// How many streams there may be on one connection; the client waits with one more, and says nothing. An Envoy has
+    /// a single stream for all aggregated types, but one for each subscription to another service: as many as it has
+    /// clusters, if their endpoints come from the endpoint service rather than from `ads`. Such a stream never
+    /// ends, so that too low a limit leaves the rest without endpoints. Default: 10 000.
     pub max_streams_per_connection: u32,
+    /// How many requests of one stream are taken as fast as they come, answers included; one that rests earns them again.
+    /// Default: 10 000, which is an Envoy that asks for the endpoints of each of its clusters in a request of its own.
+    pub request_burst: NonZeroU32,
+    /// How many requests of one stream are taken in a second after that. More wait with the client, by flow control: the
+    /// stream goes on, and what a client costs that asks or rejects in a loop has a bound. See
+    /// [`REQUESTS_DELAYED`](super::metric::REQUESTS_DELAYED). Default: 500.
+    pub max_requests_per_second: NonZeroU32,
     /// Of how many clients that have left it is remembered what they will not say when they come back. Default: 1000.
     pub max_recollections: usize,
     /// How often an idle connection is probed. Default: 30 s.
@@ -46,7 +56,9 @@ impl Default for Config {
             groups: Grouping::default(),
             max_request_bytes: 64 << 20,
             max_streams: 10_000,
-            max_streams_per_connection: 100,
+            max_streams_per_connection: 10_000,
+            request_burst: const { NonZeroU32::new(10_000).unwrap() },
+            max_requests_per_second: const { NonZeroU32::new(500).unwrap() },
             max_recollections: 1000,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(10),

@@ -9,10 +9,11 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::frame::Messages;
 use super::metric;
+use super::pace::Pace;
 use super::service::Shared;
 use crate::stream::{Action, Recollection, Refusal, Request, Stream, Variant};
 use crate::{Event, Snapshot, StreamId};
@@ -77,6 +78,9 @@ pub(super) struct Reader {
     pub(super) requests: Messages,
     pub(super) variant: Variant,
     pub(super) stopping: watch::Receiver<bool>,
+    pub(super) pace: Pace,
+    /// Its client has been made to wait.
+    pub(super) slowed: bool,
     pub(super) open: metric::OpenStream,
 }
 
@@ -90,7 +94,8 @@ enum Wake {
     /// `None` once the client has ended its half.
     Request(Option<Box<Request>>),
     Snapshot,
-    Written,
+    /// Something was written, or a pause is over.
+    Again,
     Time,
 }
 
@@ -117,7 +122,7 @@ impl Reader {
                 Wake::HungUp | Wake::Request(None) => return Err(Status::cancelled("the client has left")),
                 Wake::Request(Some(request)) => self.take(*request, &mut snapshots),
                 Wake::Snapshot => self.adopt(&mut snapshots),
-                Wake::Written => continue,
+                Wake::Again => continue,
                 Wake::Time => self.line.with_stream(|stream| stream.on_tick(now())),
             };
             self.line.writer.wake();
@@ -128,20 +133,25 @@ impl Reader {
     /// Waits for something to do. Requests come first: an ACK or a subscription changes what is sent next.
     async fn wake(&mut self, snapshots: &mut Snapshots) -> Result<Wake, Status> {
         let deadline = self.line.with_stream(|stream| stream.deadline(now()));
+        let paused = self.pace.paused_until(now());
         let line = Arc::clone(&self.line);
         Ok(tokio::select! {
             biased;
             _ = self.stopping.wait_for(|stop| *stop) => Wake::Stop,
             () = line.hung_up.notified() => Wake::HungUp,
-            request = receive(&mut self.requests, self.variant) => Wake::Request(request?.map(Box::new)),
+            request = receive(&mut self.requests, self.variant), if paused.is_none() => {
+                Wake::Request(request?.map(Box::new))
+            }
             () = changed(snapshots) => Wake::Snapshot,
-            () = line.written.notified() => Wake::Written,
+            () = line.written.notified() => Wake::Again,
+            () = at(paused), if paused.is_some() => Wake::Again,
             () = at(deadline), if deadline.is_some() => Wake::Time,
         })
     }
 
     fn take(&mut self, request: Request, snapshots: &mut Snapshots) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.slow_down();
         if let (None, Some(node)) = (&snapshots, request.node().filter(|node| !node.id.is_empty())) {
             let shared = &self.shared;
             let known = shared.registry.recall(self.line.id(), &node.id);
@@ -153,6 +163,19 @@ impl Reader {
         }
         actions.extend(self.line.with_stream(|stream| stream.on_request(now(), request)));
         actions
+    }
+
+    /// The next request waits if there are too many.
+    fn slow_down(&mut self) {
+        self.pace.take(now());
+        if self.pace.paused_until(now()).is_none() {
+            return;
+        }
+        metric::delayed();
+        if !std::mem::replace(&mut self.slowed, true) {
+            let stream = self.line.id();
+            warn!(stream = stream.0, "an xDS client sends too many requests; they are made to wait");
+        }
     }
 
     fn adopt(&self, snapshots: &mut Snapshots) -> Vec<Action> {

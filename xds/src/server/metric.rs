@@ -14,6 +14,9 @@ pub const STREAMS: &str = "xds_streams";
 pub const STREAMS_ENDED: &str = "xds_streams_ended_total";
 /// Counter: requests, answers included, by `type`.
 pub const REQUESTS: &str = "xds_requests_total";
+/// Counter: requests that were made to wait, because the client sends more of them than
+/// [`max_requests_per_second`](super::Config::max_requests_per_second).
+pub const REQUESTS_DELAYED: &str = "xds_requests_delayed_total";
 /// Counter: responses by `type` and `variant`.
 pub const RESPONSES: &str = "xds_responses_total";
 /// Histogram: the length of responses by `type`.
@@ -22,6 +25,9 @@ pub const RESPONSE_BYTES: &str = "xds_response_bytes";
 pub const LARGE_MESSAGES: &str = "xds_large_messages_total";
 /// Counter: responses that were accepted, by `type`.
 pub const ACKS: &str = "xds_acks_total";
+/// Histogram: seconds from when a response was written to when it was accepted, by `type`. For clusters that includes the
+/// warming.
+pub const ACK_SECONDS: &str = "xds_ack_seconds";
 /// Counter: responses that were rejected, by `type`.
 pub const NACKS: &str = "xds_nacks_total";
 /// Counter: responses that were left unanswered for too long, by `type`.
@@ -37,10 +43,12 @@ pub fn describe() {
     describe_gauge!(STREAMS, "xDS streams that are open");
     describe_counter!(STREAMS_ENDED, "xDS streams that have ended, by status");
     describe_counter!(REQUESTS, "xDS requests, answers included");
+    describe_counter!(REQUESTS_DELAYED, "xDS requests that were made to wait, because there were too many");
     describe_counter!(RESPONSES, "xDS responses");
     describe_histogram!(RESPONSE_BYTES, Unit::Bytes, "Length of xDS responses");
     describe_counter!(LARGE_MESSAGES, "xDS messages beyond 4 MiB, which ordinary gRPC clients refuse");
     describe_counter!(ACKS, "xDS responses that were accepted");
+    describe_histogram!(ACK_SECONDS, Unit::Seconds, "From an xDS response to its acceptance");
     describe_counter!(NACKS, "xDS responses that were rejected");
     describe_counter!(UNANSWERED, "xDS responses that were left unanswered for too long");
     describe_counter!(WITHHELD, "xDS resources that were too large to be sent");
@@ -75,6 +83,10 @@ pub(super) fn received(type_url: &str, bytes: usize) {
     }
 }
 
+pub(super) fn delayed() {
+    counter!(REQUESTS_DELAYED).increment(1);
+}
+
 pub(super) fn sent(response: &Response, variant: Variant, bytes: usize) {
     let of_type = of_type(response.type_url());
     counter!(RESPONSES, "type" => of_type, "variant" => of_variant(variant)).increment(1);
@@ -86,6 +98,9 @@ pub(super) fn sent(response: &Response, variant: Variant, bytes: usize) {
 }
 
 pub(super) fn happened(event: &Event) {
+    if let Event::Acked { type_url, after, .. } = event {
+        histogram!(ACK_SECONDS, "type" => of_type(type_url)).record(after.as_secs_f64());
+    }
     let (name, type_url, count) = match event {
         Event::Acked { type_url, .. } => (ACKS, type_url, 1),
         Event::Nacked { type_url, .. } => (NACKS, type_url, 1),

@@ -18,6 +18,7 @@ use super::connection::{Line, Reader};
 use super::frame::Messages;
 use super::groups::Publisher;
 use super::metric::OpenStream;
+use super::pace::Pace;
 use super::registry::Registry;
 use super::{Status as Progress, csds};
 use crate::stream::{Service as Kind, Stream, Variant};
@@ -109,9 +110,10 @@ impl Service {
             .enter(&line, shared.config.max_streams)
             .ok_or_else(|| Status::resource_exhausted("there are too many xDS streams"))?;
         let requests = Messages::new(requests, shared.config.max_request_bytes);
+        let pace = Pace::new(shared.config.request_burst, shared.config.max_requests_per_second);
         let stopping = self.stopping.clone();
         let body = Responses::new(Arc::clone(&line), variant);
-        tokio::spawn(Reader { line, shared, requests, variant, stopping, open }.run());
+        tokio::spawn(Reader { line, shared, requests, variant, stopping, pace, slowed: false, open }.run());
         let mut response = http::Response::new(Body::new(body));
         response
             .headers_mut()

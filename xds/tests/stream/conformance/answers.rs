@@ -1,5 +1,7 @@
 //! ACK and NACK.
 
+use std::time::Duration;
+
 use weft_xds::{Event, Revision, StreamId};
 
 use crate::peers::*;
@@ -70,7 +72,8 @@ fn only_the_guilty_are_parked_and_the_owner_learns_why() {
         resources: vec![("a".into(), "too low".into()), ("c".into(), "too high".into())],
         message: message.into(),
     };
-    let acked = Event::Acked { stream: StreamId(1), type_url: CDS, revision: Revision(1) };
+    let acked =
+        Event::Acked { stream: StreamId(1), type_url: CDS, revision: Revision(1), after: Duration::ZERO };
     assert_eq!(server.told(), [nacked, acked]);
 }
 
