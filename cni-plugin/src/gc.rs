@@ -28,7 +28,9 @@ pub(crate) fn gc(request: &GcRequest) -> Result<(), Error> {
 
     let mut failures = Vec::new();
     if let Some(ipam) = &ipam {
-        let stale = ipam.leases()?.into_iter().map(|lease| lease.attachment);
+        let (known, unknown) = ipam.readable_leases()?.whose();
+        failures.extend(unknown.iter().map(|error| chain(error)));
+        let stale = known.into_iter().map(|lease| lease.attachment);
         failures.extend(network.detach_stale(ipam, stale));
         failures.extend(network.detach_stale(ipam, network.pairs()?));
         failures.extend(failure(network.remove_unmarked()));

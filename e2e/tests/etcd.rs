@@ -231,6 +231,8 @@ fn two_machines_of_one_name_do_not_end_each_others_leases() {
             "the leases of node a belong to another machine (first boot-2; this one is second boot-3)";
         assert!(error.1.contains(whose), "{error:?}");
     }
+    let (code, why) = answer(&client.run("STATUS", "")).unwrap_err();
+    assert!(code == 50 && why.contains("belong to another machine (first boot-2"), "{code} {why}");
     client.del("unknown").unwrap();
     let refused = client.command("reclaim").unwrap_err().to_string();
     assert!(refused.contains("weft-ipam claim --conf"), "{refused}");
@@ -253,6 +255,45 @@ fn two_machines_of_one_name_do_not_end_each_others_leases() {
     become_machine(&node, "first", "boot-2");
     client.add("c4").unwrap();
     assert_eq!(keys(&cluster)[3], 1);
+}
+
+#[test]
+fn a_lease_that_somebody_has_written_over_is_told_and_ends_as_any_other() {
+    let node = Node::start().unwrap();
+    let cluster = Cluster::start(&node, 1).unwrap();
+    let mut client = Client::new(&node, "a", &cluster.endpoints());
+    let held = ["c1", "c2", "c3", "c4"].map(|container| client.add(container).unwrap());
+    let key = |container: &str| format!("/weft/ipam/pods/leases/a/{container}");
+    for container in ["c1", "c2", "c3"] {
+        cluster.ctl(&format!("put {}/eth0 rubbish", key(container))).unwrap();
+    }
+
+    // It is named with its key and its addresses, which stay held, and the others are served.
+    let listed = client.command("list").unwrap_err().to_string();
+    let told = format!("the value of {}/eth0 cannot be read: \"rubbish\"", key("c1"));
+    assert!(listed.contains(&told) && listed.contains(&held[0][0].to_string()), "{listed}");
+    assert!(client.command("reclaim").unwrap_err().to_string().contains(&told));
+    assert!(client.add("c1").unwrap_err().1.contains(&told));
+    answer(&client.run("STATUS", "")).unwrap();
+    client.add("c5").unwrap();
+
+    client.del("c1").unwrap();
+    client.del("c1").unwrap();
+    assert_eq!(keys(&cluster), [8, 2, 2, 4], "its addresses are free");
+    let refused = client.command(&format!("release {}", held[1][0])).unwrap_err().to_string();
+    assert!(refused.contains("nobody can tell whether it lives"), "{refused}");
+    let released = client.command(&format!("release {} --force", held[1][0])).unwrap();
+    assert!(released.contains("eth0 of c2 in pods"), "{released}");
+
+    // What was never a lease has a key that says so; it is in nobody's way.
+    cluster.ctl(&format!("put {} rubbish", key("junk"))).unwrap();
+    client.conf["cni.dev/valid-attachments"] = json!([{ "containerID": "c5", "ifname": "eth0" }]);
+    let (_, why) = answer(&client.run("GC", "")).unwrap_err();
+    assert!(why.contains(&key("junk")), "{why}");
+    cluster.ctl(&format!("del {}", key("junk"))).unwrap();
+    answer(&client.run("GC", "")).unwrap();
+    assert_eq!(client.leases().into_keys().collect::<Vec<_>>(), [("a".to_owned(), "c5".to_owned())]);
+    assert_eq!(keys(&cluster), [2, 8, 8, 1]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::state::Change;
 #[cfg(feature = "etcd")]
 use crate::store::etcd::{EtcdStore, Settings};
 use crate::store::local::{self, LocalStore};
-use crate::store::{self, Readable, Store, View};
+use crate::store::{self, Damaged, Readable, Store, View};
 
 mod host_local;
 mod transfer;
@@ -147,7 +147,11 @@ pub enum Error {
 impl Error {
     /// Whether one line or lease cannot be read, and the others may.
     pub fn is_about_one_lease(&self) -> bool {
-        matches!(self, Self::Store(store::Error::Local(local::Error::Damaged { .. })) | Self::Decode { .. })
+        match self {
+            Self::Decode { .. } => true,
+            Self::Store(error) => error.is_about_one_lease(),
+            _ => false,
+        }
     }
 
     /// The code that a plugin answers with (SPEC.md, "Error"). From 100 on codes are Weft's own: 100 is an ADD for an
@@ -305,7 +309,7 @@ impl Ipam {
 
     fn end_earlier_boots(&self) -> Result<usize, Error> {
         let this_boot = (self.boot_id)();
-        let mut earlier = self.leases()?;
+        let mut earlier = self.readable_leases()?.leases;
         earlier.retain(|lease| lease.is_of_another_boot(this_boot.as_deref()));
         let ended = self.end_all(earlier)?;
         self.store.mark_swept()?;
@@ -315,15 +319,16 @@ impl Ipam {
     /// Ends the leases that are abandoned ([`Lease::is_abandoned`]) and could be evicted, and returns what they were.
     ///
     /// An ADD that is just happening is safe: its namespace is there, so its lease is not abandoned. And namespaces are
-    /// looked at without the lock, but only leases that are still the same afterwards are ended.
+    /// looked at without the lock, but only leases that are still the same afterwards are ended. Of a lease that is damaged nobody
+    /// can tell, so it stays.
     pub fn reclaim(&self) -> Result<Vec<Lease>, Error> {
-        self.reclaim_of(self.leases()?)
+        self.reclaim_of(self.readable_leases()?.leases)
     }
 
     /// Whether a lease was reclaimed that `error` blames.
     fn reclaims_for(&self, error: &Error) -> Result<bool, Error> {
         let blamed = match error {
-            Error::Alloc(alloc::Error::Exhausted { .. }) => self.leases()?,
+            Error::Alloc(alloc::Error::Exhausted { .. }) => self.readable_leases()?.leases,
             Error::Alloc(alloc::Error::Taken { address, .. }) => {
                 let record = self.view(|view| view.holder_of(*address))?;
                 record.iter().map(|record| self.decode(record)).collect::<Result<_, _>>()?
@@ -346,7 +351,7 @@ impl Ipam {
 
     /// [`Ipam::reclaim`], for who tells of it in words of his own.
     pub fn end_abandoned(&self) -> Result<Vec<Lease>, Error> {
-        self.end_abandoned_of(self.leases()?)
+        self.end_abandoned_of(self.readable_leases()?.leases)
     }
 
     fn end_abandoned_of(&self, mut abandoned: Vec<Lease>) -> Result<Vec<Lease>, Error> {
@@ -354,11 +359,7 @@ impl Ipam {
             return Ok(Vec::new());
         }
         let this_boot = (self.boot_id)();
-        let this_boot = this_boot.as_deref();
-        abandoned.retain(|lease| {
-            // What the kernel had for it ended with its boot.
-            lease.is_of_another_boot(this_boot) || lease.is_abandoned(this_boot) && self.is_evicted(lease)
-        });
+        abandoned.retain(|lease| self.would_reclaim_in(this_boot.as_deref(), lease));
         self.end_all(abandoned)
     }
 
@@ -395,6 +396,16 @@ impl Ipam {
         self.is_here && lease.is_abandoned((self.boot_id)().as_deref())
     }
 
+    /// Whether [`Ipam::reclaim`] would end `lease`. It is evicted then.
+    pub fn would_reclaim(&self, lease: &Lease) -> bool {
+        self.is_here && self.would_reclaim_in((self.boot_id)().as_deref(), lease)
+    }
+
+    /// What the kernel had for a lease of another boot ended with that, so there is nothing to evict.
+    fn would_reclaim_in(&self, this_boot: Option<&str>, lease: &Lease) -> bool {
+        lease.is_of_another_boot(this_boot) || lease.is_abandoned(this_boot) && self.is_evicted(lease)
+    }
+
     fn is_evicted(&self, lease: &Lease) -> bool {
         let evicted = (self.evict)(lease);
         if let Err(why) = &evicted {
@@ -425,12 +436,21 @@ impl Ipam {
     }
 
     /// Ends every lease but those of `valid` and those that are made meanwhile, and returns what they were.
+    ///
+    /// # Errors
+    /// Also where a lease is damaged and nobody can tell whose it is, when the others have been ended.
     pub fn retain(&self, valid: &[Attachment]) -> Result<Vec<Lease>, Error> {
         valid.iter().try_for_each(|attachment| self.check_network(attachment))?;
         let valid: HashSet<&Attachment> = valid.iter().collect();
-        let mut stale = self.leases()?;
+        let (mut stale, unknown) = self.readable_leases()?.whose();
         stale.retain(|lease| !valid.contains(&lease.attachment));
-        self.end_all(stale)
+        let ended = self.end_all(stale)?;
+        for Lease { attachment, .. } in &ended {
+            log(format_args!(
+                "weft-ipam: released the addresses of {attachment}, which is not valid any more"
+            ));
+        }
+        unknown.into_iter().next().map_or(Ok(ended), Err)
     }
 
     fn refuse_unimported(&self) -> Result<(), Error> {
@@ -471,7 +491,7 @@ impl Ipam {
         if let Some(lease) = &lease {
             let addresses = lease.addresses.iter().map(|assigned| assigned.address.ip()).collect::<Vec<_>>();
             log(format_args!(
-                "weft-ipam: the lease of {attachment} is ended without what cannot be read of it; it holds {}: {}",
+                "weft-ipam: of the lease of {attachment} it is only known that it holds {}: {}",
                 join(&addresses),
                 chain(&damage)
             ));
@@ -494,14 +514,19 @@ impl Ipam {
     /// All leases where some are damaged.
     pub fn readable_leases(&self) -> Result<Readable<Lease, Error>, Error> {
         let found = self.view(|view| view.readable_records())?;
-        let damaged = found.damaged.into_iter().map(|(addresses, error)| (addresses, error.into()));
+        let bare = |record: &Record| record.bare_lease(&self.network);
+        let damaged = found.damaged.into_iter().map(|Damaged { addresses, remains, error }| Damaged {
+            addresses,
+            remains: remains.as_ref().map(bare),
+            error: error.into(),
+        });
         let mut readable = Readable { leases: Vec::new(), damaged: damaged.collect() };
         for record in &found.leases {
             match self.decode(record) {
                 Ok(lease) => readable.leases.push(lease),
                 Err(error) => {
-                    let addresses = record.addresses.iter().map(|assigned| assigned.address.ip());
-                    readable.damaged.push((addresses.collect(), error));
+                    let addresses = record.addresses.iter().map(|assigned| assigned.address.ip()).collect();
+                    readable.damaged.push(Damaged { addresses, remains: Some(bare(record)), error });
                 }
             }
         }

@@ -124,8 +124,33 @@ pub trait View {
 pub struct Readable<L, E> {
     /// Those that are not, longest held first.
     pub leases: Vec<L>,
-    /// The addresses of each of the others, and why it cannot be read.
-    pub damaged: Vec<(Vec<IpAddr>, E)>,
+    /// The others.
+    pub damaged: Vec<Damaged<L, E>>,
+}
+
+/// A lease that cannot be read.
+#[derive(Debug)]
+pub struct Damaged<L, E> {
+    /// What it holds all the same.
+    pub addresses: Vec<IpAddr>,
+    /// What is left of it, where it is known whose it is: neither pod, nor namespace, nor notes.
+    pub remains: Option<L>,
+    /// Why.
+    pub error: E,
+}
+
+impl<L, E> Readable<L, E> {
+    /// All leases of which it is known whose they are, the remains of damaged ones last, and why that is not known of the others.
+    pub fn whose(self) -> (Vec<L>, Vec<E>) {
+        let (mut known, mut unknown) = (self.leases, Vec::new());
+        for Damaged { remains, error, .. } in self.damaged {
+            match remains {
+                Some(lease) => known.push(lease),
+                None => unknown.push(error),
+            }
+        }
+        (known, unknown)
+    }
 }
 
 /// Why a store could not do what it was asked.
@@ -141,4 +166,16 @@ pub enum Error {
     /// A decision contradicts the state it was made on.
     #[error("a change contradicts the leases that are held")]
     Conflict(#[from] Conflict),
+}
+
+impl Error {
+    /// Whether one line or lease cannot be read, and the others may.
+    pub(crate) fn is_about_one_lease(&self) -> bool {
+        match self {
+            Self::Local(local::Error::Damaged { .. }) => true,
+            #[cfg(feature = "etcd")]
+            Self::Etcd(error) => matches!(**error, etcd::Error::Foreign { .. }),
+            _ => false,
+        }
+    }
 }

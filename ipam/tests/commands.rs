@@ -495,8 +495,9 @@ fn a_damaged_network_does_not_hide_the_others() {
     assert_eq!(code, 1);
     let names = serde_json::from_str::<Value>(&text).unwrap()["networks"].clone();
     assert_eq!((&names[0]["name"], &names[1]), (&json!("pods"), &Value::Null));
-    // What is to be a whole, and what changes something, asks to be told which network is meant.
-    assert_eq!(said(&node.command("export", &[])).0, 1);
+    let (code, text, _) = said(&node.command("export", &["--json"]));
+    let names = serde_json::from_str::<Value>(&text).unwrap()["networks"].clone();
+    assert_eq!((code, &names[0]["name"], &names[1]), (1, &json!("pods"), &Value::Null));
     assert_eq!(said(&node.command("export", &["--network", "pods"])).0, 0);
     assert_eq!(said(&node.command("release", &["of-pods", "--force", "--network", "pods"])).0, 0);
 }
@@ -516,16 +517,53 @@ fn a_damaged_lease_does_not_hide_the_others_of_its_network() {
         let (code, text, error) = said(&node.command("list", &[]));
         assert_eq!(code, 1, "{text}");
         assert!(text.starts_with("pods: 2 leases\n"), "{text}");
-        let warning =
-            format!("cannot read the lease of {address} in pods: {} is damaged at byte", log.display());
+        let warning = format!(
+            "cannot read the lease of {address} in pods; it stays until its DEL, or `weft-ipam release CONTAINER --force`: {} is damaged at byte",
+            log.display()
+        );
         assert!(error.contains(&warning), "{error}");
         let (code, text, _) = said(&node.command("show", &["c3"]));
         assert!(code == 1 && text.contains("10.7.0.4"), "{text}");
+        let exported = node.command("export", &["--json"]);
+        let (code, _, error) = said(&exported);
+        assert!(code == 1 && error.contains("the export lacks what could not be read"), "{error}");
+        let network = &serde_json::from_slice::<Value>(&exported.stdout).unwrap()["networks"][0];
+        assert_eq!(network["leases"].as_array().unwrap().len(), 2);
+        assert_eq!(network["damaged"][0]["addresses"], json!(address.split(", ").collect::<Vec<_>>()));
+        let (other, file) = (Node::new(), node.dir.path().join("export.json"));
+        fs::write(&file, &exported.stdout).unwrap();
+        let (code, text, _) = said(&other.command("import", &[file.to_str().unwrap()]));
+        assert!(code == 4 && text.contains(&format!("not in the export: the lease of {address}")), "{text}");
+        assert!(text.contains("took over 2 leases"), "{text}");
+        let (code, text, error) = said(&node.command("reclaim", &[]));
+        assert_eq!((code, text.as_str()), (1, "reclaimed 0 leases\n"), "{error}");
         assert_eq!(said(&node.command("release", &["c3", "--force"])).0, 0);
+        assert_eq!(said(&node.command("release", &[damaged])).0, 4, "nobody can tell whether it lives");
         assert_eq!(node.run("DEL", damaged, &node.conf("1.1.0")), Ok(Value::Null));
         let (code, text, _) = said(&node.command("show", &["10.7.0.4"]));
         assert_eq!((code, text.as_str()), (3, ""), "with the damage the error is gone");
     }
+}
+
+#[test]
+fn a_damaged_lease_is_released_by_the_whole_id_and_hides_nothing_from_reclaiming_and_gc() {
+    let (node, gone) = (Node::new(), Namespace::new());
+    for container in ["c1", "c2", "c3"] {
+        add(&node, container, &gone);
+    }
+    drop(gone);
+    let log = node.dir.path().join("pods/leases.log");
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replace("c2 eth0", "cX eth0")).unwrap();
+    let mut gc = node.conf("1.1.0");
+    gc["cni.dev/valid-attachments"] = json!([{ "containerID": "c3", "ifname": "eth0" }]);
+    assert!(node.run("GC", "", &gc).unwrap_err().contains("is damaged at byte"), "nobody knows whose it is");
+    let (code, text, _) = said(&node.command("reclaim", &[]));
+    assert_eq!((code, text.lines().last().unwrap()), (1, "reclaimed 1 lease"), "GC has ended c1, {text}");
+    assert_eq!(said(&node.command("release", &["c2"])).0, 4);
+    let (code, text, error) = said(&node.command("release", &["c2", "--force"]));
+    assert_eq!((code, text.as_str()), (0, "released 10.7.0.3, fd07::3 of eth0 of c2 in pods\n"), "{error}");
+    assert_eq!(document(&node.command("list", &["--json"]))["networks"][0]["leases"], json!([]));
 }
 
 #[test]

@@ -26,6 +26,8 @@
 //!   when its pod is gone.
 //! - **Leases belong to a node.** [`View::records`](crate::store::View::records) and what is made of it (GC, reclaiming) see those of one node only; what others
 //!   hold is only ever seen as held. A node that is gone for good is released by its name.
+//! - **A value that somebody else has written over a lease is not guessed at.** The keys of its addresses name it, so it can be ended as
+//!   any other; until then its addresses stay held, and the other leases are served.
 //! - **A node is one machine.** Every transaction compares `nodes/NODE` with this machine, at no cost, and changes nothing where
 //!   that is another one; so two machines of one name do not end each other's leases. A machine is the node's when it has
 //!   booted since, when the one before it has no lease any more, or when a person says so ([`EtcdStore::claim`]).
@@ -188,7 +190,7 @@ pub enum Error {
     Foreign {
         /// The key.
         key: String,
-        /// What it holds.
+        /// What it holds, or the beginning of that.
         value: String,
     },
 }
@@ -197,6 +199,12 @@ impl Error {
     /// Whether it passes by itself.
     pub(crate) fn passes(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::Contended(_) | Self::Stale(_))
+    }
+
+    /// Whatever somebody has written, the message stays one that can be read.
+    pub(crate) fn foreign(key: String, value: &str) -> Self {
+        const MOST: usize = 100;
+        Self::Foreign { key, value: value.chars().take(MOST).collect() }
     }
 
     /// Whether the configuration is to be changed.
@@ -312,6 +320,10 @@ impl Store for EtcdStore {
             }
             self.contended(deadline)?;
         }
+    }
+
+    fn check_writable(&self) -> Result<(), store::Error> {
+        Ok(self.owner.as_ref().map_or(Ok(()), |owner| self.check_ours(owner))?)
     }
 
     fn is_swept(&self) -> bool {

@@ -64,12 +64,7 @@ impl Plugin for Ipam {
     fn gc(&self, request: &GcRequest) -> Result<(), Error> {
         let location = Config::locate(&request.conf.document).map_err(invalid)?;
         let valid: Result<Vec<_>, _> = request.valid.iter().map(|id| attachment(&request.conf, id)).collect();
-        for ended in open(&request.conf, &location)?.retain(&valid?).map_err(failed)? {
-            let attachment = ended.attachment;
-            weft_cni_spec::log(format_args!(
-                "weft-ipam: released the addresses of {attachment}, which is not valid any more"
-            ));
-        }
+        open(&request.conf, &location)?.retain(&valid?).map_err(failed)?;
         Ok(())
     }
 

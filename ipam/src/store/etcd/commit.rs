@@ -10,7 +10,7 @@ use super::{Error, random};
 use crate::address::Family;
 use crate::lease::{Holder, Record, Timestamp};
 use crate::state::{Change, Conflict, REMEMBERED};
-use crate::store;
+use crate::store::{self, View};
 
 /// Addresses that are forgotten in one go; each is two operations.
 const FORGOTTEN: usize = 32;
@@ -126,10 +126,14 @@ impl Transaction {
     }
 
     /// Nobody changes the key of a held address but with its lease, so the lease's is compared alone.
-    fn release(&mut self, snapshot: &Snapshot<'_>, holder: &Holder, at: Timestamp) -> Result<(), Error> {
-        let layout = snapshot.layout();
-        let key = layout.lease(snapshot.node(), holder);
-        let Some(record) = snapshot.lease(&key)? else { return Ok(()) };
+    fn release(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        holder: &Holder,
+        at: Timestamp,
+    ) -> Result<(), store::Error> {
+        let Some(record) = snapshot.get_remains(holder)? else { return Ok(()) };
+        let key = snapshot.layout().lease(snapshot.node(), holder);
         self.unchanged.push((key.clone(), snapshot.value(&key)?.revision));
         self.deletes.push(key);
         for address in record.addresses.iter().map(|assigned| assigned.address.ip()) {

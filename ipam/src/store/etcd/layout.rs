@@ -71,9 +71,12 @@ impl Layout {
         Some(Holder(format!("{container} {ifname}")))
     }
 
+    pub(super) fn addresses(&self, family: Family) -> String {
+        format!("{}addresses/{}/", self.root, digit(family))
+    }
+
     pub(super) fn address(&self, address: IpAddr) -> String {
-        let family = Family::of(address);
-        format!("{}addresses/{}/{}", self.root, digit(family), hex(address))
+        format!("{}{}", self.addresses(Family::of(address)), hex(address))
     }
 
     /// The address of an address's key, or of one in the order of reuse.

@@ -119,14 +119,35 @@ impl EtcdStore {
                     return Ok(());
                 }
                 (Standing::Foreign, Some(value)) if snapshot.first_from(&leases, &leases)?.is_some() => {
-                    let (node, ours) = (self.node.clone(), owner.ours.to_string());
-                    return Err(Error::OtherMachine { node, owner: value, ours });
+                    return Err(self.other_machine(owner, value));
                 }
                 (Standing::Foreign, _) => drop(self.put_owner(owner, &found, Some(leases), deadline)?),
                 _ => drop(self.put_owner(owner, &found, None, deadline)?),
             }
             self.contended(deadline)?;
         }
+    }
+
+    /// Whether a transaction would be this machine's to make.
+    ///
+    /// # Errors
+    /// [`Error::OtherMachine`].
+    pub(super) fn check_ours(&self, owner: &Owner) -> Result<(), Error> {
+        let snapshot = Snapshot::new(self, self.deadline());
+        let leases = self.layout.leases_of(&self.node);
+        match snapshot.value(&self.layout.node(&self.node))?.value {
+            Some(value)
+                if owner.ours.standing(Some(&value)) == Standing::Foreign
+                    && snapshot.first_from(&leases, &leases)?.is_some() =>
+            {
+                Err(self.other_machine(owner, value))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn other_machine(&self, owner: &Owner, theirs: String) -> Error {
+        Error::OtherMachine { node: self.node.clone(), owner: theirs, ours: owner.ours.to_string() }
     }
 
     /// Makes this machine the owner of the node's leases, whoever was, and returns who that was.

@@ -13,7 +13,7 @@ use crate::address::{Family, number};
 use crate::lease::{Holder, Record, Timestamp};
 use crate::range::{Range, RangeSet};
 use crate::spans::Spans;
-use crate::store::{self, View};
+use crate::store::{self, Damaged, Readable, View};
 
 /// How many keys are looked at for a gap, one after another. At a fill of 99 % the three see none in one case of a hundred thousand.
 const PAGES: [i64; 3] = [64, 256, 1_024];
@@ -143,7 +143,7 @@ impl<'a> Snapshot<'a> {
     pub(super) fn address(&self, address: IpAddr) -> Result<Option<Address>, Error> {
         let key = self.layout().address(address);
         let Some(value) = self.value(&key)?.value else { return Ok(None) };
-        Address::parse(&value).map(Some).ok_or(Error::Foreign { key, value })
+        Address::parse(&value).map(Some).ok_or_else(|| Error::foreign(key, &value))
     }
 
     /// The lease with this key, as it was seen.
@@ -155,7 +155,23 @@ impl<'a> Snapshot<'a> {
     fn parse(&self, key: &str, value: String) -> Result<Record, Error> {
         let holder = self.layout().holder_of(key);
         let record = holder.and_then(|holder| parse_lease(holder, &value));
-        record.ok_or_else(|| Error::Foreign { key: key.to_owned(), value })
+        record.ok_or_else(|| Error::foreign(key.to_owned(), &value))
+    }
+
+    /// The addresses in each of the leases with these keys, by looking at all addresses that are in use.
+    fn addresses_in(&self, leases: &[String]) -> Result<HashMap<String, Vec<IpAddr>>, Error> {
+        let mut found: HashMap<String, Vec<IpAddr>> = HashMap::new();
+        for family in FAMILIES.into_iter().filter(|_| !leases.is_empty()) {
+            for one in self.all(&self.layout().addresses(family), false)? {
+                let Some(Address::Held(name)) = Address::parse(&text(one.value())) else { continue };
+                let lease = self.layout().named_lease(&name);
+                if leases.contains(&lease) {
+                    let address = Layout::address_of(family, &text(one.key()));
+                    found.entry(lease).or_default().extend(address);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// An address without a key at or after `start`, if there is one near, or anywhere.
@@ -256,6 +272,18 @@ impl View for Snapshot<'_> {
         Ok(self.lease(&self.layout().lease(self.node(), holder))?)
     }
 
+    /// The addresses name their lease, if not in the order of the sets.
+    fn get_remains(&self, holder: &Holder) -> Result<Option<Record>, store::Error> {
+        let key = self.layout().lease(self.node(), holder);
+        match self.lease(&key) {
+            Err(Error::Foreign { .. }) => {
+                let addresses = self.addresses_in(&[key])?.into_values().next().unwrap_or_default();
+                Ok(Some(Record::remains(holder.clone(), &addresses)))
+            }
+            found => Ok(found?),
+        }
+    }
+
     fn is_held(&self, address: IpAddr) -> Result<bool, store::Error> {
         Ok(matches!(self.address(address)?, Some(Address::Held(_))))
     }
@@ -308,16 +336,31 @@ impl View for Snapshot<'_> {
         Ok(self.value(&self.layout().ranges())?.value)
     }
 
-    /// Those of the node.
     fn records(&self) -> Result<Vec<Record>, store::Error> {
-        let mut records = Vec::new();
+        let Readable { leases, damaged } = self.readable_records()?;
+        damaged.into_iter().next().map_or(Ok(leases), |damaged| Err(damaged.error))
+    }
+
+    /// Those of the node.
+    fn readable_records(&self) -> Result<Readable<Record, store::Error>, store::Error> {
+        let (mut leases, mut foreign) = (Vec::new(), Vec::new());
         for found in self.all(&self.layout().leases_of(self.node()), false)? {
             let (key, value) = (text(found.key()), text(found.value()));
-            records.push(self.parse(&key, value.clone())?);
+            match self.parse(&key, value.clone()) {
+                Ok(record) => leases.push(record),
+                Err(error) => foreign.push((key.clone(), error)),
+            }
             self.remember(key, Seen { revision: found.mod_revision(), value: Some(value) });
         }
-        records.sort_by(|a, b| (a.since, &a.holder.0).cmp(&(b.since, &b.holder.0)));
-        Ok(records)
+        leases.sort_by(|a, b| (a.since, &a.holder.0).cmp(&(b.since, &b.holder.0)));
+        let keys: Vec<_> = foreign.iter().map(|(key, _)| key.clone()).collect();
+        let mut held = self.addresses_in(&keys)?;
+        let damaged = foreign.into_iter().map(|(key, error)| {
+            let addresses = held.remove(&key).unwrap_or_default();
+            let remains = self.layout().holder_of(&key).map(|holder| Record::remains(holder, &addresses));
+            Damaged { addresses, remains, error: error.into() }
+        });
+        Ok(Readable { leases, damaged: damaged.collect() })
     }
 
     fn freed(&self) -> Result<Vec<(IpAddr, Timestamp)>, store::Error> {

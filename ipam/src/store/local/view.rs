@@ -12,7 +12,7 @@ use crate::store::local::Error;
 use crate::store::local::index::Index;
 use crate::store::local::log::{Log, Spot};
 use crate::store::local::tree::Flaw;
-use crate::store::{self, Readable, View};
+use crate::store::{self, Damaged, Readable, View};
 
 /// An index, and the log it is of. Without a log there is nothing in the index.
 #[derive(Debug)]
@@ -115,7 +115,8 @@ impl View for Seen<'_> {
         for spot in self.checked(self.index.grants())? {
             match self.record_at(spot) {
                 Err(error @ Error::Damaged { .. }) => {
-                    damaged.push((self.checked(self.index.addresses_of(spot))?, error.into()));
+                    let addresses = self.checked(self.index.addresses_of(spot))?;
+                    damaged.push(Damaged { addresses, remains: None, error: error.into() });
                 }
                 record => leases.extend(record?),
             }

@@ -17,8 +17,15 @@ pub(super) enum Error {
     Networks { dir: PathBuf, source: io::Error },
     #[error("cannot read the leases of {network}")]
     Leases { network: String, source: Box<weft_ipam::Error> },
-    #[error("cannot read the lease of {addresses} in {network}")]
+    #[error(
+        "cannot read the lease of {} in {network}; it stays until its DEL, or `weft-ipam release CONTAINER --force`",
+        if addresses.is_empty() { "nobody knows what" } else { addresses }
+    )]
     Lease { addresses: String, network: String, source: Box<weft_ipam::Error> },
+    #[error(
+        "the export lacks what could not be read; mend that and export again, or move it so and restart the pods that have those addresses"
+    )]
+    Incomplete,
     #[error("cannot change the leases of {network}; nothing was changed")]
     Change { network: String, source: Box<weft_ipam::Error> },
     #[error("cannot change all leases of {network}; what was done before stays, and may be done again")]

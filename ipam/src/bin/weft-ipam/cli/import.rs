@@ -67,6 +67,8 @@ struct Report {
     ended: Vec<Lease>,
     /// The same, but perhaps somebody lives on them.
     left: Vec<(Lease, String)>,
+    /// Addresses whose leases the export could not read.
+    lost: Vec<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
@@ -75,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
         (None, Some(file)) => from_export(file, &arguments.place)?,
         (None, None) => Report::default(),
     };
-    let is_clean = report.conflicts.is_empty() && report.left.is_empty();
+    let is_clean = report.conflicts.is_empty() && report.left.is_empty() && report.lost.is_empty();
     let exit = if is_clean { Exit::Done } else { Exit::Refused };
     Ok(Answer { text: if arguments.place.json { report.json() } else { report.text() }, exit })
 }
@@ -130,6 +132,11 @@ impl Report {
             self.conflicts.iter().map(|(lease, why)| format!("conflict: {}: {why}", lease::line(lease))),
         );
         lines.extend(self.left.iter().map(|(lease, why)| format!("left {}: {why}", lease::line(lease))));
+        lines.extend(self.lost.iter().map(|addresses| {
+            format!(
+                "not in the export: the lease of {addresses}, which was damaged; restart the pod that has it"
+            )
+        }));
         let (new, conflicts) = (count(self.new.len(), "lease"), count(self.conflicts.len(), "conflict"));
         let skipped = self.skipped.len();
         lines.push(format!("took over {new}, {} stood already, {skipped} skipped, {conflicts}", self.known));
@@ -150,6 +157,7 @@ impl Report {
             "conflicts": self.conflicts.iter().map(conflict).collect::<Value>(),
             "ended": self.ended.iter().map(lease::json).collect::<Value>(),
             "left": self.left.iter().map(conflict).collect::<Value>(),
+            "lost": self.lost,
             "warnings": named(&self.warnings),
             "skipped": named(&self.skipped),
             "assumed": named(&self.assumed),
@@ -195,6 +203,13 @@ struct ExportedNetwork {
     leases: Vec<Exported>,
     #[serde(default)]
     freed: Vec<ExportedFree>,
+    #[serde(default)]
+    damaged: Vec<ExportedDamage>,
+}
+
+#[derive(Deserialize)]
+struct ExportedDamage {
+    addresses: Vec<IpAddr>,
 }
 
 fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
@@ -222,12 +237,13 @@ fn from_export(file: &Path, place: &Place) -> Result<Report, Error> {
     }
     let is_wanted = |one: &ExportedNetwork| place.networks.is_empty() || place.networks.contains(&one.name);
     // All of it is understood before any of it is written.
-    let mut imports = Vec::new();
+    let (mut imports, mut lost) = (Vec::new(), Vec::new());
     for exported in networks.into_iter().filter(is_wanted) {
+        lost.extend(exported.damaged.iter().map(|damaged| join(&damaged.addresses)));
         let network = place.open_named(exported.name.clone(), exported.node.as_deref())?;
         imports.push((network, exported.import().map_err(wrong)?));
     }
-    let mut report = Report::default();
+    let mut report = Report { lost, ..Report::default() };
     for (network, import) in imports {
         report.add(&network, import)?;
     }
@@ -332,7 +348,7 @@ impl Move<'_> {
     /// A lease whose file is gone was released by host-local, between two imports. Where its namespace is gone too, nothing uses its
     /// addresses. Otherwise somebody may just have emptied the directory.
     fn end_what_host_local_ended(&self, contents: &Contents, report: &mut Report) -> Result<(), Error> {
-        let mut leases = self.network.leases()?;
+        let (mut leases, _) = self.network.readable_leases()?;
         leases.retain(|lease| lease.notes.get(FROM_HOST_LOCAL).and_then(Value::as_str) == Some(&self.from));
         leases.retain(|lease| !contents.names(lease.attachment.container(), lease.attachment.ifname()));
         for lease in leases {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
@@ -132,6 +133,11 @@ impl fmt::Display for Subject {
 pub(super) fn line(lease: &Lease) -> String {
     let pod = lease.pod.as_ref().map_or_else(String::new, |pod| format!(" ({pod})"));
     format!("{} of {}{pod}", addresses(lease), lease.attachment)
+}
+
+/// When it was made; of the remains of a damaged one nobody knows.
+pub(super) fn since(lease: &Lease) -> Option<SystemTime> {
+    (lease.since != SystemTime::UNIX_EPOCH).then_some(lease.since)
 }
 
 pub(super) fn addresses(lease: &Lease) -> String {

@@ -33,11 +33,7 @@ impl Network {
     fn read(network: &place::Network) -> Result<(Self, Exit), Error> {
         let ipam = &network.ipam;
         // How full a range is, is said once: another node's leases are listed below this one's.
-        let pool = if ipam.is_here() { ipam.last_pool() } else { Ok(None) };
-        let (pool, ranges_exit) = match pool {
-            Err(error) if error.is_about_one_lease() => (None, network.unreadable(error).warn()),
-            pool => (pool.map_err(|error| network.unreadable(error))?, Exit::Done),
-        };
+        let (pool, ranges_exit) = if ipam.is_here() { network.readable_pool()? } else { (None, Exit::Done) };
         let ranges = pool.map_or_else(|| Ok(Vec::new()), |pool| ipam.utilisation(&pool));
         let (leases, exit) = network.readable_leases()?;
         let leases = leases.into_iter().map(|lease| (Life::of(ipam, &lease), lease));
@@ -101,8 +97,9 @@ fn count(size: u128) -> String {
 fn lease_row(life: Life, lease: &Lease, now: SystemTime) -> Vec<String> {
     let pod = lease.pod.as_ref().map_or_else(|| "-".into(), ToString::to_string);
     let container: String = lease.attachment.container().chars().take(13).collect();
-    let (ifname, age) = (lease.attachment.ifname().into(), age(lease.since, now));
-    vec![lease::addresses(lease), pod, container, ifname, life.to_string(), age]
+    let since = lease::since(lease).map_or_else(|| "-".into(), |since| age(since, now));
+    let ifname = lease.attachment.ifname().into();
+    vec![lease::addresses(lease), pod, container, ifname, life.to_string(), since]
 }
 
 fn range_json(usage: &Utilisation) -> Value {

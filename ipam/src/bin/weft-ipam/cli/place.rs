@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 use weft_ipam::Ipam;
 use weft_ipam::config::{Config, Location};
 use weft_ipam::lease::Lease;
-use weft_ipam::store;
+use weft_ipam::range::Pool;
 use weft_ipam::store::etcd::{EtcdStore, Settings};
 use weft_ipam::store::local::{DEFAULT_DIR, networks_in};
+use weft_ipam::store::{self, Damaged};
 
 use super::Exit;
 use super::error::Error;
@@ -39,6 +40,9 @@ pub(super) struct Network {
     pub(super) node: Option<String>,
     pub(super) ipam: Ipam,
 }
+
+/// The leases of a network, of which some may be damaged.
+pub(super) type Leases = store::Readable<Lease, Error>;
 
 /// What could be read of several networks, and the code to end with: those that could not be are named on standard error.
 pub(super) struct Readable<T> {
@@ -150,19 +154,34 @@ impl Network {
         }
     }
 
-    pub(super) fn leases(&self) -> Result<Vec<Lease>, Error> {
-        self.ipam.leases().map_err(|source| self.unreadable(source))
+    /// Those of which it is known whose they are. One that is damaged is named on standard error, and the code is that of a failure.
+    pub(super) fn readable_leases(&self) -> Result<(Vec<Lease>, Exit), Error> {
+        let (Leases { mut leases, damaged }, exit) = self.all_leases()?;
+        leases.extend(damaged.into_iter().filter_map(|damaged| damaged.remains));
+        Ok((leases, exit))
     }
 
-    /// Those that can be read. One that is damaged is named on standard error, and the code is that of a failure.
-    pub(super) fn readable_leases(&self) -> Result<(Vec<Lease>, Exit), Error> {
+    /// The same with the damaged ones by themselves.
+    pub(super) fn all_leases(&self) -> Result<(Leases, Exit), Error> {
         let found = self.ipam.readable_leases().map_err(|source| self.unreadable(source))?;
-        let mut exit = Exit::Done;
-        for (addresses, source) in found.damaged {
-            let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            exit = Error::Lease { addresses, network: self.name.clone(), source: source.into() }.warn();
+        let named = found.damaged.into_iter().map(|Damaged { addresses, remains, error }| {
+            let named = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let error = Error::Lease { addresses: named, network: self.title(), source: error.into() };
+            error.warn();
+            Damaged { addresses, remains, error }
+        });
+        let damaged: Vec<_> = named.collect();
+        let exit = if damaged.is_empty() { Exit::Done } else { Exit::Failed };
+        Ok((Leases { leases: found.leases, damaged }, exit))
+    }
+
+    /// The ranges of the last allocation. Where only what was written of them is damaged, that is said on standard error, and they are
+    /// not known.
+    pub(super) fn readable_pool(&self) -> Result<(Option<Pool>, Exit), Error> {
+        match self.ipam.last_pool() {
+            Err(error) if error.is_about_one_lease() => Ok((None, self.unreadable(error).warn())),
+            pool => Ok((pool.map_err(|error| self.unreadable(error))?, Exit::Done)),
         }
-        Ok((found.leases, exit))
     }
 
     pub(super) fn unreadable(&self, source: weft_ipam::Error) -> Error {

@@ -31,22 +31,21 @@ struct Reclaimed {
 pub(super) fn run(arguments: &Arguments) -> Result<Answer, Error> {
     let networks = arguments.place.open()?;
     let Readable { networks: reclaimed, exit } =
-        Readable::of(&networks, |network| Ok((reclaim(network, arguments.dry_run)?, Exit::Done)));
+        Readable::of(&networks, |network| reclaim(network, arguments.dry_run));
     let text = if arguments.place.json { json(&reclaimed) } else { table(&reclaimed, arguments.dry_run) };
     Ok(Answer { text, exit })
 }
 
-fn reclaim(network: &Network, dry_run: bool) -> Result<Reclaimed, Error> {
+fn reclaim(network: &Network, dry_run: bool) -> Result<(Reclaimed, Exit), Error> {
     let ipam = network.ipam.clone().evicting_with(spare_noted);
-    let abandoned = || -> Result<Vec<Lease>, Error> {
-        Ok(network.leases()?.into_iter().filter(|lease| ipam.is_abandoned(lease)).collect())
-    };
-    let (ended, kept) = if dry_run {
-        abandoned()?.into_iter().partition(|lease| spare_noted(lease).is_ok())
-    } else {
-        (ipam.end_abandoned().map_err(|error| network.partly_changed(error))?, abandoned()?)
-    };
-    Ok(Reclaimed { network: network.clone(), ended, kept })
+    let ended = if dry_run { Ok(Vec::new()) } else { ipam.end_abandoned() };
+    let mut ended = ended.map_err(|error| network.partly_changed(error))?;
+    let (mut kept, exit) = network.readable_leases()?;
+    kept.retain(|lease| ipam.is_abandoned(lease));
+    if dry_run {
+        (ended, kept) = kept.into_iter().partition(|lease| ipam.would_reclaim(lease));
+    }
+    Ok((Reclaimed { network: network.clone(), ended, kept }, exit))
 }
 
 fn spare_noted(lease: &Lease) -> Result<(), String> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::json;
+use weft_ipam::lease::Attachment;
 
 use super::lease::{self, Life, Subject};
 use super::place::Place;
@@ -57,7 +58,7 @@ fn of_node(arguments: &Arguments, node: &str) -> Result<Vec<Held>, Error> {
     let mut found = Vec::new();
     let networks = arguments.place.open()?.into_iter();
     for network in networks.filter(|network| network.node.as_deref() == Some(node)) {
-        for lease in network.leases()? {
+        for lease in network.readable_leases()?.0 {
             found.push(Held::of(&network, lease));
         }
     }
@@ -68,7 +69,10 @@ fn of_node(arguments: &Arguments, node: &str) -> Result<Vec<Held>, Error> {
 }
 
 fn chosen(arguments: &Arguments, subject: &Subject) -> Result<Vec<Held>, Error> {
-    let mut found = find(&arguments.place, subject)?;
+    let mut found = match find(&arguments.place, subject) {
+        Err(nobody @ Error::NotHeld { .. }) => damaged(arguments, subject, nobody)?,
+        found => found?,
+    };
     if let Some(ifname) = &arguments.ifname {
         found.retain(|held| held.lease.attachment.ifname() == ifname);
     }
@@ -85,6 +89,19 @@ fn chosen(arguments: &Arguments, subject: &Subject) -> Result<Vec<Held>, Error> 
         refuse_short_beginning(subject, &found)?;
     }
     Ok(found)
+}
+
+/// Where what was written of a lease is damaged, only the whole id of its container leads to it.
+fn damaged(arguments: &Arguments, subject: &Subject, nobody: Error) -> Result<Vec<Held>, Error> {
+    let Subject::Container(id) = subject else { return Err(nobody) };
+    let ifname = arguments.ifname.as_deref().unwrap_or("eth0");
+    let mut found = Vec::new();
+    for network in arguments.place.open()? {
+        let Ok(attachment) = Attachment::new(&network.name, id, ifname) else { continue };
+        let lease = network.ipam.lookup_to_end(&attachment).map_err(|error| network.unreadable(error))?;
+        found.extend(lease.map(|lease| Held::of(&network, lease)));
+    }
+    if found.is_empty() { Err(nobody) } else { Ok(found) }
 }
 
 /// An address is somebody else's in every network. A container that is in several is one all the same.

@@ -97,7 +97,8 @@ fn card(held: &Held, now: SystemTime) -> String {
     let netns = lease.netns.as_ref();
     row("namespace", netns.map_or_else(unknown, namespace));
     row("boot", lease.boot_id.clone().unwrap_or_else(unknown));
-    row("since", format!("{}, {} ago", utc(lease.since), age(lease.since, now)));
+    let since = |since| format!("{}, {} ago", utc(since), age(since, now));
+    row("since", lease::since(lease).map_or_else(unknown, since));
     for (name, note) in &lease.notes {
         row(name, note.to_string());
     }
