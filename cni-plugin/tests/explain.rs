@@ -485,7 +485,7 @@ fn an_audit_sees_what_explain_sees_and_a_repair_puts_back_what_it_can() {
         node.exec("ADD", &other, &plain);
         let host = result["interfaces"][0]["name"].as_str().unwrap();
         let (code, said) = node.audit_said(&[], 0);
-        assert_eq!((code, said.as_str()), (0, "looked at 2 pods in 1 networks: all as planned\n"));
+        assert_eq!((code, said.as_str()), (0, "looked at 2 pods in 1 network: all as planned\n"));
 
         for (breakage, expected) in [
             ("nft flush ruleset", "masquerade 10.1.0.2 is missing"),

@@ -94,7 +94,7 @@ impl Report {
     }
 
     fn conclusion(&self) -> String {
-        let looked = format!("looked at {} pods in {} networks", self.pods, self.networks);
+        let looked = format!("looked at {} in {}", count(self.pods, "pod"), count(self.networks, "network"));
         match (self.findings.len(), self.pods, self.failed.len()) {
             (0, 0, _) => {
                 "looked at nothing: no lease and no result of a runtime tells of a pod here".to_owned()
@@ -102,7 +102,7 @@ impl Report {
             (0, _, 0) if self.limited.is_empty() => format!("{looked}: all as planned"),
             (0, _, 0) => format!("{looked}: no difference, as far as could be seen"),
             (0, _, failed) => format!("{looked}: {failed} could not be seen"),
-            (differences, ..) => format!("{looked}: {differences} differences"),
+            (differences, ..) => format!("{looked}: {}", count(differences, "difference")),
         }
     }
 
@@ -141,4 +141,8 @@ impl Report {
             "notJudged": said(&self.unjudged),
         })
     }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

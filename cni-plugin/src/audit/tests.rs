@@ -123,7 +123,7 @@ fn the_table_says_what_to_do() {
     assert_eq!(report.verdict(), crate::explain::Verdict::Differs);
     assert_eq!(
         report.render(false),
-        "looked at 0 pods in 1 networks: 1 differences\n\n\
+        "looked at 0 pods in 1 network: 1 difference\n\n\
          NETWORK  CONTAINER  INTERFACE  PROBLEM                  WHAT       REMEDY\n\
          pods     stray      eth0       interface without lease  weftstray  delete the pod, unless another IPAM plugin gave it its addresses\n"
     );
