@@ -1,4 +1,4 @@
-//! Tables for people.
+//! Tables and numbers for people.
 
 /// Text that somebody else chose, fit for a line of a terminal: control characters become `\u{fffd}`.
 pub fn printable(text: &str) -> String {
@@ -29,6 +29,11 @@ pub fn columns(indent: &str, rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// `1 lease`, `2 leases`.
+pub fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What an audit says, as a table or as JSON.
 
 use serde_json::{Value, json};
-use weft_ipam::table::columns;
+use weft_ipam::table::{columns, count};
 
 use crate::explain::Verdict;
 
@@ -141,8 +141,4 @@ impl Report {
             "notJudged": said(&self.unjudged),
         })
     }
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -2,10 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// `1 lease`, `2 leases`.
-pub(super) fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
+pub(super) use weft_ipam::table::count;
 
 /// How long ago, in the unit that tells most.
 pub(super) fn age(since: SystemTime, now: SystemTime) -> String {
