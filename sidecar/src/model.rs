@@ -4,7 +4,10 @@
 //! [`Mesh`], in which every reference leads somewhere and the rules of a service stand in the order in which they are
 //! to be tried.
 
+pub mod filter;
 pub mod gateway;
+pub mod grpc_route;
+pub mod hostname;
 pub mod http_route;
 pub mod matching;
 pub mod metadata;
@@ -12,6 +15,7 @@ pub mod object;
 pub mod policy;
 pub mod precedence;
 pub mod reference;
+pub mod reference_grant;
 pub mod regex;
 pub mod resolve;
 pub mod route;
@@ -27,9 +31,11 @@ use std::sync::Arc;
 pub use object::{Document, Object};
 
 use crate::diagnostic::Origin;
+use filter::{Filters, Fraction};
 use gateway::Gateway;
 use matching::Match;
 use policy::Policy;
+use route::{Retry, RouteKind, Session, Timeouts};
 use service::AppProtocol;
 use sidecar::{Sidecar, Tag};
 
@@ -108,8 +114,20 @@ pub struct Action {
     pub route: Arc<RouteData>,
     /// The rule in its document.
     pub origin: Origin,
-    /// Where requests go.
+    /// The name that the document gives the rule, for what targets a part of a route.
+    pub rule: Option<String>,
+    /// What is done to requests and answers, apart from mirroring.
+    pub filters: Option<Arc<Filters>>,
+    /// To whom requests are sent as well.
+    pub mirrors: Vec<Mirror>,
+    /// Where requests go, unless the filters redirect them.
     pub destination: Destination,
+    /// How long requests may take.
+    pub timeouts: Timeouts,
+    /// When they are tried again.
+    pub retry: Option<Retry>,
+    /// How a client stays with its endpoint.
+    pub session: Option<Session>,
     /// What else holds for them.
     pub policy: Option<Arc<Policy>>,
 }
@@ -117,6 +135,8 @@ pub struct Action {
 /// What all rules of a route share.
 #[derive(Debug, Clone)]
 pub struct RouteData {
+    /// Which kind of route it is.
+    pub kind: RouteKind,
     /// Its namespace and name.
     pub key: ServiceKey,
     /// Its document.
@@ -126,12 +146,34 @@ pub struct RouteData {
 }
 
 /// Where a request goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Destination {
-    /// To one of these backends, in proportion to their weights. Never empty.
-    Forward(Vec<(Backend, NonZeroU32)>),
-    /// No backend has a weight above 0: it is answered with 500, as the Gateway API says.
+    /// One of these, in proportion to their weights. Never empty.
+    Forward(Vec<Share>),
+    /// No backend has a weight above 0: it fails, as the Gateway API says.
     NoBackend,
+}
+
+/// One of the backends of a rule.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// The backend; where the document names one that does not exist, requests that would go there fail.
+    pub backend: Option<Backend>,
+    /// Its share of the requests.
+    pub weight: NonZeroU32,
+    /// What is done to the requests that go there, after what the rule does.
+    pub filters: Option<Arc<Filters>>,
+    /// To whom these requests are sent as well.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// Someone else who sees requests; the answers are thrown away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Who.
+    pub backend: Backend,
+    /// Which share of the requests.
+    pub share: Fraction,
 }
 
 /// A port of a service as the destination of requests.

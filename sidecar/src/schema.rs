@@ -16,8 +16,8 @@ pub fn schema(of_kind: Option<&str>) -> Option<Value> {
     match of_kind {
         None => Some(of_any_kind()),
         Some(wanted) => {
-            let (version, kind, shape) = kinds().find(|(_, kind, _)| *kind == wanted)?;
-            Some(with_dialect(of_one_kind(version, kind, &shape)))
+            let (versions, kind, shape) = kinds().find(|(_, kind, _)| *kind == wanted)?;
+            Some(with_dialect(of_one_kind(versions, kind, &shape)))
         }
     }
 }
@@ -31,8 +31,8 @@ pub fn names() -> Vec<&'static str> {
 fn of_any_kind() -> Value {
     let mut definitions = Map::new();
     let mut choices = Vec::new();
-    for (version, kind, shape) in kinds() {
-        definitions.insert(kind.to_owned(), of_one_kind(version, kind, &shape));
+    for (versions, kind, shape) in kinds() {
+        definitions.insert(kind.to_owned(), of_one_kind(versions, kind, &shape));
         choices.push(json!({
             "if": { "properties": { "kind": { "const": kind } }, "required": ["kind"] },
             "then": { "$ref": format!("#/$defs/{kind}") },
@@ -56,11 +56,15 @@ fn with_dialect(mut schema: Value) -> Value {
     schema
 }
 
-fn of_one_kind(version: &str, kind: &str, shape: &Shape) -> Value {
+fn of_one_kind(versions: &[&str], kind: &str, shape: &Shape) -> Value {
     let mut schema = of(shape);
-    for (field, value) in [("apiVersion", version), ("kind", kind)] {
+    let version = match versions {
+        [only] => json!({ "const": only }),
+        several => json!({ "enum": several }),
+    };
+    for (field, value) in [("apiVersion", version), ("kind", json!({ "const": kind }))] {
         if let Some(property) = schema.pointer_mut(&format!("/properties/{field}")) {
-            *property = json!({ "const": value });
+            *property = value;
         }
     }
     if let Some(fields) = schema.as_object_mut() {

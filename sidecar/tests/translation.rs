@@ -20,7 +20,9 @@ fn mesh(config: &Path) -> Mesh {
     let mut configuration = Configuration::new(Roots::new([config.to_owned()]));
     let listing = configuration.roots().list();
     configuration.look(&listing, &Default::default());
-    let mistakes: Vec<String> = configuration.mistakes().iter().map(ToString::to_string).collect();
+    let mistakes = configuration.mistakes();
+    let mistakes: Vec<String> =
+        mistakes.iter().filter(|mistake| mistake.is_error()).map(ToString::to_string).collect();
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n\n"));
     configuration.resolve().mesh.expect("no mistakes")
 }

@@ -1,41 +1,35 @@
-//! `HTTPRoute` (gateway.networking.k8s.io/v1), attached to Services as the Gateway API defines it for meshes.
+//! `HTTPRoute` (gateway.networking.k8s.io/v1).
 
-use super::matching::{Match, http_match};
-use super::reference::{backend_ref, parent_ref};
-use super::route::{Route, RouteRule};
+use super::matching::http_match;
+use super::route::{Retry, Route, RouteKind, RouteRule, Timeouts};
 use crate::read::Node;
-use crate::read::decode::Report;
+use crate::read::decode::{Fields, Report, duration};
 
 /// Reads the `spec` of an `HTTPRoute`.
 pub fn decode(spec: &Node, report: &mut Report) -> Option<Route> {
-    let mut fields = report.fields(spec, "HTTPRoute spec")?;
-    let parents = fields.list("parentRefs", parent_ref);
-    if spec.get("parentRefs").is_none_or(Node::is_empty) {
-        fields.error::<()>("the route is attached to nothing: it has no \"parentRefs\"");
-    }
-    let mut rules = fields.list("rules", rule);
-    if spec.get("rules").is_none_or(Node::is_empty) {
-        rules.push(RouteRule { span: spec.span, matches: vec![Match::default()], backends: Vec::new() });
-    }
-    // For a Service the name that clients use is the Service's.
-    fields.unsupported(&["hostnames", "useDefaultGateways"]);
-    fields.finish();
-    Some(Route { parents, rules })
+    Route::decode(
+        RouteKind::Http,
+        spec,
+        report,
+        http_match,
+        |fields: &mut Fields<'_, '_>, rule: &mut RouteRule| {
+            rule.timeouts = fields.optional("timeouts", timeouts).unwrap_or_default();
+            rule.retry = fields.optional("retry", Retry::decode);
+        },
+    )
 }
 
-fn rule(node: &Node, report: &mut Report) -> Option<RouteRule> {
-    let mut fields = report.fields(node, "rule")?;
-    fields.accept(&["name"]);
-    let mut matches = fields.list("matches", http_match);
-    if node.get("matches").is_none_or(Node::is_empty) {
-        matches.push(Match::default());
-    }
-    let backends = fields.list("backendRefs", backend_ref);
-    if backends.iter().map(|backend| u64::from(backend.weight)).sum::<u64>() > u64::from(u32::MAX) {
-        let span = fields.key_span("backendRefs");
-        fields.report().error::<()>(span, format!("the weights add up to more than {}", u32::MAX));
-    }
-    fields.unsupported(&["filters", "timeouts", "retry", "sessionPersistence"]);
+/// 0 means no limit (HTTPRouteTimeouts).
+fn timeouts(node: &Node, report: &mut Report) -> Option<Timeouts> {
+    let mut fields = report.fields(node, "timeouts")?;
+    let request = fields.optional("request", duration).filter(|time| !time.is_zero());
+    let backend_request = fields.optional("backendRequest", duration).filter(|time| !time.is_zero());
+    let span = fields.key_span("backendRequest");
     fields.finish();
-    Some(RouteRule { span: node.span, matches, backends })
+    if let (Some(whole), Some(part)) = (request, backend_request)
+        && part > whole
+    {
+        report.error::<()>(span, "the backendRequest timeout is longer than the one of the request");
+    }
+    Some(Timeouts { request, backend_request })
 }

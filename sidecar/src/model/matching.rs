@@ -26,6 +26,19 @@ pub enum PathMatch {
     Prefix(String),
     /// Those that this expression matches from beginning to end.
     Regex(String),
+    /// Those of these gRPC methods.
+    Rpc(RpcMatch),
+}
+
+/// Which gRPC methods are meant: those whose path, `/service/method`, fits. What is absent means any; not both are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpcMatch {
+    /// The service with its package.
+    pub service: Option<String>,
+    /// The method.
+    pub method: Option<String>,
+    /// Whether both are expressions, to match from beginning to end.
+    pub regex: bool,
 }
 
 /// Which values of a header or query parameter are meant.
@@ -65,6 +78,32 @@ impl PathMatch {
     pub fn prefix(value: &str) -> Self {
         Self::Prefix(value.trim_end_matches('/').to_owned())
     }
+
+    /// The same without [`PathMatch::Rpc`]: as a path, a prefix or an expression.
+    pub fn plain(&self) -> Self {
+        match self {
+            Self::Rpc(rpc) => rpc.path(),
+            other => other.clone(),
+        }
+    }
+}
+
+impl RpcMatch {
+    fn path(&self) -> PathMatch {
+        match (&self.service, &self.method) {
+            (Some(service), Some(method)) if !self.regex => PathMatch::Exact(format!("/{service}/{method}")),
+            (Some(service), None) if !self.regex => PathMatch::Prefix(format!("/{service}")),
+            (service, method) => PathMatch::Regex(format!("/{}/{}", self.part(service), self.part(method))),
+        }
+    }
+
+    fn part(&self, name: &Option<String>) -> String {
+        match name {
+            Some(name) if self.regex => format!("(?:{name})"),
+            Some(name) => regex_syntax::escape(name),
+            None => "[^/]+".into(),
+        }
+    }
 }
 
 /// Reads an HTTPRouteMatch of the Gateway API.
@@ -76,6 +115,54 @@ pub(super) fn http_match(node: &Node, report: &mut Report) -> Option<Match> {
     let query = fields.list("queryParams", query_match);
     fields.finish();
     Some(Match { path, method, headers: first_of_each(headers), query: first_of_each(query) })
+}
+
+/// Reads a GRPCRouteMatch of the Gateway API.
+pub(super) fn grpc_match(node: &Node, report: &mut Report) -> Option<Match> {
+    let mut fields = report.fields(node, "match")?;
+    let rpc = fields.optional("method", rpc_match);
+    let headers = fields.list("headers", header_match);
+    fields.finish();
+    let path = rpc.map_or_else(|| PathMatch::prefix("/"), PathMatch::Rpc);
+    Some(Match { path, headers: first_of_each(headers), ..Match::default() })
+}
+
+/// At least one of the two is not empty (GRPCMethodMatch).
+fn rpc_match(node: &Node, report: &mut Report) -> Option<RpcMatch> {
+    let mut fields = report.fields(node, "method")?;
+    let regex = fields.optional("type", one_of(EXACT_OR_REGEX)).unwrap_or(false);
+    let service = fields.optional("service", |node, report| rpc_name(node, report, regex, true));
+    let method = fields.optional("method", |node, report| rpc_name(node, report, regex, false));
+    fields.finish();
+    let some = |name: Option<String>| name.filter(|name| !name.is_empty());
+    let rpc = RpcMatch { service: some(service), method: some(method), regex };
+    if rpc.service.is_none() && rpc.method.is_none() {
+        return report.error(node.span, "one of service and method must be given");
+    }
+    Some(rpc)
+}
+
+/// The patterns are those of the API's own validation; a leading dot of a service says nothing.
+fn rpc_name(node: &Node, report: &mut Report, is_regex: bool, dots: bool) -> Option<String> {
+    let given = text(node, report)?;
+    if given.is_empty() {
+        return Some(given);
+    }
+    if is_regex {
+        return regex(node, report);
+    }
+    let word = |word: &str| {
+        let mut bytes = word.bytes();
+        bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let fits =
+        if dots { given.strip_prefix('.').unwrap_or(&given).split('.').all(word) } else { word(&given) };
+    if fits {
+        return Some(given.trim_start_matches('.').to_owned());
+    }
+    let what = if dots { "service" } else { "method" };
+    report.error(node.span, format!("{given:?} is not the name of a gRPC {what}"))
 }
 
 /// Of several entries for one name only the first counts (HTTPRouteMatch in the API reference).
@@ -129,21 +216,38 @@ fn path(node: &Node, report: &mut Report) -> Option<String> {
     if given.ends_with("/..") || given.ends_with("/.") {
         return report.error(node.span, format!("the path {given:?} must not end with dots"));
     }
-    if given.contains('?') || given.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if !has_characters_of_a_path(&given) {
         return report.error(node.span, format!("the path {given:?} has a character that no path has"));
     }
     Some(given)
 }
 
-fn header_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
-    let header_name = |node: &Node, report: &mut Report| {
-        let given = text(node, report)?;
-        if is_token(&given) {
-            return Some(given.to_ascii_lowercase());
+/// RFC 3986's `pchar` and slashes, as the Gateway API's own validation has it.
+fn has_characters_of_a_path(text: &str) -> bool {
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let fits = match byte {
+            b'%' => rest.by_ref().take(2).filter(u8::is_ascii_hexdigit).count() == 2,
+            _ => byte.is_ascii_alphanumeric() || b"-/._~!$&'()*+,;=:@".contains(&byte),
+        };
+        if !fits {
+            return false;
         }
-        report.error(node.span, format!("{given:?} is not a header name"))
-    };
+    }
+    true
+}
+
+fn header_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
     value_match(node, report, "header match", header_name)
+}
+
+/// The name of a header, in lower case.
+pub(super) fn header_name(node: &Node, report: &mut Report) -> Option<String> {
+    let given = text(node, report)?;
+    if is_token(&given) {
+        return Some(given.to_ascii_lowercase());
+    }
+    report.error(node.span, format!("{given:?} is not a header name"))
 }
 
 fn query_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
@@ -173,7 +277,8 @@ fn value_match(
     Some(ValueMatch { name: name?, value: value?, regex: is_regex })
 }
 
-fn header_value(node: &Node, report: &mut Report) -> Option<String> {
+/// The value of a header; never empty.
+pub(super) fn header_value(node: &Node, report: &mut Report) -> Option<String> {
     let given = text(node, report)?;
     if given.is_empty() || given.chars().any(char::is_control) {
         return report.error(node.span, "the value must not be empty or contain control characters");
@@ -190,7 +295,7 @@ fn regex(node: &Node, report: &mut Report) -> Option<String> {
 }
 
 /// RFC 9110, section 5.6.2.
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     let part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.len() <= 256 && text.bytes().all(part)
 }

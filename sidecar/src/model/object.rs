@@ -1,10 +1,11 @@
 //! One document to one object.
 
-use super::http_route;
 use super::metadata::Metadata;
+use super::reference_grant::ReferenceGrant;
 use super::route::Route;
 use super::service::{EndpointSlice, Service};
 use super::sidecar::Sidecar;
+use super::{grpc_route, http_route};
 use crate::diagnostic::{Diagnostic, Origin, Span};
 use crate::read::decode::{Fields, Report, Shape, describe, text};
 use crate::read::{Entry, Node, Value};
@@ -34,6 +35,10 @@ pub enum Object {
     EndpointSlice(EndpointSlice),
     /// How requests to a service are distributed.
     HttpRoute(Route),
+    /// The same for gRPC.
+    GrpcRoute(Route),
+    /// What other namespaces may refer to.
+    ReferenceGrant(ReferenceGrant),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,35 +47,40 @@ enum Kind {
     Service,
     EndpointSlice,
     HttpRoute,
+    GrpcRoute,
+    ReferenceGrant,
 }
 
-const GATEWAY: &str = "gateway.networking.k8s.io/v1";
+const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1"];
+const GATEWAY_OR_BETA: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
 
-const KINDS: &[(&str, &str, Kind)] = &[
-    ("weft.dev/v1alpha1", "Sidecar", Kind::Sidecar),
-    ("v1", "Service", Kind::Service),
-    ("discovery.k8s.io/v1", "EndpointSlice", Kind::EndpointSlice),
-    (GATEWAY, "HTTPRoute", Kind::HttpRoute),
+/// Each kind with its versions, all of which have the same shape; the first is the one to write.
+const KINDS: &[(&[&str], &str, Kind)] = &[
+    (&["weft.dev/v1alpha1"], "Sidecar", Kind::Sidecar),
+    (&["v1"], "Service", Kind::Service),
+    (&["discovery.k8s.io/v1"], "EndpointSlice", Kind::EndpointSlice),
+    (GATEWAY_OR_BETA, "HTTPRoute", Kind::HttpRoute),
+    (GATEWAY, "GRPCRoute", Kind::GrpcRoute),
+    (GATEWAY_OR_BETA, "ReferenceGrant", Kind::ReferenceGrant),
 ];
 
 /// Kinds that the vocabulary has and that have no effect yet: refused, so that nobody relies on them.
 const KNOWN_BUT_UNSUPPORTED: &[&str] = &[
     "BackendTLSPolicy",
     "EnvoyPatch",
-    "GRPCRoute",
     "Gateway",
     "GatewayClass",
     "List",
-    "ReferenceGrant",
     "Secret",
     "TCPRoute",
     "TLSRoute",
     "TrafficPolicy",
 ];
 
-/// Every kind that is read, with its `apiVersion`, and what its documents may hold.
-pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, Shape)> {
-    KINDS.iter().map(|(version, kind, _)| {
+/// Every kind that is read, with the versions of its `apiVersion`, and what its documents may hold.
+pub fn kinds() -> impl Iterator<Item = (&'static [&'static str], &'static str, Shape)> {
+    KINDS.iter().map(|(versions, kind, _)| {
+        let version = versions.first().copied().unwrap_or_default();
         let entry = |key: &str, value: &str| Entry {
             key: key.into(),
             key_span: Span::default(),
@@ -78,7 +88,7 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, Shape)> {
         };
         let entries = vec![entry("apiVersion", version), entry("kind", kind)];
         let document = Node { span: Span::default(), value: Value::Map(entries) };
-        (*version, *kind, describe(&document, Document::decode))
+        (*versions, *kind, describe(&document, Document::decode))
     })
 }
 
@@ -103,16 +113,16 @@ fn decode_kind(node: &Node, fields: &mut Fields<'_, '_>) -> Option<Kind> {
     let version = fields.required("apiVersion", text);
     let kind = fields.required("kind", text);
     let (version, kind) = (version?, kind?);
-    let Some((right_version, _, found)) = KINDS.iter().find(|(_, name, _)| *name == kind) else {
+    let Some((versions, _, found)) = KINDS.iter().find(|(_, name, _)| *name == kind) else {
         let span = node.get("kind").map_or(node.span, |kind| kind.span);
         return fields.report().add(span, unknown_kind(&kind));
     };
-    if version == *right_version {
+    if versions.contains(&version.as_str()) {
         return Some(*found);
     }
     let span = node.get("apiVersion").map_or(node.span, |version| version.span);
     let mistake = Diagnostic::error(format!("{kind} has no apiVersion {version:?}"))
-        .help(format!("use {right_version}"));
+        .help(format!("use {}", versions.first().copied().unwrap_or_default()));
     fields.report().add(span, mistake)
 }
 
@@ -141,5 +151,7 @@ fn decode_object(
             EndpointSlice::decode(metadata?, node, fields.report()).map(Object::EndpointSlice)
         }
         Kind::HttpRoute => fields.required("spec", http_route::decode).map(Object::HttpRoute),
+        Kind::GrpcRoute => fields.required("spec", grpc_route::decode).map(Object::GrpcRoute),
+        Kind::ReferenceGrant => fields.required("spec", ReferenceGrant::decode).map(Object::ReferenceGrant),
     }
 }

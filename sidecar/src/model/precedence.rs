@@ -3,6 +3,8 @@
 //! 1. an exact path, 2. the longest prefix, 3. a method, 4. the most headers, 5. the most query parameters; then the
 //!    oldest route, then the first by `namespace/name`, then the order within the route.
 //!
+//! Of a GRPCRoute: 1. the longest service, 2. the longest method, 3. the most headers; then the same.
+//!
 //! Where regular expressions stand is left to the implementation: here between exact paths and prefixes, longest
 //! first, since an expression is written to except something from a prefix.
 
@@ -13,7 +15,7 @@ use super::matching::{Match, PathMatch};
 /// What orders a rule among those of the same service: the smallest comes first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence<'a> {
-    path: (u8, Reverse<usize>),
+    path: (u8, Reverse<usize>, Reverse<usize>),
     method: Reverse<bool>,
     headers: Reverse<usize>,
     query: Reverse<usize>,
@@ -38,17 +40,26 @@ impl<'a> Precedence<'a> {
         position: (usize, usize),
     ) -> Self {
         Self {
-            path: match &matching.path {
-                PathMatch::Exact(value) => (0, Reverse(value.chars().count())),
-                PathMatch::Regex(value) => (1, Reverse(value.chars().count())),
-                PathMatch::Prefix(value) => (2, Reverse(value.chars().count())),
-            },
+            path: path(&matching.path),
             method: Reverse(matching.method.is_some()),
             headers: Reverse(matching.headers.len()),
             query: Reverse(matching.query.len()),
             age: created.map_or(Age::Unknown, Age::Created),
             route: (namespace, name),
             position,
+        }
+    }
+}
+
+fn path(path: &PathMatch) -> (u8, Reverse<usize>, Reverse<usize>) {
+    let length = |text: &str| Reverse(text.chars().count());
+    match path {
+        PathMatch::Exact(value) => (0, length(value), Reverse(0)),
+        PathMatch::Regex(value) => (1, length(value), Reverse(0)),
+        PathMatch::Prefix(value) => (2, length(value), Reverse(0)),
+        PathMatch::Rpc(rpc) => {
+            let of = |part: &Option<String>| length(part.as_deref().unwrap_or_default());
+            (u8::from(rpc.regex), of(&rpc.service), of(&rpc.method))
         }
     }
 }

@@ -1,9 +1,13 @@
 //! References from one object to another, as the Gateway API writes them.
 
+use std::sync::Arc;
+
+use super::filter::Filters;
 use super::metadata::dns_name;
+use super::route::RouteKind;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::read::Node;
-use crate::read::decode::{Report, integer, port, text};
+use crate::read::decode::{Fields, Report, integer, port, text};
 
 /// A service, or one port of it, that a route attaches to.
 #[derive(Debug, Clone)]
@@ -20,8 +24,8 @@ pub struct ParentRef {
     pub section_name: Option<String>,
 }
 
-/// A service's port as the destination of requests.
-#[derive(Debug, Clone)]
+/// A port of a service as it is referred to (BackendObjectReference).
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendRef {
     /// Where the reference stands.
     pub span: Span,
@@ -31,8 +35,17 @@ pub struct BackendRef {
     pub name: String,
     /// Its port.
     pub port: u16,
+}
+
+/// One of the destinations of a rule (HTTPBackendRef, GRPCBackendRef).
+#[derive(Debug, Clone)]
+pub struct WeightedRef {
+    /// Where requests go.
+    pub backend: BackendRef,
     /// Its share; 0 means none.
     pub weight: u32,
+    /// What is done to the requests that go there, and to their answers.
+    pub filters: Option<Arc<Filters>>,
 }
 
 /// The largest weight of the Gateway API.
@@ -70,20 +83,33 @@ fn check_parent_kind(group: Option<&str>, kind: Option<&str>, span: Span, report
     }
 }
 
-/// Reads a BackendRef.
-pub(super) fn backend_ref(node: &Node, report: &mut Report) -> Option<BackendRef> {
+/// Reads a BackendObjectReference.
+pub(super) fn object_ref(node: &Node, report: &mut Report) -> Option<BackendRef> {
     let mut fields = report.fields(node, "backendRef")?;
+    let backend = backend_of(&mut fields);
+    fields.finish();
+    backend
+}
+
+/// Reads an HTTPBackendRef or GRPCBackendRef.
+pub(super) fn backend_ref(node: &Node, report: &mut Report, of: RouteKind) -> Option<WeightedRef> {
+    let mut fields = report.fields(node, "backendRef")?;
+    let backend = backend_of(&mut fields);
+    let weight = fields.optional("weight", integer(0, MAX_WEIGHT)).unwrap_or(1);
+    let filters = Filters::decode(&mut fields, of);
+    fields.finish();
+    Some(WeightedRef { backend: backend?, weight, filters })
+}
+
+fn backend_of(fields: &mut Fields<'_, '_>) -> Option<BackendRef> {
     let group = fields.optional("group", text).unwrap_or_default();
     let kind = fields.optional("kind", text).unwrap_or_else(|| "Service".into());
     let name = fields.required("name", |node, report| dns_name(node, report, true));
     let namespace = fields.optional("namespace", |node, report| dns_name(node, report, true));
     let port = fields.required("port", port);
-    let weight = fields.optional("weight", integer(0, MAX_WEIGHT)).unwrap_or(1);
-    fields.unsupported(&["filters"]);
     let span = fields.key_span("name");
     if kind != "Service" || !matches!(group.as_str(), "" | "core") {
         fields.report().error::<()>(span, format!("a backendRef to a {kind} is not supported yet"));
     }
-    fields.finish();
-    Some(BackendRef { span, namespace, name: name?, port: port?, weight })
+    Some(BackendRef { span, namespace, name: name?, port: port? })
 }

@@ -1,6 +1,7 @@
 //! Documents to a [`Mesh`]: every reference followed, every rule in its place.
 
 mod endpoints;
+mod grants;
 mod index;
 mod routes;
 
@@ -50,8 +51,8 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
 struct Resolver<'i, 'd> {
     index: &'i Index<'d>,
     diagnostics: &'i mut Vec<Diagnostic>,
-    /// The rules of the routes that were resolved so far, by document.
-    rules: BTreeMap<*const Document, Arc<[Ranked<'d>]>>,
+    /// The rules of the routes that were resolved so far, by document and by whether a grant is needed.
+    rules: BTreeMap<(*const Document, bool), Arc<[Ranked<'d>]>>,
 }
 
 impl<'i, 'd> Resolver<'i, 'd> {

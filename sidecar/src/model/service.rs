@@ -40,8 +40,8 @@ pub struct ServicePort {
     pub name: String,
     /// The number that clients use.
     pub number: u16,
-    /// What is spoken on it.
-    pub protocol: AppProtocol,
+    /// What is spoken on it, if the Service says so.
+    pub protocol: Option<AppProtocol>,
 }
 
 /// What is spoken on a port.
@@ -162,7 +162,7 @@ fn service_port(node: &Node, report: &mut Report) -> Option<Option<ServicePort>>
     let name = fields.optional("name", text).unwrap_or_default();
     let number = fields.required("port", port);
     let transport = fields.optional("protocol", one_of(TRANSPORTS)).unwrap_or(Transport::Tcp);
-    let protocol = fields.optional("appProtocol", app_protocol).unwrap_or(AppProtocol::Http);
+    let protocol = fields.optional("appProtocol", app_protocol);
     // Slices hold the resolved number already.
     fields.accept(&["targetPort", "nodePort"]);
     fields.finish();

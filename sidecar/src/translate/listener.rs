@@ -6,6 +6,7 @@ mod outbound;
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{AggregatedConfigSource, ApiVersion, ConfigSource};
 
+pub(super) use http::{CORS, STATEFUL_SESSION};
 pub(super) use outbound::outbound;
 
 /// Served by whoever serves this.

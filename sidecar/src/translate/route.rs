@@ -1,18 +1,32 @@
 //! The route configuration: a virtual host for each port of each service.
 
 mod action;
+mod cors;
+mod headers;
 mod host;
 mod matching;
+mod path;
+mod retry;
+mod rule;
+mod session;
 
 use std::collections::BTreeSet;
 
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration};
+use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, route};
 
 use super::{OUTBOUND, Part, PortOf, Sourced, tags};
+use crate::model::filter::Scheme;
 use crate::model::matching::{Match, PathMatch};
 use crate::model::{Mesh, Routing, Rule};
+
+/// As what clients know the place at which a route is attached.
+#[derive(Debug, Clone, Copy)]
+struct Frontend {
+    scheme: Scheme,
+    port: u16,
+}
 
 pub(super) fn outbound(mesh: &Mesh, ports: &[PortOf<'_>]) -> Sourced<RouteConfiguration> {
     let metadata = tags::metadata(&mesh.sidecar);
@@ -29,9 +43,10 @@ pub(super) fn outbound(mesh: &Mesh, ports: &[PortOf<'_>]) -> Sourced<RouteConfig
 
 /// The routes of a port, in the order in which they are tried.
 fn routes(of: PortOf<'_>, metadata: Option<&Metadata>) -> Vec<Route> {
+    let frontend = Frontend { scheme: Scheme::Http, port: of.port.number };
     let routes = match &of.port.routing {
         Routing::Direct => vec![straight(of)],
-        Routing::Rules(rules) => rules.iter().map(|rule| ruled(rule)).collect(),
+        Routing::Rules(rules) => rules.iter().flat_map(|rule| rule::routes(rule, frontend)).collect(),
     };
     routes.into_iter().map(|route| Route { metadata: metadata.cloned(), ..route }).collect()
 }
@@ -40,16 +55,7 @@ fn straight(of: PortOf<'_>) -> Route {
     Route {
         name: of.cluster_name(),
         r#match: Some(matching::route_match(&Match::default())),
-        action: Some(action::forward(ClusterSpecifier::Cluster(of.cluster_name()))),
-        ..Route::default()
-    }
-}
-
-fn ruled(rule: &Rule) -> Route {
-    Route {
-        name: rule.name.clone(),
-        r#match: Some(matching::route_match(&rule.matching)),
-        action: Some(action::action(&rule.action)),
+        action: Some(route::Action::Route(action::forward(ClusterSpecifier::Cluster(of.cluster_name())))),
         ..Route::default()
     }
 }
@@ -66,9 +72,9 @@ fn parts(of: PortOf<'_>) -> Vec<Part> {
 }
 
 fn mentions(rule: &Rule) -> Vec<String> {
-    let path = match &rule.matching.path {
-        PathMatch::Regex(value) => Some(value.clone()),
-        PathMatch::Exact(_) | PathMatch::Prefix(_) => None,
+    let path = match rule.matching.path.plain() {
+        PathMatch::Regex(value) => Some(value),
+        _ => None,
     };
     let values = rule.matching.headers.iter().chain(&rule.matching.query);
     let expressions = values.filter(|value| value.regex).map(|value| value.value.clone());

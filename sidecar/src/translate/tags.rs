@@ -54,6 +54,6 @@ fn header(key: String, value: String) -> HeaderValueOption {
 }
 
 /// In a header value `%` begins a command for Envoy's formatter, and a lone one has the whole configuration rejected.
-fn literal(value: &str) -> String {
+pub(super) fn literal(value: &str) -> String {
     value.replace('%', "%%")
 }

@@ -29,7 +29,7 @@ impl Resolver<'_, '_> {
         }
         MeshPort {
             number: port.number,
-            protocol: port.protocol,
+            protocol: self.index.protocol(key, port),
             endpoints,
             endpoint_origins: slices.iter().map(|(document, _)| document.origin.clone()).collect(),
             routing: self.routing(key, port),

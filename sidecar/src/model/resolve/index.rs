@@ -1,13 +1,15 @@
 //! The documents by what refers to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diagnostic::{Diagnostic, Origin};
-use crate::model::reference::ParentRef;
-use crate::model::route::Route;
-use crate::model::service::{EndpointSlice, Service, ServicePort};
+use crate::model::reference::{BackendRef, ParentRef};
+use crate::model::route::{Route, RouteKind};
+use crate::model::service::{AppProtocol, EndpointSlice, Service, ServicePort};
 use crate::model::sidecar::Sidecar;
-use crate::model::{Document, Object, ServiceKey};
+use crate::model::{Backend, Document, Object, ServiceKey};
+
+use super::grants::Grants;
 
 /// The documents by what refers to them.
 pub(super) struct Index<'d> {
@@ -15,6 +17,9 @@ pub(super) struct Index<'d> {
     pub(super) services: BTreeMap<ServiceKey, (&'d Document, &'d Service)>,
     pub(super) slices: BTreeMap<ServiceKey, Vec<(&'d Document, &'d EndpointSlice)>>,
     pub(super) routes: BTreeMap<ServiceKey, Vec<Attached<'d>>>,
+    /// The ports that a GRPCRoute is about, or sends to.
+    pub(super) grpc_ports: BTreeSet<Backend>,
+    pub(super) grants: Grants<'d>,
 }
 
 /// A route at one of its parents.
@@ -24,6 +29,8 @@ pub(super) struct Attached<'d> {
     pub(super) namespace: &'d str,
     pub(super) route: &'d Route,
     pub(super) parent: &'d ParentRef,
+    /// Whether a backend in another namespace must be granted: not for those at a Service (GEP-1426).
+    pub(super) needs_grant: bool,
 }
 
 impl<'d> Index<'d> {
@@ -32,8 +39,14 @@ impl<'d> Index<'d> {
         documents: &[&'d Document],
         diagnostics: &mut Vec<Diagnostic>,
     ) -> Self {
-        let mut index =
-            Self { sidecar, services: BTreeMap::new(), slices: BTreeMap::new(), routes: BTreeMap::new() };
+        let mut index = Self {
+            sidecar,
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            grpc_ports: BTreeSet::new(),
+            grants: Grants::default(),
+        };
         let (mut first_slices, mut first_routes) = (BTreeMap::new(), BTreeMap::new());
         for document in documents {
             let key = index.key(document);
@@ -53,13 +66,16 @@ impl<'d> Index<'d> {
                         index.slices.entry(service).or_default().push((document, slice));
                     }
                 },
-                Object::HttpRoute(route) => match first_routes.get(&key) {
-                    Some(first) => diagnostics.push(twice("HTTPRoute", &key, document, first)),
-                    None => {
-                        first_routes.insert(key, document.origin.clone());
-                        index.attach(document, route);
+                Object::HttpRoute(route) | Object::GrpcRoute(route) => {
+                    match first_routes.get(&(route.kind, key.clone())) {
+                        Some(first) => diagnostics.push(twice(route.kind.name(), &key, document, first)),
+                        None => {
+                            first_routes.insert((route.kind, key), document.origin.clone());
+                            index.attach(document, route);
+                        }
                     }
-                },
+                }
+                Object::ReferenceGrant(grant) => index.grants.add(index.namespace(document), grant),
             }
         }
         index
@@ -77,17 +93,31 @@ impl<'d> Index<'d> {
     /// clients in that (GEP-1426, "namespace boundaries").
     fn attach(&mut self, document: &'d Document, route: &'d Route) {
         let namespace = self.namespace(document);
+        if route.kind == RouteKind::Grpc {
+            self.note_grpc_ports(namespace, route);
+        }
         for parent in &route.parents {
             let of_service = parent.namespace.as_deref().unwrap_or(namespace);
             if of_service == namespace || namespace == self.sidecar.namespace {
                 let key = ServiceKey { namespace: of_service.to_owned(), name: parent.name.clone() };
-                self.routes.entry(key).or_default().push(Attached { document, namespace, route, parent });
+                self.routes.entry(key).or_default().push(Attached {
+                    document,
+                    namespace,
+                    route,
+                    parent,
+                    needs_grant: false,
+                });
             }
         }
     }
 
-    /// The routes that distribute requests to `port`. Those of the client's own namespace stand in for those of the
-    /// service's (GEP-1426: consumer routes override producer routes, they are not merged).
+    fn note_grpc_ports(&mut self, namespace: &str, route: &Route) {
+        let backends = route.rules.iter().flat_map(|rule| &rule.backends).map(|weighted| &weighted.backend);
+        self.grpc_ports.extend(backends.map(|reference| reference.resolved(namespace)));
+    }
+
+    /// The routes of the port's clients. Those of the client's own namespace stand in for those of the service's
+    /// (GEP-1426: consumer routes override producer routes, they are not merged).
     pub(super) fn attached(&self, key: &ServiceKey, port: &ServicePort) -> Vec<Attached<'d>> {
         let all = self.routes.get(key).map(Vec::as_slice).unwrap_or_default();
         let mut attached: Vec<_> = all.iter().copied().filter(|at| at.parent.selects(port)).collect();
@@ -97,6 +127,17 @@ impl<'d> Index<'d> {
         }
         attached.dedup_by(|a, b| std::ptr::eq(a.document, b.document));
         attached
+    }
+
+    /// What is spoken on a port: what the Service says, or else what the routes to it need.
+    pub(super) fn protocol(&self, key: &ServiceKey, port: &ServicePort) -> AppProtocol {
+        let of_grpc = || {
+            let backend = Backend { service: key.clone(), port: port.number };
+            let at = self.routes.get(key).map(Vec::as_slice).unwrap_or_default();
+            let attached = at.iter().any(|at| at.route.kind == RouteKind::Grpc && at.parent.selects(port));
+            attached || self.grpc_ports.contains(&backend)
+        };
+        port.protocol.unwrap_or_else(|| if of_grpc() { AppProtocol::H2c } else { AppProtocol::Http })
     }
 
     pub(super) fn service(&self, key: &ServiceKey) -> Result<&'d Service, Diagnostic> {
@@ -109,6 +150,14 @@ impl<'d> Index<'d> {
             Some(other) => mistake.help(format!("there is one in namespace {}", other.namespace)),
             None => mistake.nearest(&key.name, near.map(|other| other.name.as_str())),
         })
+    }
+}
+
+impl BackendRef {
+    /// What it means in a document of `namespace`.
+    pub(super) fn resolved(&self, namespace: &str) -> Backend {
+        let namespace = self.namespace.as_deref().unwrap_or(namespace).to_owned();
+        Backend { service: ServiceKey { namespace, name: self.name.clone() }, port: self.port }
     }
 }
 

@@ -4,13 +4,17 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::Resolver;
+use super::grants::Reference;
 use super::index::{Attached, missing_port};
 use crate::diagnostic::Diagnostic;
+use crate::model::filter::Filters;
 use crate::model::precedence::Precedence;
-use crate::model::reference::{BackendRef, ParentRef};
-use crate::model::route::RouteRule;
+use crate::model::reference::{BackendRef, ParentRef, WeightedRef};
+use crate::model::route::{RouteKind, RouteRule};
 use crate::model::service::ServicePort;
-use crate::model::{Action, Backend, Destination, Document, RouteData, Routing, Rule, ServiceKey};
+use crate::model::{
+    Action, Backend, Destination, Document, Mirror, RouteData, Routing, Rule, ServiceKey, Share,
+};
 
 /// A rule that still knows where it stands among those of its service.
 #[derive(Debug)]
@@ -23,10 +27,21 @@ impl<'d> Resolver<'_, 'd> {
     pub(super) fn check_parents(&mut self) {
         for (key, attached) in &self.index.routes {
             for at in attached {
+                self.check_hostnames(*at);
                 if let Err(mistake) = self.check_parent(key, at.parent) {
                     self.diagnostics.push(mistake.at(&at.document.origin.with_span(at.parent.span)));
                 }
             }
+        }
+    }
+
+    /// GEP-1426: nothing may be inferred from `hostnames` at a Service.
+    fn check_hostnames(&mut self, at: Attached<'_>) {
+        if !at.route.hostnames.is_empty() {
+            let warning =
+                Diagnostic::warning("\"hostnames\" has no effect on a route that is attached to a Service")
+                    .help("match the header Host instead");
+            self.diagnostics.push(warning.at(&at.document.origin.with_span(at.route.hostnames_span)));
         }
     }
 
@@ -44,8 +59,32 @@ impl<'d> Resolver<'_, 'd> {
     }
 
     pub(super) fn routing(&mut self, key: &ServiceKey, port: &ServicePort) -> Routing {
-        let attached = self.index.attached(key, port);
+        let attached = self.of_one_kind(key, port, self.index.attached(key, port));
         if attached.is_empty() { Routing::Direct } else { Routing::Rules(self.ranked_rules(&attached)) }
+    }
+
+    /// Where there is a GRPCRoute, HTTPRoutes have no effect (GEP-1426, "Route types").
+    fn of_one_kind(
+        &mut self,
+        key: &ServiceKey,
+        port: &ServicePort,
+        mut attached: Vec<Attached<'d>>,
+    ) -> Vec<Attached<'d>> {
+        let is_grpc = |at: &Attached<'_>| at.route.kind == RouteKind::Grpc;
+        if !attached.iter().any(is_grpc) {
+            return attached;
+        }
+        let conflict =
+            format!("a GRPCRoute is attached to port {} of Service {key}, too, and goes first", port.number);
+        let conflict = Diagnostic::warning(conflict).help("this HTTPRoute has no effect there");
+        self.diagnostics.extend(
+            attached
+                .iter()
+                .filter(|at| !is_grpc(at))
+                .map(|at| conflict.clone().at(&at.document.origin.with_span(at.parent.span))),
+        );
+        attached.retain(is_grpc);
+        attached
     }
 
     /// The rules of several routes, in the order in which they are tried.
@@ -58,11 +97,13 @@ impl<'d> Resolver<'_, 'd> {
 
     /// The rules of a route, which are the same at each of its parents.
     fn rules(&mut self, at: Attached<'d>) -> Arc<[Ranked<'d>]> {
-        let place: *const Document = at.document;
+        let document: *const Document = at.document;
+        let place = (document, at.needs_grant);
         if let Some(known) = self.rules.get(&place) {
             return Arc::clone(known);
         }
         let route = Arc::new(RouteData {
+            kind: at.route.kind,
             key: ServiceKey { namespace: at.namespace.to_owned(), name: at.document.metadata.name.clone() },
             origin: at.document.origin.clone(),
             tags: Vec::new(),
@@ -87,7 +128,7 @@ impl<'d> Resolver<'_, 'd> {
         let ranked = rule.matches.iter().enumerate().map(|(match_at, matching)| Ranked {
             precedence: Precedence::of(matching, metadata.created.as_deref(), full_name, (rule_at, match_at)),
             rule: Arc::new(Rule {
-                name: format!("{}/{rule_at}/{match_at}", route.key),
+                name: rule_name(route, rule, rule_at, match_at),
                 matching: matching.clone(),
                 action: Arc::clone(&action),
             }),
@@ -99,37 +140,95 @@ impl<'d> Resolver<'_, 'd> {
         Action {
             route: Arc::clone(route),
             origin: at.document.origin.with_span(rule.span),
+            rule: rule.name.clone(),
+            filters: rule.filters.clone(),
+            mirrors: self.mirrors(at, rule.filters.as_deref()),
             destination: self.destination(at, rule),
+            timeouts: rule.timeouts,
+            retry: rule.retry.clone(),
+            session: rule.session.clone(),
             policy: None,
         }
     }
 
     fn destination(&mut self, at: Attached<'d>, rule: &RouteRule) -> Destination {
-        let mut backends = Vec::new();
-        for reference in &rule.backends {
-            match self.backend(at.namespace, reference) {
-                Ok(backend) => {
-                    backends.extend(NonZeroU32::new(reference.weight).map(|weight| (backend, weight)));
-                }
-                Err(mistake) => {
-                    self.diagnostics.push(mistake.at(&at.document.origin.with_span(reference.span)));
-                }
-            }
-        }
-        if backends.is_empty() { Destination::NoBackend } else { Destination::Forward(backends) }
+        let shares: Vec<Share> =
+            rule.backends.iter().filter_map(|weighted| self.share(at, weighted)).collect();
+        if shares.is_empty() { Destination::NoBackend } else { Destination::Forward(shares) }
     }
 
-    fn backend(&self, namespace: &str, reference: &BackendRef) -> Result<Backend, Diagnostic> {
-        let target = reference.namespace.as_deref().unwrap_or(namespace);
-        let key = ServiceKey { namespace: target.to_owned(), name: reference.name.clone() };
-        if target != namespace {
-            let mistake = format!("a backendRef to {key} in another namespace needs a ReferenceGrant");
-            return Err(Diagnostic::error(mistake).help("ReferenceGrant is not supported yet"));
+    /// A backend without a weight gets no requests, so that nothing is known of it but its reference.
+    fn share(&mut self, at: Attached<'d>, weighted: &WeightedRef) -> Option<Share> {
+        let backend = self.backend(at, &weighted.backend);
+        let backend =
+            backend.map_err(|mistake| self.warn(at, &weighted.backend, &mistake, &failing(at))).ok();
+        Some(Share {
+            backend,
+            weight: NonZeroU32::new(weighted.weight)?,
+            filters: weighted.filters.clone(),
+            mirrors: self.mirrors(at, weighted.filters.as_deref()),
+        })
+    }
+
+    /// What cannot be mirrored to is left out (HTTPRequestMirrorFilter in the API reference).
+    fn mirrors(&mut self, at: Attached<'d>, filters: Option<&Filters>) -> Vec<Mirror> {
+        let mirrors = filters.map(|filters| filters.mirrors.as_slice()).unwrap_or_default();
+        let resolved = mirrors.iter().filter_map(|mirror| match self.backend(at, &mirror.backend) {
+            Ok(backend) => Some(Mirror { backend, share: mirror.share }),
+            Err(mistake) => {
+                self.warn(at, &mirror.backend, &mistake, "nothing is mirrored to it");
+                None
+            }
+        });
+        resolved.collect()
+    }
+
+    fn warn(&mut self, at: Attached<'_>, reference: &BackendRef, mistake: &Diagnostic, effect: &str) {
+        let warning = Diagnostic::warning(format!("{}; {effect}", mistake.message));
+        let warning = Diagnostic { help: mistake.help.clone(), ..warning };
+        self.diagnostics.push(warning.at(&at.document.origin.with_span(reference.span)));
+    }
+
+    fn backend(&self, at: Attached<'_>, reference: &BackendRef) -> Result<Backend, Diagnostic> {
+        let backend = reference.resolved(at.namespace);
+        if at.needs_grant && !self.index.grants.permit(reference_of(at, &backend)) {
+            let mistake =
+                format!("Service {} is in another namespace, which does not permit it", backend.service);
+            return Err(Diagnostic::error(mistake).help("add a ReferenceGrant there"));
         }
-        let service = self.index.service(&key)?;
-        if service.ports.iter().any(|port| port.number == reference.port) {
-            return Ok(Backend { service: key, port: reference.port });
+        let service = self.index.service(&backend.service)?;
+        if service.ports.iter().any(|port| port.number == backend.port) {
+            return Ok(backend);
         }
-        Err(missing_port(&key, &reference.port.to_string(), service))
+        Err(missing_port(&backend.service, &backend.port.to_string(), service))
+    }
+}
+
+fn reference_of<'a>(at: Attached<'a>, to: &'a Backend) -> Reference<'a> {
+    Reference {
+        from: ("gateway.networking.k8s.io", at.route.kind.name()),
+        from_namespace: at.namespace,
+        to: ("", "Service"),
+        to_namespace: &to.service.namespace,
+        to_name: &to.service.name,
+    }
+}
+
+/// What becomes of the requests for a backend that is not there (HTTPRouteRule.backendRefs, GRPCRouteRule.backendRefs).
+fn failing(at: Attached<'_>) -> String {
+    let answer = match at.route.kind {
+        RouteKind::Http => "500",
+        RouteKind::Grpc => "UNAVAILABLE",
+    };
+    format!("requests for it are answered with {answer}")
+}
+
+/// A rule without a name goes by its number; so does one that is called like a number.
+fn rule_name(route: &RouteData, rule: &RouteRule, rule_at: usize, match_at: usize) -> String {
+    let given = rule.name.as_deref().filter(|name| !name.bytes().all(|byte| byte.is_ascii_digit()));
+    let rule = given.map_or_else(|| rule_at.to_string(), str::to_owned);
+    match route.kind {
+        RouteKind::Http => format!("{}/{rule}/{match_at}", route.key),
+        RouteKind::Grpc => format!("{}/{}/{rule}/{match_at}", route.kind.name(), route.key),
     }
 }

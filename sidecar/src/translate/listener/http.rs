@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};
+use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds,
     http_connection_manager::{RouteSpecifier, ServerHeaderTransformation},
@@ -16,6 +18,10 @@ use crate::translate::{OUTBOUND, any, duration, tags};
 
 const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 const HEADER_MUTATION: &str = "envoy.filters.http.header_mutation";
+/// Does something for a route that has a policy for it.
+pub(in crate::translate) const CORS: &str = "envoy.filters.http.cors";
+/// Does something for a route that has a state for it.
+pub(in crate::translate) const STATEFUL_SESSION: &str = "envoy.filters.http.stateful_session";
 const ROUTER: &str = "envoy.filters.http.router";
 
 /// The connection manager as the one filter of a chain.
@@ -44,9 +50,16 @@ fn connection_manager() -> HttpConnectionManager {
 /// connections that are open. The router ends it; without it Envoy accepts the listener and answers nothing.
 fn http_filters() -> Vec<HttpFilter> {
     vec![
+        for_some_routes(CORS, any(&Cors::default())),
         http_filter(HEADER_MUTATION, any(&tags::strip_forged())),
+        for_some_routes(STATEFUL_SESSION, any(&StatefulSession::default())),
         http_filter(ROUTER, any(&Router::default())),
     ]
+}
+
+/// A filter that costs nothing where no route has a configuration for it.
+fn for_some_routes(name: &str, config: Any) -> HttpFilter {
+    HttpFilter { disabled: true, ..http_filter(name, config) }
 }
 
 fn http_filter(name: &str, config: Any) -> HttpFilter {

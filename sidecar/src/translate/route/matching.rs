@@ -1,18 +1,43 @@
 //! Which requests Envoy takes a route for.
 
+use envoy_types::pb::envoy::config::core::v3::RuntimeFractionalPercent;
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{HeaderMatcher, QueryParameterMatcher, RouteMatch};
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
+use envoy_types::pb::envoy::r#type::v3::FractionalPercent;
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use crate::model::matching::{Match, PathMatch, ValueMatch};
 
+/// As [`route_match`], for `below` of a million requests: the number is the same for all routes that a request is compared
+/// with.
+pub(super) fn share_match(matching: &Match, below: Option<u32>) -> RouteMatch {
+    RouteMatch { runtime_fraction: below.map(fraction), ..route_match(matching) }
+}
+
+/// The question of a browser whether a request with this method, by a page of another origin, would be permitted.
+pub(super) fn preflight_match(matching: &Match, method: &str) -> RouteMatch {
+    let asked = header_matcher("access-control-request-method", method, false);
+    let mut preflight = route_match(&Match { method: Some("OPTIONS"), ..matching.clone() });
+    preflight.headers.push(asked);
+    preflight
+}
+
+/// So many of a million.
+pub(super) fn fraction(millionths: u32) -> RuntimeFractionalPercent {
+    let percent = FractionalPercent { numerator: millionths, denominator: DenominatorType::Million.into() };
+    RuntimeFractionalPercent { default_value: Some(percent), runtime_key: String::new() }
+}
+
 pub(super) fn route_match(matching: &Match) -> RouteMatch {
     let method = matching.method.map(|method| header_matcher(":method", method, false));
-    let headers =
-        matching.headers.iter().map(|header| header_matcher(&header.name, &header.value, header.regex));
+    let headers = matching
+        .headers
+        .iter()
+        .map(|header| header_matcher(name_in_envoy(&header.name), &header.value, header.regex));
     RouteMatch {
         path_specifier: Some(path(&matching.path)),
         headers: method.into_iter().chain(headers).collect(),
@@ -21,8 +46,14 @@ pub(super) fn route_match(matching: &Match) -> RouteMatch {
     }
 }
 
+/// Whatever the version of HTTP, Envoy has the host as HTTP/2 has it.
+fn name_in_envoy(header: &str) -> &str {
+    if header == "host" { ":authority" } else { header }
+}
+
 fn path(path: &PathMatch) -> PathSpecifier {
     match path {
+        PathMatch::Rpc(_) => self::path(&path.plain()),
         PathMatch::Exact(value) => PathSpecifier::Path(value.clone()),
         PathMatch::Prefix(value) if value.is_empty() => PathSpecifier::Prefix("/".into()),
         // By elements, as the Gateway API has it: /foo is /foo and /foo/bar, not /foobar.
@@ -53,6 +84,6 @@ fn string_matcher(value: &str, is_regex: bool) -> StringMatcher {
     StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
 }
 
-fn regex(value: &str) -> RegexMatcher {
+pub(super) fn regex(value: &str) -> RegexMatcher {
     RegexMatcher { regex: value.into(), ..RegexMatcher::default() }
 }
