@@ -1,24 +1,22 @@
 //! `weft-ipam import`.
 
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
-use weft_ipam::config::parse_ranges;
-use weft_ipam::lease::{Assigned, Attachment, Lease, NetnsIdentity, Notes, Pod, Timestamp};
+use weft_ipam::lease::{Assigned, Attachment, Lease, Notes};
 use weft_ipam::range::Pool;
 use weft_ipam::{Import, Imported};
 
-use super::export::{KEY, VERSION};
 use super::host_local::{Contents, Directory, Held, Remembered};
 use super::lease::{self, Life};
-use super::place::{Network, Place, read_json};
+use super::place::{Network, Place};
 use super::text::count;
 use super::{Answer, Error, Exit};
+
+mod exported;
 
 /// Takes leases over: those of an export, or those of host-local, so that a running node moves over without restarting a pod.
 ///
@@ -166,132 +164,20 @@ impl Report {
     }
 }
 
-/// What an export has of a lease ([`super::export`]).
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Exported {
-    container: String,
-    ifname: String,
-    addresses: Vec<ExportedAddress>,
-    pod: Option<Pod>,
-    netns: Option<NetnsIdentity>,
-    boot_id: Option<String>,
-    since_unix_nanos: u64,
-    #[serde(default)]
-    notes: Notes,
-}
-
-#[derive(Deserialize)]
-struct ExportedAddress {
-    #[serde(deserialize_with = "network")]
-    address: IpNetwork,
-    gateway: Option<IpAddr>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ExportedFree {
-    address: IpAddr,
-    at_unix_nanos: u64,
-}
-
-#[derive(Deserialize)]
-struct ExportedNetwork {
-    name: String,
-    node: Option<String>,
-    ranges: Option<Value>,
-    leases: Vec<Exported>,
-    #[serde(default)]
-    freed: Vec<ExportedFree>,
-    #[serde(default)]
-    damaged: Vec<ExportedDamage>,
-}
-
-#[derive(Deserialize)]
-struct ExportedDamage {
-    addresses: Vec<IpAddr>,
-}
-
-fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-}
-
 fn from_export(file: &Path, place: &Place) -> Result<Report, Error> {
-    let wrong = |why: String| Error::Export { path: file.into(), why };
-    let document = read_export(file)?;
-    match document.get(KEY).and_then(Value::as_u64) {
-        Some(VERSION) => {}
-        Some(newer) => {
-            return Err(wrong(format!(
-                "it is an export of version {newer}, and this release reads {VERSION}"
-            )));
-        }
-        None => return Err(wrong(format!("it is no export: the key {KEY:?} is missing"))),
-    }
-    let networks = document.get("networks").cloned().unwrap_or(Value::Null);
-    let networks: Vec<ExportedNetwork> =
-        serde_json::from_value(networks).map_err(|error| wrong(error.to_string()))?;
-    if let Some(missing) = place.networks.iter().find(|name| networks.iter().all(|one| one.name != **name)) {
-        let known = networks.into_iter().map(|one| one.name).collect();
-        return Err(Error::NotExported { name: missing.clone(), path: file.into(), known });
-    }
-    let is_wanted = |one: &ExportedNetwork| place.networks.is_empty() || place.networks.contains(&one.name);
-    // All of it is understood before any of it is written.
     let (mut imports, mut lost) = (Vec::new(), Vec::new());
-    for exported in networks.into_iter().filter(is_wanted) {
-        lost.extend(exported.damaged.iter().map(|damaged| join(&damaged.addresses)));
+    // All of it is understood before any of it is written.
+    for exported in exported::read(file, &place.networks)? {
+        lost.extend(exported.lost());
         let network = place.open_named(exported.name.clone(), exported.node.as_deref())?;
-        imports.push((network, exported.import().map_err(wrong)?));
+        let import = exported.import().map_err(|why| Error::Export { path: file.into(), why })?;
+        imports.push((network, import));
     }
     let mut report = Report { lost, ..Report::default() };
     for (network, import) in imports {
         report.add(&network, import)?;
     }
     Ok(report)
-}
-
-fn read_export(file: &Path) -> Result<Value, Error> {
-    if file != Path::new("-") {
-        return read_json(file);
-    }
-    let (mut text, path) = (Vec::new(), PathBuf::from("standard input"));
-    match std::io::stdin().read_to_end(&mut text) {
-        Err(source) => Err(Error::Read { path, source }),
-        Ok(_) => serde_json::from_slice(&text).map_err(|source| Error::Json { path, source }),
-    }
-}
-
-impl ExportedNetwork {
-    fn import(self) -> Result<Import, String> {
-        let pool = self.ranges.filter(|ranges| !ranges.is_null()).map(|ranges| parse_ranges(&ranges));
-        let freed = self.freed.iter().map(|free| (free.address, Timestamp(free.at_unix_nanos).into()));
-        let name = self.name;
-        Ok(Import {
-            pool: pool.transpose().map_err(|mistakes| mistakes.to_string())?,
-            freed: freed.collect(),
-            leases: self.leases.into_iter().map(|lease| lease.lease(&name)).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl Exported {
-    fn lease(self, network: &str) -> Result<Lease, String> {
-        let attachment = Attachment::new(network, &self.container, &self.ifname);
-        let attachment = attachment.map_err(|error| error.to_string())?;
-        if self.addresses.is_empty() {
-            return Err(format!("the lease of {attachment} has no address"));
-        }
-        let assigned = |one: &ExportedAddress| Assigned { address: one.address, gateway: one.gateway };
-        Ok(Lease {
-            attachment,
-            addresses: self.addresses.iter().map(assigned).collect(),
-            pod: self.pod,
-            netns: self.netns,
-            boot_id: self.boot_id,
-            since: Timestamp(self.since_unix_nanos).into(),
-            notes: self.notes,
-        })
-    }
 }
 
 /// What is asked while host-local's files become leases.
