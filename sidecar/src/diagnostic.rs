@@ -50,8 +50,9 @@ pub struct Span {
     pub width: usize,
 }
 
-/// A place in a file. Cheap to clone; displayed as `file:line:column`.
-#[derive(Clone, PartialEq, Eq)]
+/// A place in a file. Cheap to clone; displayed as `file:line:column`, and equal to what is displayed alike: the same place
+/// in a later state of the file, too.
+#[derive(Clone)]
 pub struct Origin {
     source: Arc<Source>,
     span: Span,
@@ -105,6 +106,15 @@ impl Origin {
         self.source.text.lines().nth(self.span.line.saturating_sub(1)).unwrap_or_default()
     }
 }
+
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        self.span == other.span
+            && (Arc::ptr_eq(&self.source, &other.source) || self.source.name == other.source.name)
+    }
+}
+
+impl Eq for Origin {}
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

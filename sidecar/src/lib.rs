@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod cli;
 pub mod configuration;
 pub mod diagnostic;
+pub mod encoding;
 pub mod explain;
 pub mod model;
 pub mod read;

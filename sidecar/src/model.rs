@@ -40,7 +40,7 @@ use service::AppProtocol;
 use sidecar::{Sidecar, Tag};
 
 /// Everything this workload's Envoy is to know, with all references resolved.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mesh {
     /// The workload.
     pub sidecar: Sidecar,
@@ -62,7 +62,7 @@ pub struct ServiceKey {
 }
 
 /// A service, one entry for each of its TCP ports.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MeshService {
     /// Its document.
     pub origin: Origin,
@@ -71,7 +71,7 @@ pub struct MeshService {
 }
 
 /// A port of a service: who answers on it, and how requests to it are distributed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MeshPort {
     /// The number under which clients know it.
     pub number: u16,
@@ -88,7 +88,7 @@ pub struct MeshPort {
 }
 
 /// How requests to a port of a service are distributed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Routing {
     /// To the port's own endpoints: no route is attached.
     Direct,
@@ -97,7 +97,7 @@ pub enum Routing {
 }
 
 /// One match of one rule of a route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
     /// `namespace/route/rule/match`, counted from 0; unique within the mesh.
     pub name: String,
@@ -108,7 +108,7 @@ pub struct Rule {
 }
 
 /// What a rule of a route does with a request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Action {
     /// The route that the rule is of.
     pub route: Arc<RouteData>,
@@ -133,7 +133,7 @@ pub struct Action {
 }
 
 /// What all rules of a route share.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RouteData {
     /// Which kind of route it is.
     pub kind: RouteKind,
@@ -146,7 +146,7 @@ pub struct RouteData {
 }
 
 /// Where a request goes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Destination {
     /// One of these, in proportion to their weights. Never empty.
     Forward(Vec<Share>),
@@ -155,7 +155,7 @@ pub enum Destination {
 }
 
 /// One of the backends of a rule.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Share {
     /// The backend; where the document names one that does not exist, requests that would go there fail.
     pub backend: Option<Backend>,

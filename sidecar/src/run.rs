@@ -59,7 +59,7 @@ pub async fn run(roots: Roots) -> Result<(), Error> {
     let Some(first) = unless_ended(&mut signals, first_good(&mut revisions)).await else {
         return Ok(());
     };
-    let mut serving = Serving::start(&first.sidecar)?;
+    let mut serving = Serving::start(&first.mesh.sidecar)?;
     serving.publish(&mut revisions, first);
     let ended = follow(&mut revisions, &mut serving, &mut signals).await;
     serving.stop().await?;

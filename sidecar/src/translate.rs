@@ -23,13 +23,14 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use envoy_types::pb::google::protobuf;
 use prost::{Message, Name};
 
 pub use provenance::{Part, Provenance};
 pub use tags::NAMESPACE as TAGS_NAMESPACE;
 
+use crate::model::sidecar::Sidecar;
 use crate::model::{Backend, Mesh, MeshPort, MeshService, ServiceKey};
 
 /// The name of the listener, of its route configuration and of its statistics.
@@ -67,35 +68,53 @@ struct PortOf<'m> {
     port: &'m MeshPort,
 }
 
+/// What is made of one service alone, whatever else the mesh holds: who has it keeps it until the service, or the
+/// `Sidecar`, changes ([`Encoder`](crate::encoding::Encoder)).
+#[derive(Debug, Default)]
+pub struct OfService {
+    /// A cluster for each of its ports.
+    pub clusters: Vec<Sourced<Cluster>>,
+    /// The endpoints of each cluster.
+    pub endpoints: Vec<Sourced<ClusterLoadAssignment>>,
+    /// A virtual host of the outbound route configuration for each port.
+    pub hosts: Vec<Sourced<VirtualHost>>,
+}
+
 /// Translates all of `mesh`.
 pub fn translate(mesh: &Mesh) -> Resources {
-    Resources {
-        clusters: clusters(mesh).collect(),
-        endpoints: endpoints(mesh).collect(),
-        listeners: vec![listener(mesh)],
-        routes: vec![routes(mesh)],
+    let mut all = shared(mesh);
+    for (key, service) in &mesh.services {
+        let of_service = of_service(&mesh.sidecar, key, service);
+        all.clusters.extend(of_service.clusters);
+        all.endpoints.extend(of_service.endpoints);
+        if let Some(outbound) = all.routes.iter_mut().find(|routes| routes.name == OUTBOUND) {
+            for host in of_service.hosts {
+                outbound.message.virtual_hosts.push(host.message);
+                outbound.parts.extend(host.parts);
+            }
+        }
     }
+    all
 }
 
-/// The clusters, one after the other: who encodes them need not hold them all.
-pub fn clusters(mesh: &Mesh) -> impl Iterator<Item = Sourced<Cluster>> {
-    ports(mesh).map(|port| cluster::cluster(&mesh.sidecar, port))
+/// Translates a service. This is given nothing but what the result depends on.
+pub fn of_service(sidecar: &Sidecar, key: &ServiceKey, service: &MeshService) -> OfService {
+    let mut all = OfService::default();
+    for port in ports(key, service) {
+        all.clusters.push(cluster::cluster(sidecar, port));
+        all.endpoints.push(endpoint::endpoints(port));
+        all.hosts.push(route::host(sidecar, port));
+    }
+    all
 }
 
-/// The endpoints of each cluster, one after the other.
-pub fn endpoints(mesh: &Mesh) -> impl Iterator<Item = Sourced<ClusterLoadAssignment>> {
-    ports(mesh).map(endpoint::endpoints)
-}
-
-/// The outbound listener.
-pub fn listener(mesh: &Mesh) -> Sourced<Listener> {
-    listener::outbound(mesh)
-}
-
-/// The route configuration of the outbound listener.
-pub fn routes(mesh: &Mesh) -> Sourced<RouteConfiguration> {
-    let ports: Vec<PortOf<'_>> = ports(mesh).collect();
-    route::outbound(mesh, &ports)
+/// What is not made of one service alone. The outbound route configuration is without its virtual hosts.
+pub fn shared(mesh: &Mesh) -> Resources {
+    Resources {
+        listeners: vec![listener::outbound(mesh)],
+        routes: vec![route::outbound(mesh)],
+        ..Resources::default()
+    }
 }
 
 impl PortOf<'_> {
@@ -104,12 +123,10 @@ impl PortOf<'_> {
     }
 }
 
-fn ports(mesh: &Mesh) -> impl Iterator<Item = PortOf<'_>> {
-    mesh.services.iter().flat_map(|(key, service)| {
-        let mut ports: Vec<&MeshPort> = service.ports.iter().collect();
-        ports.sort_by_key(|port| port.number.to_string());
-        ports.into_iter().map(move |port| PortOf { key, service, port })
-    })
+fn ports<'m>(key: &'m ServiceKey, service: &'m MeshService) -> impl Iterator<Item = PortOf<'m>> {
+    let mut ports: Vec<&MeshPort> = service.ports.iter().collect();
+    ports.sort_by_key(|port| port.number.to_string());
+    ports.into_iter().map(move |port| PortOf { key, service, port })
 }
 
 /// Packs an extension's configuration.

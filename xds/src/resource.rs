@@ -110,6 +110,13 @@ impl Resource {
         self.changed(|inner| inner.references = references)
     }
 
+    /// The same resource, which needs these and nothing else.
+    #[must_use]
+    pub fn referring_to(self, references: impl IntoIterator<Item = Reference>) -> Self {
+        let references = references.into_iter().collect();
+        self.changed(|inner| inner.references = references)
+    }
+
     fn changed(self, change: impl FnOnce(&mut Inner)) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
         let body = inner.frame.slice(inner.body..);

@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use weft_xds::{Event, Resource, Revision, Snapshot, SnapshotError};
+use weft_xds::{Event, Revision, Snapshot};
 
 use super::log;
 use crate::configuration::Configuration;
 use crate::diagnostic::Diagnostic;
+use crate::encoding::Encoder;
 use crate::model::Mesh;
 use crate::model::sidecar::Sidecar;
 use crate::read::files::Roots;
-use crate::translate::{self, Provenance};
+use crate::translate::Provenance;
 use crate::watch::Watcher;
 
 /// As many revisions without an answer are remembered. More wait only if no Envoy is connected.
@@ -21,9 +22,8 @@ const REMEMBERED: usize = 64;
 /// A revision that is ready to be served.
 #[derive(Debug)]
 pub(super) struct Publication {
-    pub(super) sidecar: Sidecar,
+    pub(super) mesh: Arc<Mesh>,
     pub(super) snapshot: Arc<Snapshot>,
-    provenance: Provenance,
     saved: Option<SystemTime>,
 }
 
@@ -34,6 +34,7 @@ pub(super) struct Revisions {
     watcher: Watcher,
     reported: Vec<Diagnostic>,
     looked: bool,
+    encoder: Encoder,
     current: Option<Publication>,
     at_start: Option<AtStart>,
     unanswered: VecDeque<(Revision, SystemTime)>,
@@ -57,6 +58,7 @@ impl Revisions {
             watcher,
             reported: Vec::new(),
             looked: false,
+            encoder: Encoder::default(),
             current: None,
             at_start: None,
             unanswered: VecDeque::new(),
@@ -88,7 +90,7 @@ impl Revisions {
             self.unanswered.push_back((publication.snapshot.revision(), saved));
             self.unanswered.drain(..self.unanswered.len().saturating_sub(REMEMBERED));
         }
-        self.at_start.get_or_insert_with(|| AtStart::new(&publication.sidecar));
+        self.at_start.get_or_insert_with(|| AtStart::new(&publication.mesh.sidecar));
         self.current = Some(publication);
     }
 
@@ -100,8 +102,8 @@ impl Revisions {
                 log::in_force(*revision, saved);
             }
             Event::Nacked { type_url, revision, resources, message, .. } => {
-                let provenance = self.current.as_ref().map(|current| &current.provenance);
-                log::rejected(provenance, type_url, *revision, resources, message);
+                let provenance = self.current.as_ref().map(|current| Provenance::of(&current.mesh));
+                log::rejected(provenance.as_ref(), type_url, *revision, resources, message);
             }
             other => log::event(other),
         }
@@ -136,10 +138,10 @@ impl Revisions {
         // The files of the first revision were saved before anyone could watch them.
         let saved = saved.filter(|_| self.current.is_some());
         let revision = self.current.as_ref().map_or(1, |current| current.snapshot.revision().0 + 1);
-        let last = self.current.as_ref().map(|current| &*current.snapshot);
-        match encode(&mesh, Revision(revision), last) {
-            Ok((snapshot, provenance)) if self.is_new(&snapshot) => {
-                Some(Publication { sidecar: mesh.sidecar, snapshot: Arc::new(snapshot), provenance, saved })
+        let mesh = Arc::new(mesh);
+        match self.encoder.encode(&mesh, Revision(revision)) {
+            Ok(snapshot) if self.is_new(&snapshot) => {
+                Some(Publication { mesh, snapshot: Arc::new(snapshot), saved })
             }
             Ok(_) => None,
             Err(error) => {
@@ -204,30 +206,6 @@ fn settings(sidecar: &Sidecar) -> [Setting; 4] {
         ),
         Setting("spec.xds.retryTimeout", format!("{:?}", sidecar.retry_timeout), "with the next start"),
     ]
-}
-
-/// Translates and encodes one resource after the other, so that only their bytes are held together. What is as it was in
-/// the last snapshot is shared with it.
-fn encode(
-    mesh: &Mesh,
-    revision: Revision,
-    last: Option<&Snapshot>,
-) -> Result<(Snapshot, Provenance), SnapshotError> {
-    let mut snapshot = last.map_or_else(Snapshot::builder, Snapshot::edit);
-    let mut provenance = Provenance::default();
-    for cluster in translate::clusters(mesh) {
-        let (name, message) = provenance.add(cluster);
-        snapshot.insert(Resource::encode(name, &message));
-    }
-    for endpoints in translate::endpoints(mesh) {
-        let (name, message) = provenance.add(endpoints);
-        snapshot.insert(Resource::encode(name, &message));
-    }
-    let (name, message) = provenance.add(translate::listener(mesh));
-    snapshot.insert(Resource::encode(name, &message));
-    let (name, message) = provenance.add(translate::routes(mesh));
-    snapshot.insert(Resource::encode(name, &message));
-    Ok((snapshot.remove_the_rest().build(revision)?, provenance))
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use prost::Name;
 
-use super::Sourced;
+use super::{Resources, Sourced, translate};
 use crate::diagnostic::Origin;
+use crate::model::Mesh;
 
 /// A document that a resource was made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +22,19 @@ pub struct Part {
 pub struct Provenance(BTreeMap<(&'static str, String), Vec<Part>>);
 
 impl Provenance {
-    /// Remembers what `resource` was made from, and gives back the rest of it.
-    pub fn add<M: Name>(&mut self, resource: Sourced<M>) -> (String, M) {
-        self.0.insert((M::NAME, resource.name.clone()), resource.parts);
-        (resource.name, resource.message)
+    /// What each resource of `mesh` is made from. Nobody needs it before Envoy rejects something.
+    pub fn of(mesh: &Mesh) -> Self {
+        let Resources { clusters, endpoints, listeners, routes } = translate(mesh);
+        let mut all = Self::default();
+        all.add(clusters);
+        all.add(endpoints);
+        all.add(listeners);
+        all.add(routes);
+        all
+    }
+
+    fn add<M: Name>(&mut self, resources: Vec<Sourced<M>>) {
+        self.0.extend(resources.into_iter().map(|resource| ((M::NAME, resource.name), resource.parts)));
     }
 
     /// The places to look at when Envoy says `reason` about a resource: those that it mentions, or else all

@@ -14,11 +14,12 @@ use std::collections::BTreeSet;
 
 use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, route};
+use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost, route};
 
 use super::{OUTBOUND, Part, PortOf, Sourced, tags};
 use crate::model::filter::Scheme;
 use crate::model::matching::{Match, PathMatch};
+use crate::model::sidecar::Sidecar;
 use crate::model::{Mesh, Routing, Rule};
 
 /// As what clients know the place at which a route is attached.
@@ -28,17 +29,22 @@ struct Frontend {
     port: u16,
 }
 
-pub(super) fn outbound(mesh: &Mesh, ports: &[PortOf<'_>]) -> Sourced<RouteConfiguration> {
-    let metadata = tags::metadata(&mesh.sidecar);
+/// The outbound route configuration without its virtual hosts, which are made of the services one by one.
+pub(super) fn outbound(mesh: &Mesh) -> Sourced<RouteConfiguration> {
     let message = RouteConfiguration {
         name: OUTBOUND.into(),
-        virtual_hosts: ports.iter().map(|port| host::virtual_host(mesh, *port, metadata.as_ref())).collect(),
         request_headers_to_add: tags::request_headers(&mesh.sidecar),
-        metadata: metadata.clone(),
+        metadata: tags::metadata(&mesh.sidecar),
         ..RouteConfiguration::default()
     };
-    let parts = ports.iter().flat_map(|port| parts(*port)).collect();
-    Sourced { name: OUTBOUND.into(), message, parts }
+    Sourced { name: OUTBOUND.into(), message, parts: Vec::new() }
+}
+
+/// The virtual host of a port.
+pub(super) fn host(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<VirtualHost> {
+    let metadata = tags::metadata(sidecar);
+    let message = host::virtual_host(sidecar, of, metadata.as_ref());
+    Sourced { name: message.name.clone(), message, parts: parts(of) }
 }
 
 /// The routes of a port, in the order in which they are tried.

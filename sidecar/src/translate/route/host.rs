@@ -4,12 +4,12 @@ use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3::VirtualHost;
 
 use super::{PortOf, routes};
-use crate::model::Mesh;
+use crate::model::sidecar::Sidecar;
 
-pub(super) fn virtual_host(mesh: &Mesh, of: PortOf<'_>, metadata: Option<&Metadata>) -> VirtualHost {
+pub(super) fn virtual_host(sidecar: &Sidecar, of: PortOf<'_>, metadata: Option<&Metadata>) -> VirtualHost {
     VirtualHost {
         name: of.cluster_name(),
-        domains: domains(mesh, of),
+        domains: domains(sidecar, of),
         routes: routes(of, metadata),
         ..VirtualHost::default()
     }
@@ -17,10 +17,10 @@ pub(super) fn virtual_host(mesh: &Mesh, of: PortOf<'_>, metadata: Option<&Metada
 
 /// The names by which clients know the port, as a resolver in the workload's namespace would complete them. Names without
 /// a port mean port 80, or the first port where there is no 80.
-fn domains(mesh: &Mesh, of: PortOf<'_>) -> Vec<String> {
+fn domains(sidecar: &Sidecar, of: PortOf<'_>) -> Vec<String> {
     let (name, namespace) = (&of.key.name, &of.key.namespace);
     let mut names = Vec::new();
-    if *namespace == mesh.sidecar.namespace {
+    if *namespace == sidecar.namespace {
         names.push(name.clone());
     }
     names.push(format!("{name}.{namespace}"));
