@@ -596,3 +596,30 @@ fn a_lease_whose_line_is_damaged_stands_alone() {
     fs::remove_file(dir.path().join("net/leases.index")).unwrap();
     assert_eq!(get(3).unwrap(), None, "with it the damage is gone from the log");
 }
+
+#[test]
+fn that_earlier_boots_were_looked_for_is_known_until_the_index_is_made_anew() {
+    // On tmpfs there are none.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (log, index) = (dir.path().join("net/leases.log"), dir.path().join("net/leases.index"));
+    let looked = || {
+        let store = open(dir.path());
+        Step::Del { container: 99 }.run(&store, 9).unwrap();
+        store.is_swept()
+    };
+    for container in 0..3 {
+        Step::Add { container, pool: 0, wish: None }.run(&open(dir.path()), container as u64).unwrap();
+    }
+    assert!(looked(), "where nothing was, nothing is to be looked for");
+    fs::remove_file(&index).unwrap();
+    assert!(!looked());
+    open(dir.path()).mark_swept().unwrap();
+    assert!(looked());
+
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replacen(" c1 eth0 ", " c8 eth0 ", 1)).unwrap();
+    Step::Del { container: 1 }.run(&open(dir.path()), 9).unwrap();
+    let header = |text: &str| text.lines().next().map(str::to_owned);
+    assert_ne!(header(&fs::read_to_string(&log).unwrap()), header(&text), "the log is another one");
+    assert!(looked());
+}
