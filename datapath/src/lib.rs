@@ -13,7 +13,7 @@
 //! # fn main() -> Result<(), weft_datapath::Error> {
 //! let host = Rtnl::open()?;
 //! let pod = NetNs::open("/run/netns/pod".as_ref())?;
-//! let inside = pod.rtnl()?;
+//! let inside = pod.run(Rtnl::open_to_settle)??;
 //! let veth = Veth {
 //!     host: Interface::named("weft0"),
 //!     pod: Interface {
@@ -24,8 +24,8 @@
 //! let ends = host.create_veth(&veth, &pod)?;
 //! host.configure_link(&veth.host, &ends.host)?;
 //! inside.configure_link(&veth.pod, &ends.pod)?;
-//! pod.run(|| inside.settle("eth0", &veth.pod.addresses))??;
-//! host.settle("weft0", &veth.host.addresses)?;
+//! inside.settle_link(&ends.pod, &veth.pod.addresses)?;
+//! host.settle_link(&ends.host, &veth.host.addresses)?;
 //! # Ok(())
 //! # }
 //! ```

@@ -4,7 +4,7 @@
 //! failure and, of the successes, only those that asked for it (`netlink_rcv_skb` in `net/netlink/af_netlink.c`). So
 //! only the last request asks: its answer says that all before it have been handled.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,11 @@ const RECEIVE_BUFFER: usize = 32 << 10;
 const PATIENCE_SECONDS: i64 = 10;
 /// How often a dump is begun again when the table changed under it.
 const DUMP_ATTEMPTS: usize = 8;
+
+thread_local! {
+    /// What every socket of the thread receives answers into.
+    static RECEIVED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// One request to the kernel.
 #[derive(Clone, Debug)]
@@ -101,11 +106,9 @@ impl Socket {
         Ok(Self { raw, sequence: Cell::new(1) })
     }
 
-    /// Opens a socket that hears what the kernel tells `group` of `protocol`, in the namespace of the calling thread.
-    pub(crate) fn listen(protocol: isize, group: u32) -> Result<Self, Error> {
-        let socket = Self::open(protocol)?;
-        socket.raw.add_membership(group).doing(|| "listen to the kernel")?;
-        Ok(socket)
+    /// From now on hears what the kernel tells `group`.
+    pub(crate) fn listen(&self, group: u32) -> Result<(), Error> {
+        self.raw.add_membership(group).doing(|| "listen to the kernel")
     }
 
     /// Waits until something was heard, or `deadline` has passed. Whoever missed some of it has heard something, too.
@@ -291,10 +294,15 @@ impl Socket {
     }
 
     fn receive(&self, doing: &str) -> Result<Vec<Message>, Error> {
-        let mut buffer = Vec::with_capacity(RECEIVE_BUFFER);
+        RECEIVED.with_borrow_mut(|buffer| self.receive_into(buffer, doing))
+    }
+
+    fn receive_into(&self, buffer: &mut Vec<u8>, doing: &str) -> Result<Vec<Message>, Error> {
+        buffer.clear();
+        buffer.reserve(RECEIVE_BUFFER);
         loop {
-            match self.raw.recv(&mut buffer, 0) {
-                Ok(_) => return Ok(split(&buffer)),
+            match self.raw.recv(buffer, 0) {
+                Ok(_) => return Ok(split(buffer)),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     let words = format!("the kernel gave no answer within {PATIENCE_SECONDS} s");

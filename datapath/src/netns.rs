@@ -56,7 +56,10 @@ impl NetNs {
     /// # Errors
     /// Where `/proc` is not mounted.
     pub fn current() -> Result<Self, Error> {
-        Self::open(Path::new("/proc/thread-self/ns/net"))
+        // It cannot be anything else, so there is nothing to look at first.
+        let path = PathBuf::from("/proc/thread-self/ns/net");
+        let handle = File::open(&path).doing(|| format!("open the network namespace {}", path.display()))?;
+        Ok(Self { path, handle })
     }
 
     /// Where it was found.

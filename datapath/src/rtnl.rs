@@ -20,6 +20,8 @@ use wire::*;
 #[derive(Debug)]
 pub struct Rtnl {
     pub(crate) socket: Socket,
+    /// One that can be told to listen, where it may be needed from another namespace.
+    pub(crate) listener: Option<Socket>,
 }
 
 impl Rtnl {
@@ -28,7 +30,16 @@ impl Rtnl {
     /// # Errors
     /// Where the kernel has no netlink socket to give.
     pub fn open() -> Result<Self, Error> {
-        Socket::open(NETLINK_ROUTE).map(|socket| Self { socket })
+        Socket::open(NETLINK_ROUTE).map(|socket| Self { socket, listener: None })
+    }
+
+    /// The same, for who calls [`Rtnl::settle_link`] from another namespace.
+    ///
+    /// # Errors
+    /// Where the kernel has no netlink sockets to give.
+    pub fn open_to_settle() -> Result<Self, Error> {
+        let listener = Some(Socket::open(NETLINK_ROUTE)?);
+        Ok(Self { listener, ..Self::open()? })
     }
 
     /// Makes a pair whose two ends come into being in their own namespaces, named and addressed, in one message:
@@ -70,7 +81,10 @@ impl Rtnl {
     /// # Errors
     /// The first thing the kernel refused. What came after it may stand: remove the interface.
     pub fn configure_link(&self, interface: &Interface, link: &Link) -> Result<(), Error> {
-        self.socket.carry_out(&configuration(interface, link))
+        // Asked for the link, the kernel takes note of its carrier at once, and begins to make the addresses its own: the
+        // less there is for `settle` to wait for. The answer says as well that all before it have been handled.
+        let look = get_link_by_index(link.index);
+        self.socket.carry_out_and_get(&configuration(interface, link), &look).map(drop)
     }
 
     /// Shapes what leaves by the link called `name`, which nobody else does.

@@ -36,23 +36,31 @@ impl Rtnl {
     /// # Errors
     /// Where there is no such link, or it does not own its addresses after ten seconds.
     pub fn settle(&self, name: &str, addresses: &[IpNetwork]) -> Result<(), Error> {
-        let doing = || format!("settle {name}");
-        let gone = || Error::new(doing(), Errno::ENODEV);
-        let link = self.link(name)?.ok_or_else(gone)?;
-        let Some(first) = self.first_not_owned(&link, addresses)? else { return Ok(()) };
-        // It listens from before the next look, so that nothing is missed in between.
-        let routes = Socket::listen(NETLINK_ROUTE, RTNLGRP_IPV6_ROUTE)?;
-        let (deadline, mut missing) = (Instant::now() + PATIENCE, Some(first));
-        while let Some(address) = missing {
+        let link = self.link(name)?.ok_or_else(|| Error::new(settling(name), Errno::ENODEV))?;
+        self.settle_link(&link, addresses)
+    }
+
+    /// [`Rtnl::settle`], where it is known what `link` it is. A socket of [`Rtnl::open_to_settle`] may be used from any
+    /// namespace.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn settle_link(&self, link: &Link, addresses: &[IpNetwork]) -> Result<(), Error> {
+        let (deadline, mut opened) = (Instant::now() + PATIENCE, None);
+        // It listens from before the look that it waits after, so that nothing is missed in between.
+        self.listener.iter().try_for_each(|listener| listener.listen(RTNLGRP_IPV6_ROUTE))?;
+        while let Some(missing) = self.first_not_owned(link, addresses)? {
             if Instant::now() > deadline {
-                let words = format!("the kernel has not made {address} its own within {PATIENCE:?}");
+                let words = format!("the kernel has not made {missing} its own within {PATIENCE:?}");
                 let refusal = Refusal { errno: Errno::ETIMEDOUT, explanation: Some(words) };
-                return Err(Error::new(doing(), refusal));
+                return Err(Error::new(settling(&link.name), refusal));
             }
-            let link = self.link(name)?.ok_or_else(gone)?;
-            missing = self.first_not_owned(&link, addresses)?;
-            if missing.is_some() {
-                routes.wait(deadline)?;
+            match self.listener.as_ref().or(opened.as_ref()) {
+                Some(listener) => listener.wait(deadline)?,
+                None => {
+                    let listener = opened.insert(Socket::open(NETLINK_ROUTE)?);
+                    listener.listen(RTNLGRP_IPV6_ROUTE)?;
+                }
             }
         }
         Ok(())
@@ -62,25 +70,26 @@ impl Rtnl {
     /// look is all that it takes.
     ///
     /// # Errors
-    /// Where the kernel does not tell.
+    /// Where there is no such link any more, or the kernel does not tell.
     pub fn is_settled(&self, link: &Link, addresses: &[IpNetwork]) -> Result<bool, Error> {
-        let awaited = awaited(addresses).map(|address| route_through(link, address));
-        let requests: Vec<_> = std::iter::once(get_link_by_index(link.index)).chain(awaited).collect();
-        let replies = self.socket.get_each(&requests)?;
-        let (found, routes) =
-            replies.split_first().map_or((false, [].as_slice()), |(link, routes)| (link.is_some(), routes));
-        Ok(found && routes.iter().all(is_owned))
+        Ok(self.first_not_owned(link, addresses)?.is_none())
     }
 
     /// The first of `addresses` that the node would not take packets to from `link`.
     fn first_not_owned(&self, link: &Link, addresses: &[IpNetwork]) -> Result<Option<IpAddr>, Error> {
-        for address in awaited(addresses) {
-            if !is_owned(&self.socket.get(&route_through(link, address))?) {
-                return Ok(Some(address));
-            }
-        }
-        Ok(None)
+        let routes = awaited(addresses).map(|address| route_through(link, address));
+        let requests: Vec<_> = std::iter::once(get_link_by_index(link.index)).chain(routes).collect();
+        let replies = self.socket.get_each(&requests)?;
+        let Some((Some(_), routes)) = replies.split_first() else {
+            return Err(Error::new(settling(&link.name), Errno::ENODEV));
+        };
+        let mut owned = awaited(addresses).zip(routes);
+        Ok(owned.find_map(|(address, route)| (!is_owned(route)).then_some(address)))
     }
+}
+
+fn settling(name: &str) -> String {
+    format!("settle {name}")
 }
 
 /// IPv4 addresses are owned as soon as they are there.

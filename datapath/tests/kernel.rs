@@ -77,8 +77,9 @@ fn attach(veth: &Veth, pod: &NetNs) -> Rtnl {
 }
 
 fn settle(host: &Rtnl, veth: &Veth, pod: &NetNs) {
-    let inside = pod.rtnl().unwrap();
-    pod.run(|| inside.settle("eth0", &veth.pod.addresses)).unwrap().unwrap();
+    let inside = pod.run(Rtnl::open_to_settle).unwrap().unwrap();
+    let end = inside.link("eth0").unwrap().unwrap();
+    inside.settle_link(&end, &veth.pod.addresses).unwrap();
     host.settle("weft0", &veth.host.addresses).unwrap();
 }
 

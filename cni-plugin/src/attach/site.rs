@@ -107,13 +107,8 @@ impl Site {
     /// packets when a port of it does, so it is the last.
     pub(super) fn settle(&self, inside: &Rtnl, plan: &Plan, pair: &Pair<'_>) -> Result<(), Error> {
         let Veth { host: outer, pod } = &plan.veth;
-        // Who has to wait has to be there; a look does not.
-        if !inside.is_settled(&pair.ends.pod, &pod.addresses)? {
-            self.netns.run(|| inside.settle(&pod.name, &pod.addresses))??;
-        }
-        if !self.host.is_settled(&pair.ends.host, &outer.addresses)? {
-            self.host.settle(&outer.name, &outer.addresses)?;
-        }
+        inside.settle_link(&pair.ends.pod, &pod.addresses)?;
+        self.host.settle_link(&pair.ends.host, &outer.addresses)?;
         let Some(shared) = &plan.shared else { return Ok(()) };
         self.host.settle(&shared.bridge.name, &shared.bridge.addresses)?;
         if !plan.is_bare() {
@@ -178,7 +173,7 @@ impl Site {
             }
             // After Weft's own: what the configuration spells out has the last word.
             tuned::set(&plan.sysctls, ifname)?;
-            Rtnl::open()
+            Rtnl::open_to_settle()
         })??;
         inside.configure_link(&plan.veth.pod, link)?;
         Ok(inside)
