@@ -67,6 +67,14 @@
 //! - **Every subscription is answered**, if only to say that there is nothing.
 //! - **A message that would break a stream is not sent**, but reported ([`Event::Withheld`]).
 //!
+//! # Names
+//!
+//! A name is any text but `*`. Names of the form `xdstp://…` are compared as they are written, parameters included, and one that
+//! ends in `/*` before its parameters subscribes to a collection: all resources one step below, as Envoy's
+//! `cds_resources_locator` and `lds_resources_locator` ask for. An empty collection is answered with nothing. Of a list
+//! collection (`envoy.config.cluster.v3.ClusterCollection`, inline entries) nothing is known here: it is a resource like
+//! any other, and its owner makes it. The parameters of a `ResourceLocator` (xRFC TP2) choose no variant.
+//!
 //! # Which services
 //!
 //! The aggregated service (ADS), and one each for clusters, endpoints, listeners, routes, scoped routes, virtual hosts,

@@ -37,6 +37,8 @@ pub struct TypeStatus {
     pub type_url: TypeUrl,
     /// Whether it has asked for all there is.
     pub wildcard: bool,
+    /// The collections it has asked for (`xdstp://…/*`), sorted.
+    pub collections: Vec<Arc<str>>,
     /// The response that it has not answered, and when that was sent. For clusters: they are warming.
     pub unanswered: Option<(Revision, Instant)>,
     /// Every name it has asked for, has or should have, sorted.
@@ -103,6 +105,7 @@ impl Subscription {
         TypeStatus {
             type_url: type_url.clone(),
             wildcard: self.is_wildcard(),
+            collections: self.collections().cloned().collect(),
             unanswered: unanswered.map(|sent| (sent.revision, sent.sent_at)),
             resources: self.all_names().into_iter().map(|name| self.of_name(name)).collect(),
         }

@@ -4,6 +4,7 @@
 //! and the names that differ from it (`held`). A client that is in sync costs its names, and nothing for what it
 //! holds; under the wildcard not even those.
 
+mod collections;
 mod names;
 mod world;
 
@@ -19,6 +20,7 @@ use super::rejection;
 use crate::snapshot::{Failure, Resources};
 use crate::{Resource, Revision, TypeUrl, Version};
 
+use self::collections::Collections;
 pub(super) use self::names::Opening;
 
 /// Responses that may wait for an answer before the oldest is forgotten. More than one waits only where a client
@@ -33,6 +35,7 @@ pub(super) struct Subscription {
     /// No name was ever asked for: nothing in particular means everything.
     legacy: bool,
     explicit: BTreeSet<Arc<str>>,
+    collections: Collections,
     /// What there is.
     target: Resources,
     /// What the client has, except for what is in `held`. A name that was asked for and is in neither is known to be
@@ -109,7 +112,12 @@ impl Subscription {
     }
 
     fn is_subscribed(&self, name: &str) -> bool {
-        self.wildcard || self.explicit.contains(name)
+        self.explicit.contains(name) || self.is_covered(name)
+    }
+
+    /// Whether a name is subscribed to by the wildcard or as part of a collection.
+    fn is_covered(&self, name: &str) -> bool {
+        self.wildcard || self.collections.cover(name)
     }
 
     /// What the client should have under this name. Under the wildcard an alias is nothing of its own.
@@ -128,7 +136,7 @@ impl Subscription {
             return Some(Cow::Borrowed(held));
         }
         let explicit = self.explicit.contains(name);
-        let covered = |found: &&Resource| explicit || self.wildcard && found.name() == name;
+        let covered = |found: &&Resource| explicit || found.name() == name && self.is_covered(name);
         match self.base.get(name).filter(covered) {
             Some(resource) => Some(Cow::Owned(Held::settled(resource))),
             None => explicit.then(|| Cow::Owned(Held::absent())),
@@ -189,11 +197,16 @@ impl Subscription {
     /// Whether the client still wants anything of this type. Envoy drops responses for a type it has left
     /// without an answer, so nobody waits for that answer.
     pub(super) fn is_live(&self) -> bool {
-        self.wildcard || !self.explicit.is_empty()
+        self.wildcard || !self.explicit.is_empty() || !self.collections.is_empty()
     }
 
     pub(super) fn is_wildcard(&self) -> bool {
         self.wildcard
+    }
+
+    /// The collections that the client has asked for.
+    pub(super) fn collections(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.collections.iter()
     }
 
     /// Whether the client has asked for this very name.
@@ -203,7 +216,7 @@ impl Subscription {
 
     /// How many names the client has given.
     pub(super) fn named(&self) -> usize {
-        self.explicit.len().max(self.held.len())
+        self.explicit.len().max(self.held.len()) + self.collections.iter().len()
     }
 
     /// The names of the next response: `None` if there is nothing that may be sent.
@@ -402,8 +415,9 @@ impl Subscription {
     /// Every name the client has, or should have.
     pub(super) fn all_names(&self) -> BTreeSet<Arc<str>> {
         let shared = |resource: &Resource| Arc::clone(resource.shared_name());
-        let wild = [&self.base, &self.target].into_iter().filter(|_| self.wildcard);
-        let wild = wild.flat_map(Resources::iter).map(shared);
+        let wild = self.wildcard || !self.collections.is_empty();
+        let wild = [&self.base, &self.target].into_iter().filter(|_| wild);
+        let wild = wild.flat_map(Resources::iter).filter(|one| self.is_covered(one.name())).map(shared);
         self.held.keys().chain(&self.explicit).cloned().chain(wild).collect()
     }
 

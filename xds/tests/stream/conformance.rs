@@ -2,6 +2,7 @@
 //! "1.40" is what an Envoy 1.40.0 was measured to do.
 
 mod answers;
+mod collections;
 mod limits;
 mod missing;
 mod names;

@@ -307,6 +307,10 @@ impl Client {
             .clone()
     }
 
+    pub(crate) fn is_sotw(&self) -> bool {
+        self.0.borrow().variant == Variant::StateOfTheWorld
+    }
+
     /// The version of the last response. State of the world.
     pub(crate) fn version(&self, type_url: TypeUrl) -> String {
         self.received(&type_url, 0).1

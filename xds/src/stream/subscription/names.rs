@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::Subscription;
+use super::{Collections, Subscription};
 use crate::snapshot::Resources;
 use crate::stream::due::Due;
 use crate::stream::held::{Held, Sent};
@@ -44,6 +44,7 @@ impl Subscription {
             wildcard: false,
             legacy: true,
             explicit: BTreeSet::new(),
+            collections: Collections::default(),
             target: opening.target.clone(),
             base: Resources::default(),
             held: BTreeMap::new(),
@@ -66,7 +67,7 @@ impl Subscription {
             Wants::All { version, .. } if !version.is_empty() => opened.resume_at(version, opening),
             Wants::Change { .. } | Wants::All { .. } => opened.owes_answer = true,
         }
-        opened.held.retain(|name, _| opened.wildcard || opened.explicit.contains(name));
+        opened.forget_the_rest();
         opened.touch_all();
         opened
     }
@@ -168,9 +169,12 @@ impl Subscription {
             self.subscribe("*");
         }
         let names: BTreeSet<&str> = names.iter().map(String::as_str).filter(|name| *name != "*").collect();
+        let left = self.collections.iter().filter(|one| !names.contains(&***one)).cloned();
+        left.collect::<Vec<_>>().iter().for_each(|one| self.leave_collection(one));
         let gone = self.explicit.iter().filter(|name| !names.contains(&***name)).cloned();
         gone.collect::<Vec<_>>().iter().for_each(|name| self.drop_name(name));
-        let new: Vec<_> = names.into_iter().filter(|name| !self.explicit.contains(*name)).collect();
+        let known = |name: &str| self.explicit.contains(name) || self.collections.contains(name);
+        let new: Vec<_> = names.into_iter().filter(|name| !known(name)).collect();
         new.into_iter().for_each(|name| self.subscribe(name));
     }
 
@@ -178,6 +182,9 @@ impl Subscription {
     fn subscribe(&mut self, name: &str) {
         if name == "*" {
             return self.subscribe_to_all();
+        }
+        if Collections::is_one(name) {
+            return self.subscribe_to_collection(name);
         }
         let name = self.shared(name);
         let accepted = self.state(&name).and_then(|held| held.accepted.clone());
@@ -188,18 +195,35 @@ impl Subscription {
 
     fn subscribe_to_all(&mut self) {
         self.unfold();
+        self.wildcard = true;
+        self.say_again(|_| true);
+    }
+
+    /// It is answered even if it is empty.
+    fn subscribe_to_collection(&mut self, name: &str) {
+        self.unfold();
+        self.collections.insert(name);
+        let mut new = Collections::default();
+        new.insert(name);
+        self.say_again(|name| new.cover(name));
+    }
+
+    /// What is not asked for by name, and is chosen, is due again whatever the client holds.
+    fn say_again(&mut self, chosen: impl Fn(&str) -> bool) {
         let explicit = &self.explicit;
-        for (_, held) in self.held.iter_mut().filter(|(name, _)| !explicit.contains(*name)) {
+        let again = |name: &Arc<str>| !explicit.contains(name) && chosen(name);
+        for (_, held) in self.held.iter_mut().filter(|(name, _)| again(name)) {
             (held.sent, held.rejected) = (Sent::Nothing, None);
         }
-        (self.wildcard, self.owes_answer) = (true, true);
+        self.owes_answer = true;
         self.touch_all();
     }
 
     fn unsubscribe(&mut self, name: &str) {
         match name {
             "*" => self.leave_wildcard(),
-            name if self.wildcard => self.unname(name),
+            name if self.collections.contains(name) => self.leave_collection(name),
+            name if self.is_covered(name) => self.unname(name),
             name => self.drop_name(&self.shared(name)),
         }
     }
@@ -218,7 +242,7 @@ impl Subscription {
     fn drop_name(&mut self, name: &Arc<str>) {
         self.explicit.remove(name);
         self.changed_at.remove(name);
-        if !self.wildcard {
+        if !self.is_covered(name) {
             self.held.remove(name);
             self.suspects.remove(name);
         }
@@ -228,10 +252,24 @@ impl Subscription {
     fn leave_wildcard(&mut self) {
         self.unfold();
         self.wildcard = false;
-        self.held.retain(|name, _| self.explicit.contains(name));
-        self.suspects.retain(|name| self.explicit.contains(name));
-        self.changed_at.retain(|name, _| self.explicit.contains(name));
+        self.forget_the_rest();
         self.touch_all();
+    }
+
+    fn leave_collection(&mut self, name: &str) {
+        self.unfold();
+        self.collections.remove(name);
+        self.forget_the_rest();
+        self.touch_all();
+    }
+
+    /// Nothing more is known of what is no longer subscribed to.
+    fn forget_the_rest(&mut self) {
+        let Self { wildcard, explicit, collections, .. } = self;
+        let stays = |name: &Arc<str>| *wildcard || explicit.contains(name) || collections.cover(name);
+        self.held.retain(|name, _| stays(name));
+        self.suspects.retain(|name| stays(name));
+        self.changed_at.retain(|name, _| stays(name));
     }
 
     /// Notes every name on its own, so that what is held no longer depends on what is subscribed to.
@@ -257,6 +295,10 @@ impl Subscription {
     pub(in crate::stream) fn is_named_so(&self, wants: &Wants) -> bool {
         let Wants::All { names, .. } = wants else { return false };
         let same = || names.iter().all(|name| self.explicit.contains(name.as_str()));
-        !self.wildcard && !names.is_empty() && names.len() == self.explicit.len() && same()
+        !self.wildcard
+            && self.collections.is_empty()
+            && !names.is_empty()
+            && names.len() == self.explicit.len()
+            && same()
     }
 }
