@@ -59,23 +59,26 @@ impl Resource {
     /// see [`Reference`].
     #[must_use]
     pub fn encode<M: prost::Message + prost::Name + 'static>(name: impl Into<Arc<str>>, message: &M) -> Self {
-        let resource = Self::from_bytes(TypeUrl::of_message::<M>(), name, canonical::encode(message));
         let references = references::of(message as &dyn Any);
-        resource.changed(|inner| inner.references = references.into())
+        Self::new(TypeUrl::of_message::<M>(), name.into(), canonical::encode(message), references.into())
     }
 
     /// A resource whose message is encoded already. The version is that of the bytes as they are. What it refers
     /// to has to be [said](Self::refers_to).
     #[must_use]
     pub fn from_bytes(type_url: TypeUrl, name: impl Into<Arc<str>>, body: Bytes) -> Self {
+        Self::new(type_url, name.into(), body, Box::default())
+    }
+
+    fn new(type_url: TypeUrl, name: Arc<str>, body: Bytes, references: Box<[Reference]>) -> Self {
         let version = Version::of(&body);
         let mut inner = Inner {
             type_url,
-            name: name.into(),
+            name,
             version,
             ttl: None,
             aliases: Box::default(),
-            references: Box::default(),
+            references,
             frame: body,
             entry: 0,
             body: 0,

@@ -17,55 +17,51 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct TypeUrl(Text);
 
+/// A well-known type has one form alone, so that its place says which it is: types are compared far more often than read.
 #[derive(Clone)]
 enum Text {
-    Static(&'static str),
+    WellKnown(u8),
     Shared(Arc<str>),
 }
 
 impl TypeUrl {
     /// CDS: upstream clusters.
-    pub const CLUSTER: Self = Self::of("type.googleapis.com/envoy.config.cluster.v3.Cluster");
+    pub const CLUSTER: Self = Self(Text::WellKnown(0));
     /// EDS: the endpoints of one cluster.
-    pub const ENDPOINT: Self = Self::of("type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment");
+    pub const ENDPOINT: Self = Self(Text::WellKnown(1));
     /// SDS: certificates and keys.
-    pub const SECRET: Self = Self::of("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret");
+    pub const SECRET: Self = Self(Text::WellKnown(2));
     /// LDS: listeners.
-    pub const LISTENER: Self = Self::of("type.googleapis.com/envoy.config.listener.v3.Listener");
+    pub const LISTENER: Self = Self(Text::WellKnown(3));
     /// RDS: route configurations.
-    pub const ROUTE: Self = Self::of("type.googleapis.com/envoy.config.route.v3.RouteConfiguration");
+    pub const ROUTE: Self = Self(Text::WellKnown(4));
     /// SRDS: the choice of a route configuration per request.
-    pub const SCOPED_ROUTE: Self =
-        Self::of("type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration");
+    pub const SCOPED_ROUTE: Self = Self(Text::WellKnown(5));
     /// VHDS: virtual hosts on demand.
-    pub const VIRTUAL_HOST: Self = Self::of("type.googleapis.com/envoy.config.route.v3.VirtualHost");
+    pub const VIRTUAL_HOST: Self = Self(Text::WellKnown(6));
     /// ECDS: configuration of single filters.
-    pub const EXTENSION_CONFIG: Self =
-        Self::of("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
+    pub const EXTENSION_CONFIG: Self = Self(Text::WellKnown(7));
     /// RTDS: runtime layers.
-    pub const RUNTIME: Self = Self::of("type.googleapis.com/envoy.service.runtime.v3.Runtime");
+    pub const RUNTIME: Self = Self(Text::WellKnown(8));
 
-    const WELL_KNOWN: [&'static Self; 9] = [
-        &Self::CLUSTER,
-        &Self::ENDPOINT,
-        &Self::SECRET,
-        &Self::LISTENER,
-        &Self::ROUTE,
-        &Self::SCOPED_ROUTE,
-        &Self::VIRTUAL_HOST,
-        &Self::EXTENSION_CONFIG,
-        &Self::RUNTIME,
+    /// In make-before-break order.
+    const WELL_KNOWN: [&'static str; 9] = [
+        "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+        "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "type.googleapis.com/envoy.config.listener.v3.Listener",
+        "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
+        "type.googleapis.com/envoy.config.route.v3.VirtualHost",
+        "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        "type.googleapis.com/envoy.service.runtime.v3.Runtime",
     ];
-
-    const fn of(text: &'static str) -> Self {
-        Self(Text::Static(text))
-    }
 
     /// The type called `url`. Well-known types are found again without an allocation.
     #[must_use]
     pub fn new(url: &str) -> Self {
-        let known = Self::WELL_KNOWN.into_iter().find(|known| known.as_str() == url);
-        known.cloned().unwrap_or_else(|| Self(Text::Shared(url.into())))
+        let known = (0..).zip(Self::WELL_KNOWN).find(|(_, known)| *known == url);
+        Self(known.map_or_else(|| Text::Shared(url.into()), |(place, _)| Text::WellKnown(place)))
     }
 
     /// The type of the message `M`.
@@ -77,7 +73,7 @@ impl TypeUrl {
     /// The text on the wire, if it is one of those above.
     pub(crate) fn well_known(&self) -> Option<&'static str> {
         match &self.0 {
-            Text::Static(text) => Some(text),
+            Text::WellKnown(place) => Self::WELL_KNOWN.get(usize::from(*place)).copied(),
             Text::Shared(_) => None,
         }
     }
@@ -86,7 +82,7 @@ impl TypeUrl {
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Text::Static(text) => text,
+            Text::WellKnown(_) => self.well_known().unwrap_or_default(),
             Text::Shared(text) => text,
         }
     }
@@ -112,23 +108,22 @@ impl TypeUrl {
         self.rank() <= 2
     }
 
+    /// What has no place in the order comes last.
     fn rank(&self) -> u8 {
-        let order = [
-            Self::CLUSTER,
-            Self::ENDPOINT,
-            Self::SECRET,
-            Self::LISTENER,
-            Self::ROUTE,
-            Self::SCOPED_ROUTE,
-            Self::VIRTUAL_HOST,
-        ];
-        (0..).zip(&order).find(|(_, url)| *url == self).map_or(u8::MAX, |(rank, _)| rank)
+        match &self.0 {
+            Text::WellKnown(place @ 0..=6) => *place,
+            Text::WellKnown(_) | Text::Shared(_) => u8::MAX,
+        }
     }
 }
 
 impl PartialEq for TypeUrl {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        match (&self.0, &other.0) {
+            (Text::WellKnown(one), Text::WellKnown(other)) => one == other,
+            (Text::Shared(one), Text::Shared(other)) => one == other,
+            _ => false,
+        }
     }
 }
 
@@ -142,7 +137,10 @@ impl Hash for TypeUrl {
 
 impl Ord for TypeUrl {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.rank().cmp(&other.rank()).then_with(|| self.as_str().cmp(other.as_str()))
+        match (self.rank(), other.rank()) {
+            (u8::MAX, u8::MAX) => self.as_str().cmp(other.as_str()),
+            (one, other) => one.cmp(&other),
+        }
     }
 }
 

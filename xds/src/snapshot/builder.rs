@@ -1,8 +1,9 @@
 //! Making snapshots.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::chunks::Chunks;
 use super::{Failure, Mistake, Revision, Snapshot, SnapshotError};
 use crate::{Reference, Resource, TypeUrl};
 
@@ -10,7 +11,7 @@ use crate::{Reference, Resource, TypeUrl};
 #[derive(Debug)]
 pub struct Builder {
     snapshot: Snapshot,
-    touched: BTreeMap<TypeUrl, BTreeSet<Arc<str>>>,
+    touched: BTreeMap<TypeUrl, Chunks<()>>,
     mistakes: Vec<Mistake>,
 }
 
@@ -26,12 +27,14 @@ impl Builder {
         self.mistakes.extend(naming_mistake(&resource));
         self.mark(resource.type_url(), resource.shared_name());
         let resources = self.snapshot.types.entry(resource.type_url().clone()).or_default();
-        if resources.get(resource.name()) == Some(&resource) {
+        let found = resources.get(resource.name());
+        if found == Some(&resource) {
             return self;
         }
-        let taken = |alias: &&Arc<str>| resources.get(alias).is_some_and(|one| one.name() != resource.name());
-        let own_name = resource.shared_name();
-        if let Some(name) = [own_name].into_iter().chain(resource.aliases()).find(taken) {
+        let other = |found: Option<&Resource>| found.is_some_and(|one| one.name() != resource.name());
+        let own_name = Some(resource.shared_name()).filter(|_| other(found));
+        let alias = || resource.aliases().iter().find(|alias| other(resources.get(alias)));
+        if let Some(name) = own_name.or_else(alias) {
             let (type_url, name) = (resource.type_url().clone(), Arc::clone(name));
             self.mistakes.push(Mistake::Duplicate { type_url, name });
             return self;
@@ -45,7 +48,7 @@ impl Builder {
     pub fn remove(&mut self, type_url: &TypeUrl, name: &str) -> &mut Self {
         let resources = self.snapshot.types.get_mut(type_url);
         if let Some(old) = resources.and_then(|resources| resources.remove(name)) {
-            self.touched.entry(type_url.clone()).or_default().insert(Arc::clone(old.shared_name()));
+            self.touched.entry(type_url.clone()).or_default().insert(Arc::clone(old.shared_name()), ());
             self.count(Some(&old), None);
         }
         self
@@ -57,7 +60,7 @@ impl Builder {
         let untouched: Vec<_> = self
             .snapshot
             .iter()
-            .filter(|(url, one)| !self.touched.get(url).is_some_and(|names| names.contains(one.name())))
+            .filter(|(url, one)| self.touched.get(url).is_none_or(|names| names.get(one.name()).is_none()))
             .map(|(type_url, resource)| (type_url.clone(), Arc::clone(resource.shared_name())))
             .collect();
         for (type_url, name) in untouched {
@@ -94,7 +97,7 @@ impl Builder {
     }
 
     fn mark(&mut self, type_url: &TypeUrl, name: &Arc<str>) {
-        if !self.touched.entry(type_url.clone()).or_default().insert(Arc::clone(name)) {
+        if self.touched.entry(type_url.clone()).or_default().insert(Arc::clone(name), ()).is_some() {
             let (type_url, name) = (type_url.clone(), Arc::clone(name));
             self.mistakes.push(Mistake::Duplicate { type_url, name });
         }
@@ -122,9 +125,10 @@ fn required(resource: Option<&Resource>) -> impl Iterator<Item = &Reference> {
 }
 
 /// The references that lead nowhere. Only what was touched can have broken one.
-fn dangling(snapshot: &Snapshot, touched: &BTreeMap<TypeUrl, BTreeSet<Arc<str>>>) -> Vec<Mistake> {
+fn dangling(snapshot: &Snapshot, touched: &BTreeMap<TypeUrl, Chunks<()>>) -> Vec<Mistake> {
     let mut found = Vec::new();
-    for (type_url, name) in touched.iter().flat_map(|(url, names)| names.iter().map(move |name| (url, name)))
+    for (type_url, name) in
+        touched.iter().flat_map(|(url, names)| names.iter().map(move |(name, ())| (url, name)))
     {
         match snapshot.get(type_url, name) {
             Some(resource) => found.extend(leads_nowhere(snapshot, resource)),
@@ -159,12 +163,14 @@ fn is_missing(snapshot: &Snapshot, type_url: &TypeUrl, name: &Arc<str>) -> bool 
 }
 
 fn naming_mistake(resource: &Resource) -> Option<Mistake> {
-    let (type_url, name) = (resource.type_url().clone(), Arc::clone(resource.shared_name()));
-    if matches!(&*name, "" | "*") {
+    let named = || (resource.type_url().clone(), Arc::clone(resource.shared_name()));
+    if matches!(resource.name(), "" | "*") {
+        let (type_url, name) = named();
         return Some(Mistake::ReservedName { type_url, name });
     }
-    let inner = inner_name(&type_url, &resource.body())?;
-    (inner != *name).then_some(Mistake::NameMismatch { type_url, name, inner })
+    let inner = inner_name(resource.type_url(), &resource.body()).filter(|inner| inner != resource.name())?;
+    let (type_url, name) = named();
+    Some(Mistake::NameMismatch { type_url, name, inner })
 }
 
 /// The name a message gives itself. The five types that clients look up by name all keep it in field 1, which

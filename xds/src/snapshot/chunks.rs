@@ -43,7 +43,12 @@ impl<V> Chunks<V> {
 
     /// The chunk in which `name` is, or would be.
     fn place(&self, name: &str) -> usize {
-        self.0.partition_point(|chunk| chunk.first().is_some_and(|(key, _)| &**key <= name)).saturating_sub(1)
+        let begins_before = |chunk: &Chunk<V>| chunk.first().is_some_and(|(key, _)| &**key <= name);
+        // Names often come in order.
+        if self.0.last().is_some_and(begins_before) {
+            return self.0.len() - 1;
+        }
+        self.0.partition_point(begins_before).saturating_sub(1)
     }
 
     /// Tells of every name for which the two do not share the value, in the order of the names.
@@ -90,7 +95,7 @@ impl<V: Clone> Chunks<V> {
             }
         };
         if chunk.len() > MAX_CHUNK {
-            // Names often come in order: the chunk behind stays full.
+            // For the same reason the chunk behind stays full.
             let rest = chunk.split_off(MAX_CHUNK - MAX_CHUNK / 8);
             chunks.insert(place + 1, Arc::new(rest));
         }
