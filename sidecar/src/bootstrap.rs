@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value, json};
 
-use crate::model::sidecar::{Sidecar, Tag};
+use crate::model::sidecar::{Sidecar, StatsKept};
+use crate::model::tag::Tag;
+use crate::model::telemetry::label;
 use crate::translate::TAGS_NAMESPACE;
 
 /// The cluster that leads to us.
@@ -23,19 +25,22 @@ const MAX_REGEX_PROGRAM: u32 = 32_768;
 const STATS_PREFIXES: &[&str] = &[
     "cluster_manager.",
     "control_plane.",
+    "http.inbound/",
     "http.outbound.",
     "listener_manager.",
     "overload.",
     "runtime.deprecated_feature_use",
     "server.",
     "vhost.",
+    "weft.",
 ];
 const STATS_OF_CLUSTERS: &str = concat!(
     r"cluster\..*\.(assignment_.*|external\.upstream_rq_.*|membership_.*|update_.*|version|",
     r"upstream_cx_(active|connect_fail|connect_timeout|destroy_with_active_rq|none_healthy|total)|",
     r"upstream_rq_(\dxx|\d+|active|cancelled|completed|pending_.*|per_try_timeout|retry.*|rx_reset|time|timeout|total|tx_reset))",
 );
-const STATS_OF_LISTENERS: &str = r"listener\..*\.(downstream_cx_(active|destroy|length_ms|overflow|total)|http\.outbound\..*|no_filter_chain_match)";
+const STATS_OF_LISTENERS: &str =
+    r"listener\..*\.(downstream_cx_(active|destroy|length_ms|overflow|total)|http\..*|no_filter_chain_match)";
 
 /// The bootstrap for the Envoy next to `sidecar`.
 pub fn bootstrap(sidecar: &Sidecar) -> Value {
@@ -46,7 +51,7 @@ pub fn bootstrap(sidecar: &Sidecar) -> Value {
         "static_resources": { "clusters": [xds_cluster(sidecar)] },
         "layered_runtime": layered_runtime(),
         "overload_manager": overload_manager(),
-        "stats_config": stats_config(),
+        "stats_config": stats_config(sidecar),
     })
 }
 
@@ -135,10 +140,24 @@ fn overload_manager() -> Value {
     })
 }
 
-fn stats_config() -> Value {
-    let prefixes = STATS_PREFIXES.iter().map(|prefix| json!({ "prefix": prefix }));
+/// The workload's tags among those that `inject.stats` names become labels of every series.
+fn stats_config(sidecar: &Sidecar) -> Value {
+    let named = |tag: &&Tag| sidecar.inject.stats.iter().any(|named| named.key == tag.key);
+    let tags = sidecar.tags.iter().filter(named);
+    let tags: Vec<Value> =
+        tags.map(|tag| json!({ "tag_name": label(&tag.key), "fixed_value": tag.value })).collect();
+    match &sidecar.stats {
+        StatsKept::All => json!({ "stats_tags": tags }),
+        StatsKept::Selected(more) => {
+            json!({ "stats_tags": tags, "stats_matcher": { "inclusion_list": { "patterns": patterns(more) } } })
+        }
+    }
+}
+
+fn patterns(more: &[String]) -> Vec<Value> {
+    let more = more.iter().map(String::as_str);
+    let prefixes = STATS_PREFIXES.iter().copied().chain(more).map(|prefix| json!({ "prefix": prefix }));
     let expressions = [STATS_OF_CLUSTERS, STATS_OF_LISTENERS];
     let expressions = expressions.iter().map(|regex| json!({ "safe_regex": { "regex": regex } }));
-    let patterns: Vec<Value> = prefixes.chain(expressions).collect();
-    json!({ "stats_matcher": { "inclusion_list": { "patterns": patterns } } })
+    prefixes.chain(expressions).collect()
 }

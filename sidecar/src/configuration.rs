@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::diagnostic::{Diagnostic, Origin, Source};
-use crate::model::Document;
 use crate::model::resolve::{Resolution, resolve};
+use crate::model::{Document, Object};
 use crate::read::decode::Report;
 use crate::read::files::{Content, Listing, Roots, Stamp, absolute};
+use crate::read::surroundings::Surroundings;
 use crate::read::yaml;
 
 /// What a set of files says. A file with mistakes keeps saying what it said before them.
@@ -20,6 +21,7 @@ pub struct Configuration {
     roots: Roots,
     files: BTreeMap<String, File>,
     failures: Vec<Diagnostic>,
+    surroundings: Surroundings,
 }
 
 /// What came of looking at the files once more.
@@ -53,7 +55,7 @@ struct Reading {
 impl Configuration {
     /// Nothing yet: the files are read by [`Configuration::look`].
     pub fn new(roots: Roots) -> Self {
-        Self { roots, files: BTreeMap::new(), failures: Vec::new() }
+        Self { roots, files: BTreeMap::new(), failures: Vec::new(), surroundings: Surroundings::of_process() }
     }
 
     /// Where the files are.
@@ -75,6 +77,9 @@ impl Configuration {
         }
         look.changed |= self.forget_missing(listing, unsettled);
         look.changed |= self.note_failures(listing);
+        if let Some(saved) = self.surroundings.look(&self.source_files(), unsettled) {
+            look = Look { changed: true, saved: look.saved.max(Some(saved)) };
+        }
         if look.changed {
             look.saved = look.saved.max(listing.changed()).map(|saved| saved.min(SystemTime::now()));
         }
@@ -85,7 +90,48 @@ impl Configuration {
     pub fn resolve(&self) -> Resolution {
         let documents: Vec<Arc<Document>> =
             self.files.values().flat_map(|file| &file.documents).cloned().collect();
-        resolve(&documents)
+        self.connect(documents)
+    }
+
+    /// What there is to look at now: the files of the roots, and where the tags come from that they name.
+    pub fn list(&self) -> Listing {
+        let mut listing = self.roots.list();
+        self.source_files().iter().for_each(|path| listing.add_source(path));
+        listing
+    }
+
+    fn source_files(&self) -> BTreeSet<PathBuf> {
+        let all =
+            self.files.values().flat_map(|file| file.documents.iter().chain(file.attempt.iter().flatten()));
+        let sidecars = all.filter_map(|document| match &document.object {
+            Object::Sidecar(sidecar) => Some(sidecar.as_ref()),
+            _ => None,
+        });
+        sidecars.flat_map(|sidecar| sidecar.source_files()).collect()
+    }
+
+    /// The documents together, the workload having the tags that its surroundings give it.
+    fn connect(&self, documents: Vec<Arc<Document>>) -> Resolution {
+        let mut mistakes = Vec::new();
+        let documents: Vec<Arc<Document>> = documents
+            .into_iter()
+            .map(|document| match &document.object {
+                Object::Sidecar(sidecar) => {
+                    let (sidecar, wrong) = sidecar.in_surroundings(&self.surroundings);
+                    mistakes.extend(
+                        wrong.into_iter().map(|(span, wrong)| wrong.at(&document.origin.with_span(span))),
+                    );
+                    Arc::new(Document {
+                        object: Object::Sidecar(Box::new(sidecar)),
+                        ..Document::clone(&document)
+                    })
+                }
+                _ => document,
+            })
+            .collect();
+        let Resolution { mesh, diagnostics } = resolve(&documents);
+        let mesh = mesh.filter(|_| mistakes.is_empty());
+        Resolution { mesh, diagnostics: mistakes.into_iter().chain(diagnostics).collect() }
     }
 
     /// Everything that is wrong with the files as they are now, each by itself and all together. What a document that
@@ -94,7 +140,7 @@ impl Configuration {
         let present: Option<Vec<&Vec<Arc<Document>>>> = self.files.values().map(File::present).collect();
         let together = present.filter(|_| self.failures.is_empty()).map(|files| {
             let documents: Vec<Arc<Document>> = files.into_iter().flatten().cloned().collect();
-            resolve(&documents).diagnostics
+            self.connect(documents).diagnostics
         });
         self.diagnostics().cloned().chain(together.unwrap_or_default()).collect()
     }

@@ -21,6 +21,8 @@ pub mod resolve;
 pub mod route;
 pub mod service;
 pub mod sidecar;
+pub mod tag;
+pub mod telemetry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -37,7 +39,9 @@ use matching::Match;
 use policy::Policy;
 use route::{Retry, RouteKind, Session, Timeouts};
 use service::AppProtocol;
-use sidecar::{Sidecar, Tag};
+use sidecar::Sidecar;
+use tag::Tag;
+use telemetry::Telemetry;
 
 /// Everything this workload's Envoy is to know, with all references resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +50,8 @@ pub struct Mesh {
     pub sidecar: Sidecar,
     /// Its document.
     pub sidecar_origin: Origin,
+    /// Where its access log and its traces go, and what is counted by tag.
+    pub telemetry: Telemetry,
     /// The services it can call, by namespace and name.
     pub services: BTreeMap<ServiceKey, MeshService>,
     /// The gateways it plays, by namespace and name.

@@ -5,6 +5,7 @@
 
 pub mod decode;
 pub mod files;
+pub mod surroundings;
 pub mod yaml;
 
 use crate::diagnostic::Span;

@@ -5,7 +5,7 @@
 //! does not recover from one that is missing.
 //!
 //! ```text
-//! Sidecar            listener "outbound" on 127.0.0.1
+//! Sidecar            listener "outbound" on 127.0.0.1; listener, routes and cluster "inbound/PORT"
 //! Service port       cluster and endpoints "namespace/service/port", virtual host of the same name
 //! rule of HTTPRoute  one route for each of its matches, in the virtual hosts of its parents
 //! ```
@@ -17,6 +17,7 @@ mod listener;
 mod provenance;
 mod route;
 mod tags;
+mod telemetry;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use envoy_types::pb::google::protobuf;
 use prost::{Message, Name};
+use weft_xds::canonical;
 
 pub use provenance::{Part, Provenance};
 pub use tags::NAMESPACE as TAGS_NAMESPACE;
@@ -110,11 +112,15 @@ pub fn of_service(sidecar: &Sidecar, key: &ServiceKey, service: &MeshService) ->
 
 /// What is not made of one service alone. The outbound route configuration is without its virtual hosts.
 pub fn shared(mesh: &Mesh) -> Resources {
-    Resources {
-        listeners: vec![listener::outbound(mesh)],
-        routes: vec![route::outbound(mesh)],
-        ..Resources::default()
+    let mut all = Resources::default();
+    for inbound in &mesh.sidecar.inbound {
+        all.clusters.push(listener::inbound::cluster(mesh, inbound));
+        all.listeners.push(listener::inbound::listener(mesh, inbound));
+        all.routes.push(listener::inbound::routes(mesh, inbound));
     }
+    all.listeners.push(listener::outbound(mesh));
+    all.routes.push(route::outbound(mesh));
+    all
 }
 
 impl PortOf<'_> {
@@ -129,9 +135,9 @@ fn ports<'m>(key: &'m ServiceKey, service: &'m MeshService) -> impl Iterator<Ite
     ports.into_iter().map(move |port| PortOf { key, service, port })
 }
 
-/// Packs an extension's configuration.
+/// Packs an extension's configuration. Equal messages give equal bytes, whatever the order of their maps.
 fn any<M: Message + Name>(message: &M) -> protobuf::Any {
-    protobuf::Any { type_url: M::type_url(), value: message.encode_to_vec() }
+    protobuf::Any { type_url: M::type_url(), value: canonical::encode(message).into() }
 }
 
 fn duration(value: Duration) -> protobuf::Duration {

@@ -126,14 +126,14 @@ fn each_mistake_has_its_place_and_its_way_out() {
         ),
         (
             format!(
-                "{SIDECAR}spec: {{tags: {{'a b': x, v: \"a\\nb\"}}, outbound: {{port: 0}}, inject: {{requestHeaders: [w], tracing: all}}}}\n"
+                "{SIDECAR}spec: {{tags: {{'a b': x, v: \"a\\nb\"}}, outbound: {{port: 0}}, inject: {{requestHeaders: [w], tracing: some}}}}\n"
             ),
             &[
                 "4:15 error: \"a b\" cannot be a tag; use at most 63 letters, digits, dots, underscores and dashes",
                 "4:28 error: the value of tag \"v\" cannot be carried in a header; use at most 1024 bytes, no control characters and no space at either end",
                 "4:54 error: a whole number from 1 to 65535 is expected, this is the number 0",
+                "4:97 error: \"some\" is not all, none or a share as 5%",
                 "4:84 error: there is no tag \"w\"; did you mean \"v\"?",
-                "4:88 error: \"tracing\" of inject is not supported yet",
             ],
         ),
         (
@@ -209,15 +209,15 @@ fn each_mistake_has_its_place_and_its_way_out() {
 
 #[test]
 fn what_a_sidecar_cannot_have_is_refused() {
+    let mut different = Vec::new();
     for (spec, expected) in [
-        ("admin: {address: '127.0.0.1:15020'}", "4:8 error: \"admin\" of Sidecar spec is not supported yet"),
         (
             "outbound: {port: 15000}",
-            "4:8 error: outbound.port 15000 is the port of Envoy's admin address; change one of the two",
+            "4:8 error: Envoy's admin address is the same address as outbound.port; change one of the two",
         ),
         (
             "envoy: {admin: '0.0.0.0:15001'}",
-            "4:7 error: outbound.port 15001 is the port of Envoy's admin address; change one of the two",
+            "4:8 error: Envoy's admin address is the same address as outbound.port; change one of the two",
         ),
         (
             "envoy: {admin: '127.0.0.1:0'}",
@@ -228,12 +228,69 @@ fn what_a_sidecar_cannot_have_is_refused() {
             "4:28 error: a duration as 500ms, 2s or 1h30m is expected, this is the number 2",
         ),
         (
+            "admin: {address: '127.0.0.1:15001'}",
+            "4:8 error: admin.address is the same address as outbound.port; change one of the two",
+        ),
+        (
+            "inbound: [{port: 15000, to: 1}]",
+            "4:19 error: inbound port 15000 is the same address as Envoy's admin address; change one of the two",
+        ),
+        ("inbound: [{port: 80, to: 80}]", "4:19 error: port 80 cannot be both Envoy's and the application's"),
+        (
+            "tags: {a: x}, tagsFrom: [{tag: A, env: B, default: c}]",
+            "4:34 error: the tag \"A\" is there twice",
+        ),
+        (
+            "tagsFrom: [{tag: a, env: B, label: c}]",
+            "4:19 error: a tag comes from one of env, file, label and annotation",
+        ),
+        (
+            "tagsFrom: [{tag: a, env: B, default: c, optional: true}]",
+            "4:20 error: a tag with a default is always there: leave out \"optional\"",
+        ),
+        (
+            "tagsFrom: [{tag: a, env: WEFT_NO_SUCH_VARIABLE}]",
+            "4:20 error: tag \"a\" has no value: the environment variable WEFT_NO_SUCH_VARIABLE is not set; give it a \"default\", or say \"optional: true\"",
+        ),
+        (
+            "podInfo: /nonexistent, tagsFrom: [{tag: a, label: b}]",
+            "4:43 error: tag \"a\" has no value: there is no file /nonexistent/labels; give it a \"default\", or say \"optional: true\"",
+        ),
+        ("inject: {accessLog: some}", "4:28 error: \"some\" is not one of all, errors, none"),
+        (
+            "accessLog: {to: []}",
+            "4:20 error: \"to\" names no place for the access log; inject.accessLog: none turns it off",
+        ),
+        ("accessLog: {to: [{file: {path: a}}]}", "4:39 error: \"a\" is not an absolute path"),
+        (
+            "accessLog: {to: [{}]}",
+            "4:25 error: a destination of the access log is one of stdout, file and grpc",
+        ),
+        (
+            "inject: {accessLog: all}, accessLog: {to: [{grpc: {backendRef: {name: logs, port: 1}}}]}",
+            "4:72 error: there is no Service shop/logs",
+        ),
+        ("tags: {a: b}, inject: {stats: [c]}", "4:39 error: there is no tag \"c\"; did you mean \"a\"?"),
+        (
+            "tags: {a.b: x, a-b: y}, inject: {stats: [a.b, a-b]}",
+            "4:54 error: tags \"a.b\" and \"a-b\" would be the same label a_b",
+        ),
+        (
+            "tags: {envoy.cluster_name: x}, inject: {stats: [envoy.cluster_name]}",
+            "4:56 error: a tag \"envoy.cluster_name\" cannot be the label envoy_cluster_name of statistics",
+        ),
+        ("envoy: {stats: all, statsPrefixes: [a]}", "4:28 error: stats: all keeps every statistic already"),
+        (
             "tags: {'x:y': z}",
             "4:15 error: \"x:y\" cannot be a tag; use at most 63 letters, digits, dots, underscores and dashes",
         ),
     ] {
-        assert_eq!(summaries(&format!("{SIDECAR}spec: {{{spec}}}\n")), [expected], "{spec}");
+        let shown = summaries(&format!("{SIDECAR}spec: {{{spec}}}\n"));
+        if shown != [expected] {
+            different.push(format!("{spec}: {shown:?}"));
+        }
     }
+    assert!(different.is_empty(), "{}", different.join("\n"));
     let socket = |length: usize| format!("{SIDECAR}spec: {{xds: {{socket: /{}}}}}\n", "x".repeat(length - 1));
     assert_eq!(mistakes(&socket(99)), "");
     assert!(mistakes(&socket(100)).contains("is not an absolute path of at most 99 bytes"));
@@ -262,4 +319,79 @@ fn what_is_not_utf_8_is_shown_where_it_is() {
     configuration.look(&listing, &Default::default());
     let shown: Vec<String> = configuration.mistakes().iter().map(|mistake| mistake.summary()).collect();
     assert_eq!(shown, [format!("{}:4:18: this is not UTF-8 text (save the file as UTF-8)", file.display())]);
+}
+
+/// A route with these annotations, for a Sidecar that says `spec`.
+fn annotated(spec: &str, annotations: &str) -> Vec<String> {
+    let route = format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: web, annotations: {annotations}}}\n{}",
+        "spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}\n"
+    );
+    summaries(&format!("{SIDECAR}spec: {spec}\n{WEB}{route}"))
+}
+
+#[test]
+fn what_cannot_be_a_tag_of_a_route_is_refused() {
+    let mut different = Vec::new();
+    for (spec, annotations, expected) in [
+        ("{}", "{tags.weft.dev/a: b, example.com/x: '1'}", &[][..]),
+        (
+            "{}",
+            "{tag.weft.dev/a: b}",
+            &[
+                "20:37 error: unknown annotation \"tag.weft.dev/a\"; a tag of the object's requests is tags.weft.dev/NAME: VALUE",
+            ],
+        ),
+        (
+            "{}",
+            "{tags.weft.dev/a: 1}",
+            &["20:54 error: a text is expected, this is the number 1; put it in quotes"],
+        ),
+        (
+            "{}",
+            "{tags.weft.dev/a: x, tags.weft.dev/A: y}",
+            &["20:57 error: tags \"a\" and \"A\" would be the same header"],
+        ),
+        (
+            "{tags: {phase: x}}",
+            "{tags.weft.dev/Phase: y}",
+            &["20:18 error: the tag \"Phase\" is spelt \"phase\" elsewhere"],
+        ),
+        ("{inject: {requestHeaders: [feature]}}", "{tags.weft.dev/feature: cart}", &[]),
+        (
+            "{inject: {requestHeaders: [featur]}}",
+            "{tags.weft.dev/feature: cart}",
+            &["4:34 error: there is no tag \"featur\"; did you mean \"feature\"?"],
+        ),
+    ] {
+        let shown = annotated(spec, annotations);
+        if shown != expected {
+            different.push(format!("{spec} {annotations}: {shown:?}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+/// A tag with a value of its own on each of thousands of routes would be as many series.
+#[test]
+fn counting_by_a_tag_with_too_many_values_is_refused() {
+    let route = |n| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r{n}, annotations: {{tags.weft.dev/id: \"{n}\"}}}}\n{}",
+            "spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}\n"
+        )
+    };
+    let all = |by: &str, routes: usize| {
+        let routes: String = (0..routes).map(route).collect();
+        summaries(&format!("{SIDECAR}spec: {{tags: {{team: a}}, inject: {{stats: [{by}]}}}}\n{WEB}{routes}"))
+    };
+    assert_eq!(all("id", 3_000), [""; 0]);
+    assert_eq!(all("team", 4_000), [""; 0], "one value");
+    assert_eq!(
+        all("id", 4_000),
+        [
+            "4:42 error: counting by id would make 4001 series, which cost Envoy about 16801 KiB; the most is 16384 KiB; \
+          count by tags that have few values; each value makes a series for each cluster"
+        ]
+    );
 }

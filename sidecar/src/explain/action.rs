@@ -97,14 +97,17 @@ impl Chosen {
         {
             merge(&mut tags, fields(metadata, TAGS_NAMESPACE));
         }
+        let with_values = |headers: Vec<String>| -> Vec<String> {
+            headers.into_iter().map(|header| tag_values(header, &tags)).collect()
+        };
         Ok(Self {
             named,
             conditions: condition::described(&matching),
+            request_headers: with_values(request_headers(scope, route)),
+            response_headers: with_values(response_headers(scope, route)),
             tags,
             action: action(scope.resources, route, request)?,
             settings: settings(route)?,
-            request_headers: request_headers(scope, route),
-            response_headers: response_headers(scope, route),
             filters: scope.filters.to_vec(),
             overridden,
         })
@@ -256,6 +259,12 @@ fn settings(route: &Route) -> Result<Value, json::Error> {
     }
     fields.retain(|_, value| value.as_object().is_none_or(|fields: &Map<String, Value>| !fields.is_empty()));
     Ok(all)
+}
+
+/// A header that carries a tag names it; its value comes from the route.
+fn tag_values(header: String, tags: &[(String, String)]) -> String {
+    let place = |key: &str| format!("%METADATA(ROUTE:{TAGS_NAMESPACE}:{key})%");
+    tags.iter().fold(header, |header, (key, value)| header.replace(&place(key), value))
 }
 
 fn request_headers(scope: &Scope<'_>, route: &Route) -> Vec<String> {

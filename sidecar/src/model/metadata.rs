@@ -1,12 +1,12 @@
 //! The metadata that all objects share.
 
+use super::tag::{self, Tag};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::read::Node;
 use crate::read::decode::{Report, text, texts};
 
 /// Fields that a cluster adds to objects and that mean nothing here.
 const FROM_THE_CLUSTER: &[&str] = &[
-    "annotations",
     "deletionGracePeriodSeconds",
     "deletionTimestamp",
     "finalizers",
@@ -32,6 +32,8 @@ pub struct Metadata {
     pub labels: Vec<(String, String)>,
     /// When it was created, as RFC 3339 in UTC, where the document says so. Compares as the times do.
     pub created: Option<String>,
+    /// The tags that its annotations give it, sorted by key.
+    pub tags: Vec<Tag>,
 }
 
 impl Metadata {
@@ -47,11 +49,12 @@ impl Metadata {
         let span = node.get("name").map_or(node.span, |name| name.span);
         let namespace = fields.optional("namespace", |node, report| dns_name(node, report, true));
         let labels = fields.optional("labels", texts).unwrap_or_default();
+        let tags = fields.optional("annotations", tag::of_annotations).unwrap_or_default();
         let created = fields.optional("creationTimestamp", timestamp);
         fields.accept(FROM_THE_CLUSTER);
         fields.finish();
         let labels = labels.into_iter().map(|(entry, value)| (entry.key.clone(), value)).collect();
-        Some(Self { name: name?, span, namespace, labels, created })
+        Some(Self { name: name?, span, namespace, labels, created, tags })
     }
 }
 

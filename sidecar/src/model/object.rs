@@ -28,7 +28,7 @@ pub struct Document {
 #[derive(Debug, Clone)]
 pub enum Object {
     /// This workload.
-    Sidecar(Sidecar),
+    Sidecar(Box<Sidecar>),
     /// A service it may call.
     Service(Service),
     /// Endpoints of a service.
@@ -100,12 +100,24 @@ impl Document {
         fields.accept(COMMON_FIELDS);
         let label = kind == Kind::Service;
         let metadata = fields.required("metadata", |node, report| Metadata::decode(node, report, label));
+        if kind == Kind::Sidecar || kind == Kind::Service {
+            refuse_tags(metadata.as_ref(), fields.report());
+        }
         let object = decode_object(kind, node, metadata.as_ref(), &mut fields);
         if kind != Kind::EndpointSlice {
             fields.finish();
         }
         let metadata = metadata?;
         Some(Self { origin: report.origin(metadata.span), metadata, object: object? })
+    }
+}
+
+/// A workload has its own place for tags, and a service none: who answers is said by what refers to it.
+fn refuse_tags(metadata: Option<&Metadata>, report: &mut Report) {
+    if let Some(metadata) = metadata.filter(|metadata| !metadata.tags.is_empty()) {
+        let mistake = Diagnostic::error("annotations give tags to routes, not to this")
+            .help("the tags of a workload are spec.tags of its Sidecar");
+        report.add::<()>(metadata.span, mistake);
     }
 }
 
@@ -144,7 +156,8 @@ fn decode_object(
         Kind::Sidecar => {
             let spec =
                 fields.optional("spec", |node, report| Some(Sidecar::decode(metadata?, Some(node), report)));
-            spec.unwrap_or_else(|| Sidecar::decode(metadata?, None, fields.report())).map(Object::Sidecar)
+            let sidecar = spec.unwrap_or_else(|| Sidecar::decode(metadata?, None, fields.report()));
+            sidecar.map(|sidecar| Object::Sidecar(Box::new(sidecar)))
         }
         Kind::Service => fields.required("spec", Service::decode).map(Object::Service),
         Kind::EndpointSlice => {

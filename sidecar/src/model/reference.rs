@@ -84,7 +84,7 @@ fn check_parent_kind(group: Option<&str>, kind: Option<&str>, span: Span, report
 }
 
 /// Reads a BackendObjectReference.
-pub(super) fn object_ref(node: &Node, report: &mut Report) -> Option<BackendRef> {
+pub(in crate::model) fn object_ref(node: &Node, report: &mut Report) -> Option<BackendRef> {
     let mut fields = report.fields(node, "backendRef")?;
     let backend = backend_of(&mut fields);
     fields.finish();

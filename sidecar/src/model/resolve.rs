@@ -4,6 +4,7 @@ mod endpoints;
 mod grants;
 mod index;
 mod routes;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,13 +34,15 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
     let mut diagnostics = Vec::new();
     let mesh = the_sidecar(&documents, &mut diagnostics).map(|(sidecar, origin)| {
         let index = Index::new(sidecar, &documents, &mut diagnostics);
-        let mut resolver = Resolver::new(&index, &mut diagnostics);
+        let mut resolver = Resolver::new(&index, origin, &mut diagnostics);
         resolver.check_parents();
         resolver.check_slices();
+        let services = resolver.services();
         Mesh {
             sidecar: sidecar.clone(),
             sidecar_origin: origin.clone(),
-            services: resolver.services(),
+            telemetry: resolver.telemetry(&documents, &services),
+            services,
             gateways: BTreeMap::new(),
         }
     });
@@ -50,14 +53,15 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
 /// Follows references and says which lead nowhere. Each file below adds the methods for what it resolves.
 struct Resolver<'i, 'd> {
     index: &'i Index<'d>,
+    sidecar_origin: &'d Origin,
     diagnostics: &'i mut Vec<Diagnostic>,
     /// The rules of the routes that were resolved so far, by document and by whether a grant is needed.
     rules: BTreeMap<(*const Document, bool), Arc<[Ranked<'d>]>>,
 }
 
 impl<'i, 'd> Resolver<'i, 'd> {
-    fn new(index: &'i Index<'d>, diagnostics: &'i mut Vec<Diagnostic>) -> Self {
-        Self { index, diagnostics, rules: BTreeMap::new() }
+    fn new(index: &'i Index<'d>, sidecar_origin: &'d Origin, diagnostics: &'i mut Vec<Diagnostic>) -> Self {
+        Self { index, sidecar_origin, diagnostics, rules: BTreeMap::new() }
     }
 
     fn services(&mut self) -> BTreeMap<ServiceKey, MeshService> {

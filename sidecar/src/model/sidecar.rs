@@ -1,18 +1,25 @@
 //! `Sidecar`: this workload, its tags, and how it meets its Envoy.
 
+pub mod inbound;
+pub mod inject;
+pub mod observe;
+pub mod source;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::metadata::Metadata;
+use super::reference::BackendRef;
+use super::tag::{self, Tag};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::read::decode::{Report, duration, parsed, port, text, texts};
-use crate::read::{Node, Value};
-
-/// Every injected header starts with this.
-pub const TAG_HEADER_PREFIX: &str = "x-weft-tag-";
-
-const MAX_TAG_VALUE: usize = 1_024;
+use crate::read::Node;
+use crate::read::decode::{Report, duration, integer, one_of, parsed, port, text};
+use crate::read::surroundings::Surroundings;
+use inbound::Inbound;
+use inject::Inject;
+use observe::{AccessLogSettings, Collector};
+use source::TagSource;
 
 /// This workload. Namespace and name make up Envoy's node id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,34 +28,46 @@ pub struct Sidecar {
     pub name: String,
     /// Its namespace, which is also that of documents that give none.
     pub namespace: String,
-    /// Its tags, sorted by key. Keys are unique as header names are: without regard to case.
+    /// Its tags, sorted by key. Keys are unique as header names are: without regard to case. Those that come from the
+    /// surroundings are among them once [`Sidecar::in_surroundings`] was asked.
     pub tags: Vec<Tag>,
-    /// The tags that upstreams see as request headers, by key.
-    pub request_headers: Vec<String>,
+    /// The keys of the tags that the document itself gives, which upstreams see by default.
+    pub own_tags: Vec<String>,
+    /// Where further tags come from.
+    pub sources: Vec<TagSource>,
+    /// The directory of the downward API's files.
+    pub pod_info: PathBuf,
+    /// Which tags go where.
+    pub inject: Inject,
+    /// Where the access log goes.
+    pub access_log: AccessLogSettings,
+    /// Where spans go.
+    pub collector: Option<Collector<BackendRef>>,
     /// Where Envoy finds us.
     pub xds_socket: PathBuf,
     /// How long a push may stay unanswered before it is diagnosed and sent again.
     pub retry_timeout: Duration,
+    /// The users that may connect to the socket; where it is absent, our own and root.
+    pub allowed_uids: Option<Vec<u32>>,
     /// The loopback port on which Envoy takes the application's requests.
     pub outbound_port: u16,
+    /// The ports on which Envoy takes requests for the application.
+    pub inbound: Vec<Inbound>,
     /// Envoy's admin address.
     pub envoy_admin: SocketAddr,
+    /// The statistics that Envoy keeps.
+    pub stats: StatsKept,
+    /// Where our own health and metrics are served.
+    pub admin: Option<SocketAddr>,
 }
 
-/// A tag. The key makes a header name, the value goes unchanged into a header.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tag {
-    /// Letters, digits, `.`, `_` and `-`; at most 63.
-    pub key: String,
-    /// No control characters, no space at either end; at most 1 024 bytes.
-    pub value: String,
-}
-
-impl Tag {
-    /// The request header that carries this tag.
-    pub fn header(&self) -> String {
-        format!("{TAG_HEADER_PREFIX}{}", self.key.to_ascii_lowercase())
-    }
+/// The statistics that Envoy keeps. They are most of what a cluster costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatsKept {
+    /// What tells about requests, connections, membership and updates, and what begins with one of these.
+    Selected(Vec<String>),
+    /// All of them.
+    All,
 }
 
 impl Sidecar {
@@ -61,44 +80,95 @@ impl Sidecar {
         }
     }
 
+    /// The same with the tags that its surroundings give it now, and what is wrong with those.
+    pub fn in_surroundings(&self, around: &Surroundings) -> (Self, Vec<(Span, Diagnostic)>) {
+        let (mut tags, mut mistakes) = (self.tags.clone(), Vec::new());
+        for source in &self.sources {
+            match (source.read(&self.pod_info, around), source.span) {
+                (Ok(tag), _) => tags.extend(tag),
+                (Err(mistake), Some(span)) => mistakes.push((span, mistake)),
+                // Nobody asked for it.
+                (Err(_), None) => {}
+            }
+        }
+        tags.sort();
+        (Self { tags, ..self.clone() }, mistakes)
+    }
+
+    /// The files that its tags depend on.
+    pub fn source_files(&self) -> impl Iterator<Item = PathBuf> {
+        self.sources.iter().filter_map(|source| source.file(&self.pod_info))
+    }
+
     fn new(metadata: &Metadata) -> Self {
         let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         Self {
             name: metadata.name.clone(),
             namespace: metadata.namespace.clone().unwrap_or_else(|| "default".into()),
             tags: Vec::new(),
-            request_headers: Vec::new(),
+            own_tags: Vec::new(),
+            sources: source::usual(),
+            pod_info: PathBuf::from(source::POD_INFO),
+            inject: Inject::default(),
+            access_log: AccessLogSettings::default(),
+            collector: None,
             xds_socket: PathBuf::from("/run/weft/xds.sock"),
             retry_timeout: Duration::from_secs(2),
+            allowed_uids: None,
             outbound_port: 15001,
+            inbound: Vec::new(),
             envoy_admin: loopback(15000),
+            stats: StatsKept::Selected(Vec::new()),
+            admin: None,
         }
     }
 
     fn read_spec(&mut self, spec: &Node, report: &mut Report) -> Option<Self> {
         let mut fields = report.fields(spec, "Sidecar spec")?;
-        self.tags = fields.optional("tags", tags).unwrap_or_default();
-        self.request_headers = self.tags.iter().map(|tag| tag.key.clone()).collect();
+        self.tags = fields.optional("tags", tag::tags).unwrap_or_default();
+        self.own_tags = self.tags.iter().map(|tag| tag.key.clone()).collect();
+        assign(&mut self.pod_info, fields.optional("podInfo", source::absolute_path));
+        let sources = fields.list("tagsFrom", source::tag_source);
+        self.add_sources(sources, fields.report());
         fields.optional("xds", |node, report| self.read_xds(node, report));
         fields.optional("outbound", |node, report| self.read_outbound(node, report));
+        self.inbound = fields.list("inbound", inbound::inbound);
         fields.optional("envoy", |node, report| self.read_envoy(node, report));
-        fields.optional("inject", |node, report| self.read_inject(node, report));
-        fields.unsupported(&["admin"]);
-        let span = fields.key_span("outbound");
+        fields.optional("admin", |node, report| self.read_admin(node, report));
+        assign(&mut self.inject, fields.optional("inject", inject::inject));
+        assign(&mut self.access_log, fields.optional("accessLog", observe::access_log));
+        self.collector = fields.optional("tracing", observe::tracing);
+        let key = |name: &str| spec.get(name).map(|_| fields.key_span(name));
+        let spans = ["outbound", "envoy", "admin"].map(key);
         fields.finish();
-        let admin = self.envoy_admin.ip();
-        let same_host = admin.is_unspecified() || admin == IpAddr::V4(Ipv4Addr::LOCALHOST);
-        if same_host && self.outbound_port == self.envoy_admin.port() {
-            let taken = format!("outbound.port {} is the port of Envoy's admin address", self.outbound_port);
-            return report.add(span, Diagnostic::error(taken).help("change one of the two"));
-        }
+        self.check_ports(spans, report);
         Some(self.clone())
+    }
+
+    /// Those that are always looked for stand back behind a tag of the same name that somebody has written.
+    fn add_sources(&mut self, given: Vec<TagSource>, report: &mut Report) {
+        let same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+        for (at, source) in given.iter().enumerate() {
+            let in_tags = self.own_tags.iter().any(|key| same(key, &source.tag));
+            let earlier = given.iter().take(at).any(|other| same(&other.tag, &source.tag));
+            if let Some(span) = source.span.filter(|_| in_tags || earlier) {
+                report.error::<()>(span, format!("the tag {:?} is there twice", source.tag));
+            }
+        }
+        let is_given = |key: &str| {
+            self.own_tags.iter().any(|own| same(own, key))
+                || given.iter().any(|source| same(&source.tag, key))
+        };
+        self.sources.retain(|usual| !is_given(&usual.tag));
+        self.sources.extend(given);
     }
 
     fn read_xds(&mut self, node: &Node, report: &mut Report) -> Option<()> {
         let mut fields = report.fields(node, "xds")?;
         assign(&mut self.xds_socket, fields.optional("socket", socket_path));
         assign(&mut self.retry_timeout, fields.optional("retryTimeout", positive_duration));
+        let uids = fields.list("allowedUids", integer(0, u32::MAX));
+        self.allowed_uids = node.get("allowedUids").map(|_| uids);
         fields.finish();
         Some(())
     }
@@ -113,19 +183,52 @@ impl Sidecar {
     fn read_envoy(&mut self, node: &Node, report: &mut Report) -> Option<()> {
         let mut fields = report.fields(node, "envoy")?;
         assign(&mut self.envoy_admin, fields.optional("admin", address));
+        let all = fields.optional("stats", one_of(&[("selected", false), ("all", true)])).unwrap_or(false);
+        let prefixes = fields.list("statsPrefixes", text);
+        let span = fields.key_span("statsPrefixes");
+        fields.finish();
+        if all && !prefixes.is_empty() {
+            report.error::<()>(span, "stats: all keeps every statistic already");
+        }
+        self.stats = if all { StatsKept::All } else { StatsKept::Selected(prefixes) };
+        Some(())
+    }
+
+    fn read_admin(&mut self, node: &Node, report: &mut Report) -> Option<()> {
+        let mut fields = report.fields(node, "admin")?;
+        self.admin = fields.required("address", address);
         fields.finish();
         Some(())
     }
 
-    fn read_inject(&mut self, node: &Node, report: &mut Report) -> Option<()> {
-        let mut fields = report.fields(node, "inject")?;
-        let some = node.get("requestHeaders").is_some_and(|node| node.value != Value::Null);
-        let headers = fields.list("requestHeaders", |node, report| known_tag(&self.tags, node, report));
-        assign(&mut self.request_headers, some.then_some(headers));
-        fields.unsupported(&["accessLog", "stats", "tracing", "responseHeaders"]);
-        fields.finish();
-        Some(())
+    /// Ports that Envoy and we listen on, each with its own place.
+    fn check_ports(&self, [outbound, envoy, admin]: [Option<Span>; 3], report: &mut Report) {
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut taken: Vec<(String, SocketAddr, Option<Span>)> =
+            vec![("outbound.port".into(), SocketAddr::new(loopback, self.outbound_port), outbound)];
+        taken.push(("Envoy's admin address".into(), self.envoy_admin, envoy));
+        taken.extend(self.admin.map(|address| ("admin.address".into(), address, admin)));
+        taken.extend(self.inbound.iter().map(|inbound| {
+            let address = SocketAddr::new(inbound.address, inbound.port);
+            (format!("inbound port {}", inbound.port), address, Some(inbound.span))
+        }));
+        for (at, (name, address, span)) in taken.iter().enumerate() {
+            let earlier = taken.iter().take(at).find(|(_, other, _)| collide(*address, *other));
+            // Defaults do not collide, so that one of the two was written.
+            if let Some((other, _, place)) = earlier
+                && let Some(span) = span.or(*place)
+            {
+                let mistake = format!("{name} is the same address as {other}");
+                report.add::<()>(span, Diagnostic::error(mistake).help("change one of the two"));
+            }
+        }
     }
+}
+
+/// Whether two sockets cannot both listen. An address of all interfaces takes the port on each of its family.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same = |a: IpAddr, b: IpAddr| a == b || (a.is_unspecified() && (a.is_ipv6() || b.is_ipv4()));
+    one.port() == other.port() && (same(one.ip(), other.ip()) || same(other.ip(), one.ip()))
 }
 
 /// Port 0 would be any port, which nobody could know.
@@ -145,15 +248,6 @@ fn assign<T>(field: &mut T, value: Option<T>) {
     }
 }
 
-fn known_tag(tags: &[Tag], node: &Node, report: &mut Report) -> Option<String> {
-    let given = text(node, report)?;
-    if tags.iter().any(|tag| tag.key == given) {
-        return Some(given);
-    }
-    let mistake = Diagnostic::error(format!("there is no tag {given:?}"));
-    report.add(node.span, mistake.nearest(&given, tags.iter().map(|tag| tag.key.as_str())))
-}
-
 /// The kernel takes 107 bytes for the path of a Unix socket (`sun_path`, less the final zero). The socket is made under a
 /// longer name first, which ends with a process number.
 const MAX_SOCKET_PATH: usize = 107 - ".4194304".len();
@@ -169,37 +263,4 @@ fn socket_path(node: &Node, report: &mut Report) -> Option<PathBuf> {
 fn positive_duration(node: &Node, report: &mut Report) -> Option<Duration> {
     let value = duration(node, report)?;
     if value.is_zero() { report.error(node.span, "must be more than 0") } else { Some(value) }
-}
-
-fn tags(node: &Node, report: &mut Report) -> Option<Vec<Tag>> {
-    let mut tags: Vec<Tag> = Vec::new();
-    for (entry, value) in texts(node, report)? {
-        let key = &entry.key;
-        check_key(key, entry.key_span, report);
-        check_value(key, &value, entry.value.span, report);
-        if let Some(same) = tags.iter().find(|tag| tag.key.eq_ignore_ascii_case(key)) {
-            let message = format!("tags {:?} and {key:?} would be the same header", same.key);
-            report.error::<()>(entry.key_span, message);
-        }
-        tags.push(Tag { key: key.clone(), value });
-    }
-    tags.sort();
-    Some(tags)
-}
-
-fn check_key(key: &str, span: Span, report: &mut Report) {
-    let in_key = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if key.is_empty() || key.len() > 63 || !key.bytes().all(in_key) {
-        let mistake = Diagnostic::error(format!("{key:?} cannot be a tag"))
-            .help("use at most 63 letters, digits, dots, underscores and dashes");
-        report.add::<()>(span, mistake);
-    }
-}
-
-fn check_value(key: &str, value: &str, span: Span, report: &mut Report) {
-    if value.len() > MAX_TAG_VALUE || value.chars().any(char::is_control) || value.trim() != value {
-        let mistake = Diagnostic::error(format!("the value of tag {key:?} cannot be carried in a header"))
-            .help("use at most 1024 bytes, no control characters and no space at either end");
-        report.add::<()>(span, mistake);
-    }
 }

@@ -109,6 +109,22 @@ impl Listing {
         self.directories.iter().filter_map(|path| changed(&fs::metadata(path).ok()?)).max()
     }
 
+    /// Adds a single file that is no configuration but that one depends on, so that a change to it is noticed. It need not
+    /// be there.
+    pub fn add_source(&mut self, path: &Path) {
+        let parent = existing_parent(path);
+        self.targets
+            .extend(path.strip_prefix(&parent).iter().flat_map(|rest| rest.iter()).map(OsStr::to_owned));
+        match path.parent() == Some(parent.as_path()) {
+            true => self.directories.insert(parent),
+            false => self.ancestors.insert(parent),
+        };
+        if let Ok(target) = fs::canonicalize(path) {
+            self.directories.extend(target.parent().map(Path::to_owned));
+            self.targets.extend(target.file_name().map(OsStr::to_owned));
+        }
+    }
+
     fn add_root(&mut self, root: &Path) -> io::Result<()> {
         let parent = existing_parent(root);
         self.ancestors.extend(links_above(root));

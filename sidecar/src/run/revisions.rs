@@ -109,11 +109,21 @@ impl Revisions {
         }
     }
 
-    /// A new watch may have come too late for a change, so the files are listed once more after it.
+    /// A new watch may have come too late for a change, so the files are listed once more after it; and what has been read
+    /// may name files that were not watched yet.
     fn read(&mut self) -> (bool, Option<SystemTime>) {
-        let mut listing = self.configuration.roots().list();
+        let first = self.read_once();
+        if !self.watcher.follow(&self.configuration.list()) {
+            return first;
+        }
+        let second = self.read_once();
+        (first.0 || second.0, first.1.max(second.1))
+    }
+
+    fn read_once(&mut self) -> (bool, Option<SystemTime>) {
+        let mut listing = self.configuration.list();
         while self.watcher.follow(&listing) {
-            listing = self.configuration.roots().list();
+            listing = self.configuration.list();
         }
         let look = self.configuration.look(&listing, &self.watcher.unsettled());
         (look.changed, look.saved)

@@ -25,20 +25,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn cluster(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<Cluster> {
     let name = of.cluster_name();
-    let options = any(&http_options(of.port.protocol));
     let message = Cluster {
-        name: name.clone(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
+        ..plain(sidecar, &name, of.port.protocol)
+    };
+    let parts = vec![Part { origin: of.service.origin.clone(), mentions: Vec::new() }];
+    Sourced { name, message, parts }
+}
+
+/// What all clusters have in common.
+pub(super) fn plain(sidecar: &Sidecar, name: &str, protocol: AppProtocol) -> Cluster {
+    let options = any(&http_options(protocol));
+    Cluster {
+        name: name.into(),
         connect_timeout: Some(duration(CONNECT_TIMEOUT)),
         lb_policy: LbPolicy::LeastRequest.into(),
         circuit_breakers: Some(no_limits()),
         typed_extension_protocol_options: HashMap::from([(HTTP_OPTIONS.to_owned(), options)]),
-        metadata: tags::metadata(sidecar),
+        metadata: tags::metadata(&sidecar.tags),
         ..Cluster::default()
-    };
-    let parts = vec![Part { origin: of.service.origin.clone(), mentions: Vec::new() }];
-    Sourced { name, message, parts }
+    }
 }
 
 /// Envoy lets 1 024 requests at a time through to a cluster by default and fails the rest; a limit that nobody asked for

@@ -27,6 +27,17 @@ pub(super) fn endpoints(of: PortOf<'_>) -> Sourced<ClusterLoadAssignment> {
     Sourced { name, message, parts: parts.collect() }
 }
 
+/// A single endpoint, for a cluster that brings its own.
+pub(super) fn single(cluster_name: &str, endpoint: SocketAddr) -> ClusterLoadAssignment {
+    let locality =
+        LocalityLbEndpoints { lb_endpoints: vec![lb_endpoint(endpoint)], ..LocalityLbEndpoints::default() };
+    ClusterLoadAssignment {
+        cluster_name: cluster_name.into(),
+        endpoints: vec![locality],
+        ..ClusterLoadAssignment::default()
+    }
+}
+
 /// The address as Envoy has it everywhere.
 pub(super) fn address(of: SocketAddr) -> Address {
     let socket = SocketAddress {

@@ -1,12 +1,13 @@
 //! Listeners: where requests enter Envoy.
 
 mod http;
+pub(super) mod inbound;
 mod outbound;
 
 use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{AggregatedConfigSource, ApiVersion, ConfigSource};
 
-pub(super) use http::{CORS, STATEFUL_SESSION};
+pub(super) use http::{CORS, HEADER_MUTATION, STATEFUL_SESSION};
 pub(super) use outbound::outbound;
 
 /// Served by whoever serves this.

@@ -1,10 +1,10 @@
 //! The route configuration: a virtual host for each port of each service.
 
-mod action;
+pub(super) mod action;
 mod cors;
 mod headers;
 mod host;
-mod matching;
+pub(super) mod matching;
 mod path;
 mod retry;
 mod rule;
@@ -12,7 +12,6 @@ mod session;
 
 use std::collections::BTreeSet;
 
-use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost, route};
 
@@ -20,6 +19,7 @@ use super::{OUTBOUND, Part, PortOf, Sourced, tags};
 use crate::model::filter::Scheme;
 use crate::model::matching::{Match, PathMatch};
 use crate::model::sidecar::Sidecar;
+use crate::model::tag::merged;
 use crate::model::{Mesh, Routing, Rule};
 
 /// As what clients know the place at which a route is attached.
@@ -33,8 +33,9 @@ struct Frontend {
 pub(super) fn outbound(mesh: &Mesh) -> Sourced<RouteConfiguration> {
     let message = RouteConfiguration {
         name: OUTBOUND.into(),
-        request_headers_to_add: tags::request_headers(&mesh.sidecar),
-        metadata: tags::metadata(&mesh.sidecar),
+        request_headers_to_add: tags::request_headers(&mesh.telemetry),
+        typed_per_filter_config: tags::response_headers(&mesh.telemetry),
+        metadata: tags::metadata(&mesh.sidecar.tags),
         ..RouteConfiguration::default()
     };
     Sourced { name: OUTBOUND.into(), message, parts: Vec::new() }
@@ -42,28 +43,33 @@ pub(super) fn outbound(mesh: &Mesh) -> Sourced<RouteConfiguration> {
 
 /// The virtual host of a port.
 pub(super) fn host(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<VirtualHost> {
-    let metadata = tags::metadata(sidecar);
-    let message = host::virtual_host(sidecar, of, metadata.as_ref());
+    let message = host::virtual_host(sidecar, of);
     Sourced { name: message.name.clone(), message, parts: parts(of) }
 }
 
 /// The routes of a port, in the order in which they are tried.
-fn routes(of: PortOf<'_>, metadata: Option<&Metadata>) -> Vec<Route> {
+fn routes(sidecar: &Sidecar, of: PortOf<'_>) -> Vec<Route> {
     let frontend = Frontend { scheme: Scheme::Http, port: of.port.number };
-    let routes = match &of.port.routing {
-        Routing::Direct => vec![straight(of)],
-        Routing::Rules(rules) => rules.iter().flat_map(|rule| rule::routes(rule, frontend)).collect(),
-    };
-    routes.into_iter().map(|route| Route { metadata: metadata.cloned(), ..route }).collect()
+    match &of.port.routing {
+        Routing::Direct => vec![straight(sidecar, of)],
+        Routing::Rules(rules) => rules.iter().flat_map(|rule| ruled(sidecar, rule, frontend)).collect(),
+    }
 }
 
-fn straight(of: PortOf<'_>) -> Route {
+fn straight(sidecar: &Sidecar, of: PortOf<'_>) -> Route {
     Route {
         name: of.cluster_name(),
         r#match: Some(matching::route_match(&Match::default())),
         action: Some(route::Action::Route(action::forward(ClusterSpecifier::Cluster(of.cluster_name())))),
+        metadata: tags::metadata(&sidecar.tags),
         ..Route::default()
     }
+}
+
+/// The routes of a rule, whose requests have the tags of the workload and of the route.
+fn ruled(sidecar: &Sidecar, rule: &Rule, frontend: Frontend) -> impl Iterator<Item = Route> {
+    let metadata = tags::metadata(&merged(&sidecar.tags, &rule.action.route.tags));
+    rule::routes(rule, frontend).into_iter().map(move |route| Route { metadata: metadata.clone(), ..route })
 }
 
 fn parts(of: PortOf<'_>) -> Vec<Part> {

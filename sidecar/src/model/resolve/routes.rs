@@ -106,7 +106,7 @@ impl<'d> Resolver<'_, 'd> {
             kind: at.route.kind,
             key: ServiceKey { namespace: at.namespace.to_owned(), name: at.document.metadata.name.clone() },
             origin: at.document.origin.clone(),
-            tags: Vec::new(),
+            tags: at.document.metadata.tags.clone(),
         });
         let rules = at.route.rules.iter().enumerate();
         let ranked: Arc<[_]> =

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::Cors;
+use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3::HeaderMutation;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3::StatefulSession;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -14,28 +15,41 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::{Any, BoolValue};
 
 use super::ads;
-use crate::translate::{OUTBOUND, any, duration, tags};
+use crate::model::Mesh;
+use crate::translate::{any, duration, tags, telemetry};
 
 const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
-const HEADER_MUTATION: &str = "envoy.filters.http.header_mutation";
+/// Removes the tag headers that a request brings; the routes say what becomes of those of the answer.
+pub(in crate::translate) const HEADER_MUTATION: &str = "envoy.filters.http.header_mutation";
 /// Does something for a route that has a policy for it.
 pub(in crate::translate) const CORS: &str = "envoy.filters.http.cors";
 /// Does something for a route that has a state for it.
 pub(in crate::translate) const STATEFUL_SESSION: &str = "envoy.filters.http.stateful_session";
 const ROUTER: &str = "envoy.filters.http.router";
 
-/// The connection manager as the one filter of a chain.
-pub(super) fn filter() -> Filter {
-    let config = filter::ConfigType::TypedConfig(any(&connection_manager()));
+/// What becomes of the tag headers that a request brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Forged {
+    /// They are removed, since anybody can write them.
+    Removed,
+    /// They are passed on.
+    Kept,
+}
+
+/// The connection manager as the one filter of a chain, with the routes of the listener's name.
+pub(super) fn filter(mesh: &Mesh, name: &str, forged: Forged) -> Filter {
+    let config = filter::ConfigType::TypedConfig(any(&connection_manager(mesh, name, forged)));
     Filter { name: CONNECTION_MANAGER.into(), config_type: Some(config) }
 }
 
-fn connection_manager() -> HttpConnectionManager {
-    let rds = Rds { config_source: Some(ads()), route_config_name: OUTBOUND.into() };
+fn connection_manager(mesh: &Mesh, name: &str, forged: Forged) -> HttpConnectionManager {
+    let rds = Rds { config_source: Some(ads()), route_config_name: name.into() };
     HttpConnectionManager {
-        stat_prefix: OUTBOUND.into(),
+        stat_prefix: name.into(),
         route_specifier: Some(RouteSpecifier::Rds(rds)),
-        http_filters: http_filters(),
+        access_log: telemetry::access_logs(mesh, name),
+        tracing: telemetry::tracing(mesh),
+        http_filters: http_filters(forged),
         // Prefixes are matched on the path that the upstream will resolve.
         normalize_path: Some(BoolValue { value: true }),
         // A stream may be silent for as long as its two ends like.
@@ -48,10 +62,14 @@ fn connection_manager() -> HttpConnectionManager {
 
 /// What a filter is to do stands with the routes: the chain is always the same, since a change of it would not reach the
 /// connections that are open. The router ends it; without it Envoy accepts the listener and answers nothing.
-fn http_filters() -> Vec<HttpFilter> {
+fn http_filters(forged: Forged) -> Vec<HttpFilter> {
+    let border = match forged {
+        Forged::Removed => tags::strip_forged(),
+        Forged::Kept => HeaderMutation::default(),
+    };
     vec![
         for_some_routes(CORS, any(&Cors::default())),
-        http_filter(HEADER_MUTATION, any(&tags::strip_forged())),
+        http_filter(HEADER_MUTATION, any(&border)),
         for_some_routes(STATEFUL_SESSION, any(&StatefulSession::default())),
         http_filter(ROUTER, any(&Router::default())),
     ]

@@ -17,8 +17,11 @@ pub(in crate::translate) fn outbound(mesh: &Mesh) -> Sourced<Listener> {
         address: Some(address(at)),
         stat_prefix: OUTBOUND.into(),
         traffic_direction: TrafficDirection::Outbound.into(),
-        filter_chains: vec![FilterChain { filters: vec![http::filter()], ..FilterChain::default() }],
-        metadata: tags::metadata(&mesh.sidecar),
+        filter_chains: vec![FilterChain {
+            filters: vec![http::filter(mesh, OUTBOUND, http::Forged::Removed)],
+            ..FilterChain::default()
+        }],
+        metadata: tags::metadata(&mesh.sidecar.tags),
         ..Listener::default()
     };
     let parts = vec![Part { origin: mesh.sidecar_origin.clone(), mentions: Vec::new() }];

@@ -31,7 +31,7 @@ pub(super) fn action(part: &Part<'_>, at: Frontend) -> route::Action {
 }
 
 /// To a cluster, without more.
-pub(super) fn forward(to: ClusterSpecifier) -> RouteAction {
+pub(in crate::translate) fn forward(to: ClusterSpecifier) -> RouteAction {
     RouteAction { cluster_specifier: Some(to), timeout: Some(timeout(None)), ..RouteAction::default() }
 }
 

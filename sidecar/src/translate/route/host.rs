@@ -1,16 +1,15 @@
 //! A port of a service as a virtual host.
 
-use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3::VirtualHost;
 
 use super::{PortOf, routes};
 use crate::model::sidecar::Sidecar;
 
-pub(super) fn virtual_host(sidecar: &Sidecar, of: PortOf<'_>, metadata: Option<&Metadata>) -> VirtualHost {
+pub(super) fn virtual_host(sidecar: &Sidecar, of: PortOf<'_>) -> VirtualHost {
     VirtualHost {
         name: of.cluster_name(),
         domains: domains(sidecar, of),
-        routes: routes(of, metadata),
+        routes: routes(sidecar, of),
         ..VirtualHost::default()
     }
 }

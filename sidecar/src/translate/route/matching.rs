@@ -32,7 +32,7 @@ pub(super) fn fraction(millionths: u32) -> RuntimeFractionalPercent {
     RuntimeFractionalPercent { default_value: Some(percent), runtime_key: String::new() }
 }
 
-pub(super) fn route_match(matching: &Match) -> RouteMatch {
+pub(in crate::translate) fn route_match(matching: &Match) -> RouteMatch {
     let method = matching.method.map(|method| header_matcher(":method", method, false));
     let headers = matching
         .headers
