@@ -1,18 +1,21 @@
-//! HTTP/1.1 for pods: an upstream that says who it is and what it was asked, and a client that keeps its connection.
+//! HTTP for pods: an upstream that says who it is and what it was asked, and a client that keeps its connection.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
-use hyper::server::conn::http1;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -21,8 +24,13 @@ use tokio::sync::oneshot;
 use crate::error::{Doing, Error, Result};
 use crate::pod::Pod;
 
+/// How long a slow answer takes.
+const SLOW: Duration = Duration::from_secs(1);
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// No answer of a test takes longer.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an [`Upstream`] says of itself and of the request it got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,10 +47,15 @@ pub struct Echo {
     pub peer: SocketAddr,
 }
 
-/// An HTTP server in a pod that answers every request with status 200 and an [`Echo`] as JSON. It ends when dropped.
+/// An HTTP server in a pod, for HTTP/1.1 and for HTTP/2 in clear text, that answers every request with status 200 and an
+/// [`Echo`] as JSON; gRPC requests with trailers that say OK. It ends when dropped.
+///
+/// A request can ask for something else: its header `x-script` says what becomes of each try (of those with the same
+/// `x-request-id`), as in `503,slow,200`. A slow answer takes a second; after the end of the script it is 200.
 #[derive(Debug)]
 pub struct Upstream {
     port: u16,
+    seen: Seen,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -56,18 +69,45 @@ impl Upstream {
         let port = listener.local_addr().doing(doing)?.port();
         let (stop, stopped) = oneshot::channel();
         let (runtime, name) = (runtime()?, name.to_owned());
+        let seen = Seen::default();
+        let noted = seen.clone();
         let thread = thread::spawn(move || {
             // The server has no end of its own; the only one is `stopped`.
             runtime.block_on(async {
-                tokio::select! { _ = stopped => (), _ = serve(listener, name) => () }
+                tokio::select! { _ = stopped => (), _ = serve(listener, name, noted) => () }
             });
         });
-        Ok(Self { port, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { port, seen, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Every request that it got so far.
+    pub fn seen(&self) -> Vec<Echo> {
+        self.seen.all()
     }
 
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port
+    }
+}
+
+/// The requests that an upstream got.
+#[derive(Debug, Clone, Default)]
+struct Seen(Arc<Mutex<Vec<Echo>>>);
+
+impl Seen {
+    fn all(&self) -> Vec<Echo> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes a request, and tells how many came before it with the same id.
+    fn note(&self, echo: &Echo) -> usize {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = echo.headers.get("x-request-id");
+        let before =
+            all.iter().filter(|earlier| id.is_some() && earlier.headers.get("x-request-id") == id).count();
+        all.push(echo.clone());
+        before
     }
 }
 
@@ -172,7 +212,7 @@ async fn exchange(
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
-async fn timely<T>(to: SocketAddr, work: impl Future<Output = T>) -> Result<T> {
+pub(crate) async fn timely<T>(to: SocketAddr, work: impl Future<Output = T>) -> Result<T> {
     let late = |_elapsed| Error::Deadline {
         what: format!("an answer from {to}"),
         limit: PATIENCE,
@@ -181,27 +221,57 @@ async fn timely<T>(to: SocketAddr, work: impl Future<Output = T>) -> Result<T> {
     tokio::time::timeout(PATIENCE, work).await.map_err(late)
 }
 
-fn runtime() -> Result<Runtime> {
+pub(crate) fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().doing(|| "start an async runtime".to_owned())
 }
 
-async fn serve(listener: std::net::TcpListener, name: String) -> std::io::Result<Infallible> {
+async fn serve(listener: std::net::TcpListener, name: String, seen: Seen) -> std::io::Result<Infallible> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, peer) = listener.accept().await?;
-        let name = name.clone();
+        let (name, seen) = (name.clone(), seen.clone());
         let answer = service_fn(move |request| {
             let echo = echo(&name, peer, &request);
-            async move { Ok::<_, Infallible>(echo) }
+            let tries = seen.note(&echo);
+            async move { Ok::<_, Infallible>(answer(&echo, tries).await) }
         });
         // A connection that breaks off concerns its peer alone.
         tokio::spawn(async move {
-            drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await)
+            drop(
+                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await,
+            )
         });
     }
 }
 
-fn echo(name: &str, peer: SocketAddr, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// What the script says for this try, and the echo.
+#[expect(clippy::disallowed_methods, reason = "a slow answer is what is asked for")]
+async fn answer(echo: &Echo, tries: usize) -> Response<Body> {
+    let script = echo.headers.get("x-script").map(String::as_str).unwrap_or_default();
+    let step = script.split(',').nth(tries).unwrap_or_default();
+    if step == "slow" {
+        tokio::time::sleep(SLOW).await;
+    }
+    let body = Full::from(serde_json::to_vec(echo).unwrap_or_default());
+    let mut response = match echo.headers.get("content-type") {
+        Some(grpc) if grpc.starts_with("application/grpc") => {
+            let ok = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
+            let trailers = async { Some(Ok::<_, Infallible>(ok)) };
+            let mut response = Response::new(body.with_trailers(trailers).boxed_unsync());
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            response
+        }
+        _ => Response::new(body.boxed_unsync()),
+    };
+    if let Some(status) = step.parse().ok().and_then(|code| StatusCode::from_u16(code).ok()) {
+        *response.status_mut() = status;
+    }
+    response
+}
+
+fn echo(name: &str, peer: SocketAddr, request: &Request<Incoming>) -> Echo {
     let mut headers = BTreeMap::<String, String>::new();
     for (key, value) in request.headers() {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -210,12 +280,14 @@ fn echo(name: &str, peer: SocketAddr, request: &Request<Incoming>) -> Response<F
             .and_modify(|known| *known = format!("{known}, {value}"))
             .or_insert_with(|| value.into_owned());
     }
-    let echo = Echo {
+    if let Some(authority) = request.uri().authority() {
+        headers.entry("host".into()).or_insert_with(|| authority.to_string());
+    }
+    Echo {
         name: name.to_owned(),
         method: request.method().to_string(),
         path: request.uri().path_and_query().map_or_else(String::new, ToString::to_string),
         headers,
         peer,
-    };
-    Response::new(Full::from(serde_json::to_vec(&echo).unwrap_or_default()))
+    }
 }

@@ -35,6 +35,8 @@
 //! **Envoy.** [`Envoy::start`] takes a bootstrap and returns when Envoy is `LIVE`; [`Client`] keeps one connection
 //! through it, which shows whether a change of configuration costs a request.
 //!
+//! **The mesh.** [`Mesh::start`] puts upstreams, a sidecar and its Envoy into one pod; files are saved while requests go on.
+//!
 //! **containerd.** [`Containerd::start`] takes a CNI configuration list; its calls are those of CRI.
 //!
 //! **podman.** So does [`Podman::start`]; its calls are podman's command lines.
@@ -46,10 +48,12 @@ pub mod containerd;
 pub mod envoy;
 mod error;
 pub mod etcd;
+pub mod grpc;
 pub mod http;
 mod image;
 mod init;
 mod inventory;
+pub mod mesh;
 mod node;
 mod offline;
 pub mod outside;
@@ -66,6 +70,7 @@ pub use error::{Error, Result, chain};
 pub use etcd::Cluster;
 pub use http::{Answer, Client, Echo, Upstream};
 pub use inventory::Inventory;
+pub use mesh::{Files, Mesh};
 pub use node::{DIR, Node};
 pub use offline::self_contained;
 pub use pod::{Pod, unpin};

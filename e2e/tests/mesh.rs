@@ -4,19 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use weft_e2e::{Answer, Client, Echo, Envoy, Node, Pod, Process, Upstream, binaries, output, wait};
+use weft_e2e::mesh::{OUTBOUND, service, sidecar};
+use weft_e2e::{Client, Files, Mesh, Node, Pod, wait};
 
-const OUTBOUND: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15001);
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
 const A_SECOND: Duration = Duration::from_secs(1);
 /// What takes longer on a busy machine than it should.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,26 +25,6 @@ spec:
   tags: { version: v2, discount: 50% off, team: payments }
   inject: { requestHeaders: [version, discount] }
 ";
-
-/// A service on the loopback address of the pod.
-fn service(name: &str, port: u16) -> String {
-    format!(
-        "\
-apiVersion: v1
-kind: Service
-metadata: {{ name: {name}, namespace: shop }}
-spec: {{ ports: [{{ port: 80 }}] }}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{ name: {name}-1, namespace: shop, labels: {{ kubernetes.io/service-name: {name} }} }}
-addressType: IPv4
-ports: [{{ port: {port} }}]
-endpoints: [{{ addresses: [127.0.0.1] }}]
----
-"
-    )
-}
 
 /// A route for `web`; its rules begin in line 7.
 fn route(rules: &str) -> String {
@@ -68,131 +44,20 @@ fn all_to(name: &str) -> String {
     route(&format!("    - backendRefs: [{{ name: {name}, port: 80 }}]\n"))
 }
 
-/// A pod with two upstreams, a sidecar that follows a directory, and an Envoy that follows the sidecar.
-struct Mesh {
-    sidecar: Process,
-    envoy: Envoy,
-    pod: Pod,
-    node: Node,
-    config: PathBuf,
-    _upstreams: [Upstream; 2],
+fn start(routes: &str) -> Mesh {
+    start_with(|files| {
+        files.save("sidecar.yaml", SIDECAR)?;
+        files.save("web.yaml", &services())?;
+        files.save("routes.yaml", routes)
+    })
 }
 
-impl Mesh {
-    fn start(routes: &str) -> Self {
-        Self::start_with(|mesh| {
-            mesh.save("sidecar.yaml", SIDECAR);
-            mesh.save("web.yaml", &services());
-            mesh.save("routes.yaml", routes);
-        })
-    }
-
-    fn start_with(prepare: impl FnOnce(&Files)) -> Self {
-        let node = Node::start().unwrap();
-        let pod = Pod::create(&node, "client").unwrap();
-        let config = node.dir().join("mesh");
-        node.run(|| fs::create_dir_all(&config)).unwrap().unwrap();
-        prepare(&Files { node: &node, config: &config });
-        let upstreams =
-            [(8081, "v1"), (8082, "v2")].map(|(port, name)| Upstream::start(&pod, port, name).unwrap());
-        let program = binaries::weft("weft-sidecar").unwrap();
-        let mut bootstrap = Command::new(&program);
-        bootstrap.args(["bootstrap", "--config"]).arg(&config);
-        let bootstrap = node.run(|| output(&mut bootstrap)).unwrap().unwrap();
-        let sidecar = spawn_sidecar(&pod, &config);
-        let envoy = Envoy::start(&pod, &bootstrap, ADMIN).unwrap();
-        Self { sidecar, envoy, pod, node, config, _upstreams: upstreams }
-    }
-
-    fn files(&self) -> Files<'_> {
-        Files { node: &self.node, config: &self.config }
-    }
-
-    fn client(&self) -> Client {
-        Client::from(&self.pod, OUTBOUND).unwrap()
-    }
-
-    fn ask(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        self.client().get("web", path, headers).unwrap()
-    }
-
-    fn echo(&self, path: &str, headers: &[(&str, &str)]) -> Echo {
-        self.ask(path, headers).echo().unwrap()
-    }
-
-    fn await_upstream(&self, name: &str, limit: Duration) {
-        wait::until(&format!("{name} to answer"), limit, || match self.echo("/", &[]).name {
-            answering if answering == name => Ok(()),
-            other => Err(format!("{other} answers; {}", self.sidecar.log())),
-        })
-        .unwrap();
-    }
-
-    /// Waits for a log line with all of these in it that is not among the first `known`.
-    fn await_line(&mut self, known: usize, parts: &[&str]) -> serde_json::Value {
-        let sidecar = &mut self.sidecar;
-        let found = wait::until(&format!("a line with {parts:?}"), PATIENCE, || {
-            let log = sidecar.log();
-            let mut news = log.lines().skip(known);
-            let line = news.find(|line| parts.iter().all(|part| line.contains(part))).map(str::to_owned);
-            line.ok_or_else(|| sidecar.last_words())
-        });
-        serde_json::from_str(&found.unwrap()).unwrap()
-    }
-
-    fn lines(&self) -> usize {
-        self.sidecar.log().lines().count()
-    }
-
-    fn stat(&self, name: &str) -> u64 {
-        let stats = self.envoy.admin(&format!("/stats?filter=^{name}$")).unwrap().body;
-        let value = stats.trim().rsplit(' ').next().and_then(|value| value.parse().ok());
-        value.unwrap_or_else(|| panic!("{name}: {stats:?}"))
-    }
+fn start_with(prepare: impl FnOnce(&Files<'_>) -> weft_e2e::Result<()>) -> Mesh {
+    Mesh::start(&[(8081, "v1"), (8082, "v2")], prepare).unwrap()
 }
 
-fn spawn_sidecar(pod: &Pod, config: &Path) -> Process {
-    let mut run = Command::new(binaries::weft("weft-sidecar").unwrap());
-    run.args(["run", "--log-format", "json", "--config"]).arg(config);
-    pod.spawn(run).unwrap()
-}
-
-/// The directory that is followed, in the node's own mounts.
-struct Files<'m> {
-    node: &'m Node,
-    config: &'m Path,
-}
-
-impl Files<'_> {
-    fn save(&self, name: &str, text: &str) {
-        self.node.run(|| fs::write(self.config.join(name), text)).unwrap().unwrap();
-    }
-
-    fn rename_over(&self, name: &str, text: &str) {
-        let temporary = self.config.join(format!(".{name}.new"));
-        let replace =
-            || fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, self.config.join(name)));
-        self.node.run(replace).unwrap().unwrap();
-    }
-
-    /// As the kubelet updates a ConfigMap volume.
-    fn swap(&self, revision: &str, files: &[(&str, &str)]) {
-        let swap = || -> std::io::Result<()> {
-            let data = self.config.join(format!("..{revision}"));
-            fs::create_dir(&data)?;
-            for (name, text) in files {
-                fs::write(data.join(name), text)?;
-            }
-            symlink(format!("..{revision}"), self.config.join("..data_tmp"))?;
-            let former = fs::canonicalize(self.config.join("..data")).ok();
-            fs::rename(self.config.join("..data_tmp"), self.config.join("..data"))?;
-            for (name, _) in files.iter().filter(|(name, _)| !self.config.join(name).is_symlink()) {
-                symlink(format!("..data/{name}"), self.config.join(name))?;
-            }
-            former.map_or(Ok(()), fs::remove_dir_all)
-        };
-        self.node.run(swap).unwrap().unwrap();
-    }
+fn stat(mesh: &Mesh, name: &str) -> u64 {
+    mesh.stat(name).unwrap().unwrap_or_else(|| panic!("there is no {name}"))
 }
 
 /// `web` with all endpoints, and one service for each version behind it.
@@ -202,7 +67,7 @@ fn services() -> String {
 
 #[test]
 fn requests_are_routed_by_path_header_and_weight() {
-    let mesh = Mesh::start(&route(
+    let mesh = start(&route(
         "    - matches: [{ path: { type: Exact, value: /only/v2 } }, { path: { value: /v2 } }]
       backendRefs: [{ name: web-v2, port: 80 }]
     - matches: [{ headers: [{ name: x-deployment-phase, value: canary }] }]
@@ -224,29 +89,29 @@ fn requests_are_routed_by_path_header_and_weight() {
         ("/v1", &[("x-deployment-phase", "stable")], "v1"),
         ("/other", &[("x-deployment-phase", "canary")], "v2"),
     ] {
-        assert_eq!(mesh.echo(path, headers).name, upstream, "{path} {headers:?}");
+        assert_eq!(mesh.echo(path, headers).unwrap().name, upstream, "{path} {headers:?}");
     }
-    assert_eq!(mesh.ask("/v2x", &[]).status, 404, "a prefix is of whole elements");
-    assert_eq!(mesh.ask("/none", &[]).status, 500, "no backend has a weight");
-    assert_eq!(mesh.client().get("nobody", "/", &[]).unwrap().status, 404);
-    let mut client = mesh.client();
+    assert_eq!(mesh.ask("/v2x", &[]).unwrap().status, 404, "a prefix is of whole elements");
+    assert_eq!(mesh.ask("/none", &[]).unwrap().status, 500, "no backend has a weight");
+    assert_eq!(mesh.client().unwrap().get("nobody", "/", &[]).unwrap().status, 404);
+    let mut client = mesh.client().unwrap();
     let split = (0..200).filter(|_| client.get("web", "/split", &[]).unwrap().echo().unwrap().name == "v2");
     // Outside of these bounds once in a million runs.
     assert!((65..=135).contains(&split.count()));
     for host in ["web:80", "web.shop", "web.shop.svc", "web.shop.svc.cluster.local:80"] {
-        assert_eq!(mesh.client().get(host, "/v2", &[]).unwrap().status, 200, "{host}");
+        assert_eq!(mesh.client().unwrap().get(host, "/v2", &[]).unwrap().status, 200, "{host}");
     }
-    assert_eq!(mesh.stat("runtime.deprecated_feature_use"), 0);
+    assert_eq!(stat(&mesh, "runtime.deprecated_feature_use"), 0);
 }
 
 #[test]
 fn every_way_of_saving_is_in_force_within_a_second() {
-    let mesh = Mesh::start(&all_to("web-v1"));
-    mesh.await_upstream("v1", A_SECOND);
-    mesh.files().save("routes.yaml", &all_to("web-v2"));
-    mesh.await_upstream("v2", A_SECOND);
-    mesh.files().rename_over("routes.yaml", &all_to("web-v1"));
-    mesh.await_upstream("v1", A_SECOND);
+    let mesh = start(&all_to("web-v1"));
+    mesh.await_upstream("v1", A_SECOND).unwrap();
+    mesh.files().save("routes.yaml", &all_to("web-v2")).unwrap();
+    mesh.await_upstream("v2", A_SECOND).unwrap();
+    mesh.files().rename_over("routes.yaml", &all_to("web-v1")).unwrap();
+    mesh.await_upstream("v1", A_SECOND).unwrap();
 }
 
 #[test]
@@ -255,22 +120,22 @@ fn a_config_map_swap_is_in_force_within_a_second() {
         |to: &str| [("sidecar.yaml", SIDECAR.to_owned()), ("web.yaml", services()), ("r.yaml", all_to(to))];
     let swap = |files: &Files<'_>, name: &str, to: &str| {
         let all = revision(to);
-        files.swap(name, &all.each_ref().map(|(name, text)| (*name, text.as_str())));
+        files.swap(name, &all.each_ref().map(|(name, text)| (*name, text.as_str())))
     };
-    let mesh = Mesh::start_with(|files| swap(files, "2026_1", "web-v1"));
-    mesh.await_upstream("v1", A_SECOND);
-    swap(&mesh.files(), "2026_2", "web-v2");
-    mesh.await_upstream("v2", A_SECOND);
-    swap(&mesh.files(), "2026_3", "web-v1");
-    mesh.await_upstream("v1", A_SECOND);
+    let mesh = start_with(|files| swap(files, "2026_1", "web-v1"));
+    mesh.await_upstream("v1", A_SECOND).unwrap();
+    swap(&mesh.files(), "2026_2", "web-v2").unwrap();
+    mesh.await_upstream("v2", A_SECOND).unwrap();
+    swap(&mesh.files(), "2026_3", "web-v1").unwrap();
+    mesh.await_upstream("v1", A_SECOND).unwrap();
 }
 
 #[test]
 fn tags_reach_the_upstream_as_headers_and_forged_ones_do_not() {
-    let mesh = Mesh::start(&all_to("web-v1"));
+    let mesh = start(&all_to("web-v1"));
     let forged =
         [("x-weft-tag-version", "forged"), ("x-weft-tag-team", "forged"), ("x-weft-tag-unknown", "forged")];
-    let seen = mesh.echo("/", &forged).headers;
+    let seen = mesh.echo("/", &forged).unwrap().headers;
     let tags: BTreeMap<&str, &str> = seen
         .iter()
         .filter_map(|(name, value)| Some((name.strip_prefix("x-weft-tag-")?, value.as_str())))
@@ -282,49 +147,51 @@ fn tags_reach_the_upstream_as_headers_and_forged_ones_do_not() {
 
 #[test]
 fn a_broken_file_changes_nothing_and_is_reported_with_its_line() {
-    let mut mesh = Mesh::start(&all_to("web-v1"));
+    let mut mesh = start(&all_to("web-v1"));
     let known = mesh.lines();
-    let before = mesh.stat("http.outbound.rds.outbound.update_success");
-    mesh.files().save("routes.yaml", &route("    - backendRefs: [{ name: web-v2, prot: 80 }]\n"));
-    let complaint = mesh.await_line(known, &["routes.yaml", "ERROR", "prot"]);
+    let before = stat(&mesh, "http.outbound.rds.outbound.update_success");
+    mesh.files().save("routes.yaml", &route("    - backendRefs: [{ name: web-v2, prot: 80 }]\n")).unwrap();
+    let complaint = mesh.await_line(known, &["routes.yaml", "ERROR", "prot"]).unwrap();
     assert_eq!(complaint["line"], 7, "{complaint}");
-    mesh.files().save("web.yaml", "a: [1\n");
-    mesh.await_line(known, &["web.yaml", "ERROR", "not valid YAML"]);
-    assert_eq!(mesh.echo("/", &[]).name, "v1");
-    assert_eq!(mesh.stat("http.outbound.rds.outbound.update_success"), before);
-    assert_eq!(mesh.stat("cluster_manager.cds.update_rejected"), 0);
-    mesh.files().save("web.yaml", &services());
-    mesh.files().save("routes.yaml", &all_to("web-v2"));
-    mesh.await_upstream("v2", A_SECOND);
-    mesh.await_line(known, &["all mistakes are corrected"]);
+    mesh.files().save("web.yaml", "a: [1\n").unwrap();
+    mesh.await_line(known, &["web.yaml", "ERROR", "not valid YAML"]).unwrap();
+    assert_eq!(mesh.echo("/", &[]).unwrap().name, "v1");
+    assert_eq!(stat(&mesh, "http.outbound.rds.outbound.update_success"), before);
+    assert_eq!(stat(&mesh, "cluster_manager.cds.update_rejected"), 0);
+    mesh.files().save("web.yaml", &services()).unwrap();
+    mesh.files().save("routes.yaml", &all_to("web-v2")).unwrap();
+    mesh.await_upstream("v2", A_SECOND).unwrap();
+    mesh.await_line(known, &["all mistakes are corrected"]).unwrap();
 }
 
 /// An expression that is valid, and too large for RE2 once it is translated, which only RE2 knows.
 #[test]
 fn what_envoy_rejects_is_reported_with_the_line_it_comes_from() {
-    let mut mesh = Mesh::start(&all_to("web-v1"));
+    let mut mesh = start(&all_to("web-v1"));
     let known = mesh.lines();
     let large = ".{1000}".repeat(40);
-    mesh.files().save(
-        "routes.yaml",
-        &route(&format!(
-            "    - backendRefs: [{{ name: web-v2, port: 80 }}]
+    mesh.files()
+        .save(
+            "routes.yaml",
+            &route(&format!(
+                "    - backendRefs: [{{ name: web-v2, port: 80 }}]
     - matches: [{{ path: {{ type: RegularExpression, value: \"{large}\" }} }}]
       backendRefs: [{{ name: web-v2, port: 80 }}]
 "
-        )),
-    );
-    let complaint = mesh.await_line(known, &["Envoy rejects it"]);
+            )),
+        )
+        .unwrap();
+    let complaint = mesh.await_line(known, &["Envoy rejects it"]).unwrap();
     assert!(complaint["message"].as_str().unwrap().contains("routes.yaml:8:"), "{complaint}");
-    assert_eq!(mesh.echo("/", &[]).name, "v1", "the last good routes stay");
-    mesh.files().save("routes.yaml", &all_to("web-v2"));
-    mesh.await_upstream("v2", A_SECOND);
+    assert_eq!(mesh.echo("/", &[]).unwrap().name, "v1", "the last good routes stay");
+    mesh.files().save("routes.yaml", &all_to("web-v2")).unwrap();
+    mesh.await_upstream("v2", A_SECOND).unwrap();
 }
 
 /// Envoy's own limit is a program of 100 steps.
 #[test]
 fn expressions_of_everyday_size_are_routed_by() {
-    let mesh = Mesh::start(&route(
+    let mesh = start(&route(
         "    - matches: [{ path: { type: RegularExpression, value: \"/(customers|orders|invoices)/[0-9]{1,60}\" } }]
       backendRefs: [{ name: web-v2, port: 80 }]
     - matches: [{ headers: [{ name: x-id, type: RegularExpression, value: \"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\" }] }]
@@ -333,9 +200,9 @@ fn expressions_of_everyday_size_are_routed_by() {
 ",
     ));
     let id = [("x-id", "01234567-89ab-cdef-0123-456789abcdef")];
-    assert_eq!(mesh.echo("/orders/42", &[]).name, "v2");
-    assert_eq!(mesh.echo("/orders/none", &[]).name, "v1");
-    assert_eq!(mesh.echo("/", &id).name, "v2");
+    assert_eq!(mesh.echo("/orders/42", &[]).unwrap().name, "v2");
+    assert_eq!(mesh.echo("/orders/none", &[]).unwrap().name, "v1");
+    assert_eq!(mesh.echo("/", &id).unwrap().name, "v2");
 }
 
 #[test]
@@ -345,10 +212,10 @@ fn envoy_is_not_answered_before_there_is_something_good() {
     let config = node.dir().join("mesh");
     node.run(|| fs::create_dir_all(&config)).unwrap().unwrap();
     let files = Files { node: &node, config: &config };
-    files.save("sidecar.yaml", SIDECAR);
-    files.save("web.yaml", &services());
-    files.save("routes.yaml", &route("    - backendRfs: []\n"));
-    let mut sidecar = spawn_sidecar(&pod, &config);
+    files.save("sidecar.yaml", SIDECAR).unwrap();
+    files.save("web.yaml", &services()).unwrap();
+    files.save("routes.yaml", &route("    - backendRfs: []\n")).unwrap();
+    let mut sidecar = sidecar(&pod, &config).unwrap();
     sidecar
         .await_line("a complaint", PATIENCE, |line| line.contains("routes.yaml:7:7").then_some(()))
         .unwrap();
@@ -356,7 +223,7 @@ fn envoy_is_not_answered_before_there_is_something_good() {
         .await_line("patience", PATIENCE, |line| line.contains("not answered until").then_some(()))
         .unwrap();
     assert!(!sidecar.log().contains("serving Envoy"), "{}", sidecar.log());
-    files.save("routes.yaml", &all_to("web-v1"));
+    files.save("routes.yaml", &all_to("web-v1")).unwrap();
     sidecar.await_line("service", PATIENCE, |line| line.contains("serving Envoy").then_some(())).unwrap();
     sidecar.signal(Signal::SIGTERM).unwrap();
     assert!(sidecar.await_end(PATIENCE).unwrap().success(), "{}", sidecar.log());
@@ -367,16 +234,16 @@ fn envoy_is_not_answered_before_there_is_something_good() {
 /// Killed, so that its socket is left behind; and what was saved meanwhile is not lost.
 #[test]
 fn a_sidecar_that_is_killed_and_started_again_takes_over_without_a_failed_request() {
-    let mut mesh = Mesh::start(&all_to("web-v1"));
+    let mut mesh = start(&all_to("web-v1"));
     let (pod, stop) = (mesh.pod.clone(), AtomicBool::new(false));
     thread::scope(|scope| {
         let client = scope.spawn(|| requests_until(&pod, &stop));
         mesh.sidecar.signal(Signal::SIGKILL).unwrap();
         mesh.sidecar.await_end(PATIENCE).unwrap();
-        mesh.files().save("routes.yaml", &all_to("web-v2"));
-        assert_eq!(mesh.echo("/", &[]).name, "v1", "Envoy goes on with what it has");
-        mesh.sidecar = spawn_sidecar(&mesh.pod, &mesh.config);
-        mesh.await_upstream("v2", PATIENCE);
+        mesh.files().save("routes.yaml", &all_to("web-v2")).unwrap();
+        assert_eq!(mesh.echo("/", &[]).unwrap().name, "v1", "Envoy goes on with what it has");
+        mesh.sidecar = sidecar(&mesh.pod, &mesh.config).unwrap();
+        mesh.await_upstream("v2", PATIENCE).unwrap();
         stop.store(true, Ordering::Relaxed);
         assert!(client.join().unwrap() > 0);
     });
@@ -386,7 +253,7 @@ fn a_sidecar_that_is_killed_and_started_again_takes_over_without_a_failed_reques
 #[test]
 fn no_request_fails_while_routes_move_from_cluster_to_cluster() {
     const CHANGES: usize = 300;
-    let mut mesh = Mesh::start(&all_to("web-v1"));
+    let mut mesh = start(&all_to("web-v1"));
     let stop = AtomicBool::new(false);
     let served: usize = thread::scope(|scope| {
         let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| requests_until(&mesh.pod, &stop))).collect();
@@ -394,7 +261,7 @@ fn no_request_fails_while_routes_move_from_cluster_to_cluster() {
             let port = 8081 + u16::try_from(change % 2).unwrap();
             let name = format!("web-{change}");
             // In one file, so that it is one revision; every third change does not wait for the one before.
-            mesh.files().rename_over("routes.yaml", &(service(&name, port) + &all_to(&name)));
+            mesh.files().rename_over("routes.yaml", &(service(&name, port) + &all_to(&name))).unwrap();
             if change % 3 != 0 {
                 await_cluster(&mesh, &name);
             }

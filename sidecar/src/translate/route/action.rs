@@ -1,9 +1,10 @@
 //! What Envoy does with the requests of a route.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::{
-    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy,
+    ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy,
 };
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use envoy_types::pb::envoy::config::route::v3::{DirectResponseAction, RouteAction, WeightedCluster, route};
@@ -14,19 +15,19 @@ use super::rule::Part;
 use super::{Frontend, path, retry};
 use crate::model::filter::Rewrite;
 use crate::model::route::RouteKind;
-use crate::model::{Mirror, Share};
+use crate::model::{Backend, Mirror};
 use crate::translate::duration;
-
-/// No cluster is called so: a request for it fails. Clusters have slashes in their names.
-const NO_BACKEND: &str = "no-backend";
 
 pub(super) fn action(part: &Part<'_>, at: Frontend) -> route::Action {
     if let Some(redirect) = &part.filters.redirect {
         return route::Action::Redirect(path::redirect(redirect, &part.rule.matching.path, at));
     }
-    match part.shares {
-        [] | [Share { backend: None, .. }] => failure(part.rule.action.route.kind),
-        shares => route::Action::Route(forward_to(part, shares)),
+    let backends: Vec<_> =
+        part.shares.iter().filter_map(|share| Some((share.backend.as_ref()?, share.weight))).collect();
+    match backends.as_slice() {
+        [] => failure(part.rule.action.route.kind),
+        [(only, _)] => route::Action::Route(forward_to(part, ClusterSpecifier::Cluster(only.to_string()))),
+        several => route::Action::Route(forward_to(part, weighted(several))),
     }
 }
 
@@ -35,18 +36,14 @@ pub(in crate::translate) fn forward(to: ClusterSpecifier) -> RouteAction {
     RouteAction { cluster_specifier: Some(to), timeout: Some(timeout(None)), ..RouteAction::default() }
 }
 
-fn forward_to(part: &Part<'_>, shares: &[Share]) -> RouteAction {
+fn forward_to(part: &Part<'_>, to: ClusterSpecifier) -> RouteAction {
     let action = part.rule.action.as_ref();
     let mut forwarded = RouteAction {
         timeout: Some(timeout(action.timeouts.request)),
         retry_policy: retry::policy(action.retry.as_ref(), action.timeouts),
         request_mirror_policies: part.mirrors.iter().copied().filter_map(mirror).collect(),
-        ..forward(specifier(shares))
+        ..forward(to)
     };
-    let missing = shares.iter().any(|share| share.backend.is_none());
-    if missing && action.route.kind == RouteKind::Http {
-        forwarded.set_cluster_not_found_response_code(ClusterNotFoundResponseCode::InternalServerError);
-    }
     if let Some(rewrite) = &part.filters.rewrite {
         apply(rewrite, part, &mut forwarded);
     }
@@ -76,14 +73,10 @@ fn failure(kind: RouteKind) -> route::Action {
     route::Action::DirectResponse(DirectResponseAction { status, ..DirectResponseAction::default() })
 }
 
-fn specifier(shares: &[Share]) -> ClusterSpecifier {
-    let name = |share: &Share| share.backend.as_ref().map_or_else(|| NO_BACKEND.into(), ToString::to_string);
-    if let [only] = shares {
-        return ClusterSpecifier::Cluster(name(only));
-    }
-    let clusters = shares.iter().map(|share| ClusterWeight {
-        name: name(share),
-        weight: Some(UInt32Value { value: share.weight.get() }),
+fn weighted(backends: &[(&Backend, NonZeroU32)]) -> ClusterSpecifier {
+    let clusters = backends.iter().map(|(backend, weight)| ClusterWeight {
+        name: backend.to_string(),
+        weight: Some(UInt32Value { value: weight.get() }),
         ..ClusterWeight::default()
     });
     let weighted = WeightedCluster { clusters: clusters.collect(), ..WeightedCluster::default() };

@@ -25,8 +25,8 @@ pub(super) struct Part<'r> {
     pub(super) mirrors: Vec<&'r Mirror>,
 }
 
-/// One route, unless backends have filters of their own: Envoy knows those of a route only, so that each backend has a route
-/// then. A browser's preflight does not have the method that the rule may ask for, and gets a route, too.
+/// One route, unless backends have filters of their own, which Envoy knows of a route only, or are not there and are answered
+/// for: then each of them has a route. A browser's preflight does not have the method that the rule may ask for, and gets a route, too.
 pub(super) fn routes(rule: &Rule, at: Frontend) -> Vec<Route> {
     let parts = parts(rule);
     let several = parts.len() > 1;
@@ -74,7 +74,7 @@ fn parts(rule: &Rule) -> Vec<Part<'_>> {
         Destination::Forward(shares) => shares.as_slice(),
         Destination::NoBackend => &[],
     };
-    if shares.iter().all(|share| share.filters.is_none()) {
+    if shares.iter().all(|share| share.filters.is_none() && share.backend.is_some()) {
         let mirrors = action.mirrors.iter().collect();
         return vec![Part { rule, below: None, shares, filters: of_rule(action), mirrors }];
     }
