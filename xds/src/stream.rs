@@ -22,7 +22,6 @@
 //! secrets are never held back: a cluster warms on them. A NACK stops the later phases and the client keeps the last good
 //! state; a client that holds nothing yet is given what there is. No phase waits longer than
 //! [`Policy::warm_timeout`] for an answer.
-
 //!
 //! On a stream of a single type there is nothing to order.
 //!
