@@ -87,10 +87,24 @@ pub struct MeshPort {
     pub endpoints: Vec<SocketAddr>,
     /// The documents the endpoints come from.
     pub endpoint_origins: Vec<Origin>,
+    /// Where Envoy finds them by itself, instead.
+    pub dns: Option<Arc<Dns>>,
     /// How requests are distributed.
     pub routing: Routing,
     /// What else holds for requests to it.
     pub policy: Option<Arc<Policy>>,
+}
+
+/// A name that Envoy resolves, again and again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// The name.
+    pub host: String,
+    /// The port that everyone behind it has.
+    pub port: u16,
+    /// Whether this is somebody else's server: then requests bear the name as their host, and its addresses stand for one
+    /// endpoint. Else each address is an endpoint.
+    pub is_external: bool,
 }
 
 /// How requests to a port of a service are distributed.
@@ -167,6 +181,8 @@ pub struct Share {
     pub backend: Option<Backend>,
     /// Its share of the requests.
     pub weight: NonZeroU32,
+    /// The host that requests to it bear, instead of the one they came with.
+    pub authority: Option<Arc<str>>,
     /// What is done to the requests that go there, after what the rule does.
     pub filters: Option<Arc<Filters>>,
     /// To whom these requests are sent as well.
@@ -189,6 +205,14 @@ pub struct Backend {
     pub service: ServiceKey,
     /// Its port.
     pub port: u16,
+}
+
+impl Dns {
+    /// The host that requests to it bear: somebody else's server knows itself by no other.
+    pub fn authority(&self) -> Option<Arc<str>> {
+        let host = if self.port == 80 { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
+        self.is_external.then(|| host.into())
+    }
 }
 
 impl fmt::Display for ServiceKey {

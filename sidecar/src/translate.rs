@@ -32,6 +32,7 @@ use weft_xds::canonical;
 pub use provenance::{Part, Provenance};
 pub use tags::NAMESPACE as TAGS_NAMESPACE;
 
+use crate::model::service::AppProtocol;
 use crate::model::sidecar::Sidecar;
 use crate::model::{Backend, Mesh, MeshPort, MeshService, ServiceKey};
 
@@ -43,7 +44,7 @@ pub const OUTBOUND: &str = "outbound";
 pub struct Resources {
     /// One for each TCP port of each service.
     pub clusters: Vec<Sourced<Cluster>>,
-    /// One for each cluster, of the same name.
+    /// One for each cluster whose endpoints Envoy does not find by itself, of the same name.
     pub endpoints: Vec<Sourced<ClusterLoadAssignment>>,
     /// The one outbound listener.
     pub listeners: Vec<Sourced<Listener>>,
@@ -76,7 +77,7 @@ struct PortOf<'m> {
 pub struct OfService {
     /// A cluster for each of its ports.
     pub clusters: Vec<Sourced<Cluster>>,
-    /// The endpoints of each cluster.
+    /// The endpoints of each cluster whose endpoints Envoy does not find by itself.
     pub endpoints: Vec<Sourced<ClusterLoadAssignment>>,
     /// A virtual host of the outbound route configuration for each port.
     pub hosts: Vec<Sourced<VirtualHost>>,
@@ -104,8 +105,12 @@ pub fn of_service(sidecar: &Sidecar, key: &ServiceKey, service: &MeshService) ->
     let mut all = OfService::default();
     for port in ports(key, service) {
         all.clusters.push(cluster::cluster(sidecar, port));
-        all.endpoints.push(endpoint::endpoints(port));
-        all.hosts.push(route::host(sidecar, port));
+        if port.port.dns.is_none() {
+            all.endpoints.push(endpoint::endpoints(port));
+        }
+        if port.port.protocol != AppProtocol::Tcp {
+            all.hosts.push(route::host(sidecar, port));
+        }
     }
     all
 }

@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::hostname::Hostname;
 use super::metadata::Metadata;
 use crate::diagnostic::{Diagnostic, Span};
-use crate::read::Node;
-use crate::read::decode::{Report, boolean, one_of, port, text};
+use crate::read::decode::{Fields, Report, boolean, one_of, port, text};
+use crate::read::{Node, Value};
 
 /// The label by which a slice says whose endpoints it holds.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -13,7 +14,6 @@ pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// Fields of a Service about how a cluster implements it; none changes where a request goes.
 const OF_THE_CLUSTER: &[&str] = &[
     "allocateLoadBalancerNodePorts",
-    "clusterIP",
     "clusterIPs",
     "externalTrafficPolicy",
     "healthCheckNodePort",
@@ -22,6 +22,8 @@ const OF_THE_CLUSTER: &[&str] = &[
     "loadBalancerClass",
     "loadBalancerIP",
     "loadBalancerSourceRanges",
+    // The cluster says so in the slices: their endpoints are `ready`.
+    "publishNotReadyAddresses",
     // Who the endpoints are is said by EndpointSlices; the selector only tells a cluster how to make them.
     "selector",
 ];
@@ -29,8 +31,21 @@ const OF_THE_CLUSTER: &[&str] = &[
 /// A service as its document has it.
 #[derive(Debug, Clone)]
 pub struct Service {
+    /// How its endpoints are found.
+    pub kind: ServiceKind,
     /// Its TCP ports.
     pub ports: Vec<ServicePort>,
+}
+
+/// How the endpoints of a service are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// By its slices. NodePort and LoadBalancer are this, too: they only open more ways in, from outside of the cluster.
+    Cluster,
+    /// By its slices, or where there are none by DNS: `clusterIP: None`.
+    Headless,
+    /// By DNS, under a name of somebody else: `type: ExternalName`.
+    External(Hostname),
 }
 
 /// A port of a service.
@@ -42,6 +57,8 @@ pub struct ServicePort {
     pub number: u16,
     /// What is spoken on it, if the Service says so.
     pub protocol: Option<AppProtocol>,
+    /// The number that the endpoints have for it, if the Service says so; a slice knows better.
+    pub target: Option<u16>,
 }
 
 /// What is spoken on a port.
@@ -51,6 +68,8 @@ pub enum AppProtocol {
     Http,
     /// HTTP/2 in clear text with prior knowledge; gRPC without TLS.
     H2c,
+    /// Bytes that Envoy passes on as they are, TLS of the application's own among them.
+    Tcp,
 }
 
 /// A slice of the endpoints of one service.
@@ -75,30 +94,36 @@ enum Transport {
 const TRANSPORTS: &[(&str, Transport)] =
     &[("TCP", Transport::Tcp), ("UDP", Transport::Other), ("SCTP", Transport::Other)];
 
-const APP_PROTOCOLS: &[(&str, AppProtocol)] =
-    &[("http", AppProtocol::Http), ("kubernetes.io/h2c", AppProtocol::H2c), ("grpc", AppProtocol::H2c)];
+/// The names of KEP-3726 and those that are common beside them.
+const APP_PROTOCOLS: &[(&str, AppProtocol)] = &[
+    ("http", AppProtocol::Http),
+    ("kubernetes.io/ws", AppProtocol::Http),
+    ("kubernetes.io/h2c", AppProtocol::H2c),
+    ("grpc", AppProtocol::H2c),
+    ("tcp", AppProtocol::Tcp),
+    ("tls", AppProtocol::Tcp),
+];
 
 impl Service {
     /// Reads the `spec` of a `Service`. Ports other than TCP carry no HTTP and are left out.
     pub fn decode(spec: &Node, report: &mut Report) -> Option<Self> {
         let mut fields = report.fields(spec, "Service spec")?;
-        fields.optional("type", service_type);
+        let kind = service_kind(spec, &mut fields);
         let ports = fields.list("ports", service_port);
         fields.optional("sessionAffinity", no_affinity);
         fields.optional("internalTrafficPolicy", all_endpoints);
         fields.accept(OF_THE_CLUSTER);
-        fields.unsupported(&[
-            "externalIPs",
-            "externalName",
-            "publishNotReadyAddresses",
-            "sessionAffinityConfig",
-            "trafficDistribution",
-        ]);
+        fields.unsupported(&["externalIPs", "sessionAffinityConfig", "trafficDistribution"]);
         let span = fields.key_span("ports");
         fields.finish();
         let ports: Vec<ServicePort> = ports.into_iter().flatten().collect();
         report_duplicate_ports(&ports, span, report);
-        Some(Self { ports })
+        if matches!(kind, Some(ServiceKind::External(_))) && ports.is_empty() {
+            let mistake = Diagnostic::error("a Service of type ExternalName needs ports here")
+                .help("add those that its clients use, as ports: [{port: 80}]");
+            report.add::<()>(spec.span, mistake);
+        }
+        Some(Self { kind: kind?, ports })
     }
 }
 
@@ -134,12 +159,19 @@ fn label_span(document: &Node) -> Option<Span> {
     Some(document.get("metadata")?.get("labels")?.get(SERVICE_NAME_LABEL)?.span)
 }
 
-fn service_type(node: &Node, report: &mut Report) -> Option<()> {
-    let types = [("ClusterIP", true), ("NodePort", true), ("LoadBalancer", true), ("ExternalName", false)];
-    match one_of(&types)(node, report)? {
-        true => Some(()),
-        false => report.error(node.span, "a Service of type ExternalName is not supported yet"),
+/// An `externalName` beside another type means nothing to Kubernetes; neither does a `clusterIP` beside ExternalName.
+fn service_kind(spec: &Node, fields: &mut Fields<'_, '_>) -> Option<ServiceKind> {
+    let types = [("ClusterIP", false), ("NodePort", false), ("LoadBalancer", false), ("ExternalName", true)];
+    let is_external = fields.optional("type", one_of(&types)).unwrap_or(false);
+    let name = fields.optional("externalName", Hostname::precise);
+    let cluster_ip = fields.optional("clusterIP", text);
+    if is_external {
+        if spec.get("externalName").is_none_or(|name| name.value == Value::Null) {
+            fields.error::<()>("a Service of type ExternalName has no \"externalName\"");
+        }
+        return name.map(ServiceKind::External);
     }
+    Some(if cluster_ip.as_deref() == Some("None") { ServiceKind::Headless } else { ServiceKind::Cluster })
 }
 
 fn no_affinity(node: &Node, report: &mut Report) -> Option<()> {
@@ -163,10 +195,18 @@ fn service_port(node: &Node, report: &mut Report) -> Option<Option<ServicePort>>
     let number = fields.required("port", port);
     let transport = fields.optional("protocol", one_of(TRANSPORTS)).unwrap_or(Transport::Tcp);
     let protocol = fields.optional("appProtocol", app_protocol);
-    // Slices hold the resolved number already.
-    fields.accept(&["targetPort", "nodePort"]);
+    let target = fields.optional("targetPort", target_port).flatten();
+    fields.accept(&["nodePort"]);
     fields.finish();
-    Some((transport == Transport::Tcp).then_some(ServicePort { name, number: number?, protocol }))
+    Some((transport == Transport::Tcp).then_some(ServicePort { name, number: number?, protocol, target }))
+}
+
+/// The name of a port is for slices to resolve.
+fn target_port(node: &Node, report: &mut Report) -> Option<Option<u16>> {
+    match node.value {
+        Value::Integer(_) => port(node, report).map(Some),
+        _ => Some(None),
+    }
 }
 
 fn app_protocol(node: &Node, report: &mut Report) -> Option<AppProtocol> {

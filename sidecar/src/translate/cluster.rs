@@ -1,5 +1,7 @@
 //! Ports of services as clusters.
 
+mod dns;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -9,11 +11,12 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
 };
 use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
 use envoy_types::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
 };
-use envoy_types::pb::google::protobuf::UInt32Value;
+use envoy_types::pb::google::protobuf::{Any, UInt32Value};
 
 use super::listener::ads;
 use super::{Part, PortOf, Sourced, any, duration, tags};
@@ -25,9 +28,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn cluster(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<Cluster> {
     let name = of.cluster_name();
+    let Found { by, eds, load_assignment } = discovery(of);
     let message = Cluster {
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() }),
+        cluster_discovery_type: Some(by),
+        eds_cluster_config: eds,
+        load_assignment,
         ..plain(sidecar, &name, of.port.protocol)
     };
     let parts = vec![Part { origin: of.service.origin.clone(), mentions: Vec::new() }];
@@ -36,16 +41,32 @@ pub(super) fn cluster(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<Cluster> {
 
 /// What all clusters have in common.
 pub(super) fn plain(sidecar: &Sidecar, name: &str, protocol: AppProtocol) -> Cluster {
-    let options = any(&http_options(protocol));
     Cluster {
         name: name.into(),
         connect_timeout: Some(duration(CONNECT_TIMEOUT)),
         lb_policy: LbPolicy::LeastRequest.into(),
         circuit_breakers: Some(no_limits()),
-        typed_extension_protocol_options: HashMap::from([(HTTP_OPTIONS.to_owned(), options)]),
+        typed_extension_protocol_options: protocol_options(protocol),
         metadata: tags::metadata(&sidecar.tags),
         ..Cluster::default()
     }
+}
+
+/// How Envoy comes by the endpoints.
+struct Found {
+    by: ClusterDiscoveryType,
+    eds: Option<EdsClusterConfig>,
+    load_assignment: Option<ClusterLoadAssignment>,
+}
+
+fn discovery(of: PortOf<'_>) -> Found {
+    if let Some(found) = &of.port.dns {
+        let by = ClusterDiscoveryType::ClusterType(dns::cluster_type(found));
+        return Found { by, eds: None, load_assignment: Some(dns::assignment(of.cluster_name(), found)) };
+    }
+    let eds = EdsClusterConfig { eds_config: Some(ads()), service_name: String::new() };
+    let by = ClusterDiscoveryType::Type(DiscoveryType::Eds.into());
+    Found { by, eds: Some(eds), load_assignment: None }
 }
 
 /// Envoy lets 1 024 requests at a time through to a cluster by default and fails the rest; a limit that nobody asked for
@@ -61,14 +82,16 @@ fn no_limits() -> CircuitBreakers {
     CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() }
 }
 
-fn http_options(protocol: AppProtocol) -> HttpProtocolOptions {
+fn protocol_options(protocol: AppProtocol) -> HashMap<String, Any> {
     let protocol = match protocol {
         AppProtocol::Http => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
         AppProtocol::H2c => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()),
+        AppProtocol::Tcp => return HashMap::new(),
     };
     let explicit = ExplicitHttpConfig { protocol_config: Some(protocol) };
-    HttpProtocolOptions {
+    let options = HttpProtocolOptions {
         upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
         ..HttpProtocolOptions::default()
-    }
+    };
+    HashMap::from([(HTTP_OPTIONS.to_owned(), any(&options))])
 }

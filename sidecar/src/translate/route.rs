@@ -13,7 +13,7 @@ mod session;
 use std::collections::BTreeSet;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
-use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost, route};
+use envoy_types::pb::envoy::config::route::v3::{Route, RouteAction, RouteConfiguration, VirtualHost, route};
 
 use super::{OUTBOUND, Part, PortOf, Sourced, tags};
 use crate::model::filter::Scheme;
@@ -57,10 +57,13 @@ fn routes(sidecar: &Sidecar, of: PortOf<'_>) -> Vec<Route> {
 }
 
 fn straight(sidecar: &Sidecar, of: PortOf<'_>) -> Route {
+    let authority = of.port.dns.as_ref().and_then(|dns| dns.authority());
+    let forward = action::forward(ClusterSpecifier::Cluster(of.cluster_name()));
+    let forward = RouteAction { host_rewrite_specifier: action::authority(authority.as_deref()), ..forward };
     Route {
         name: of.cluster_name(),
         r#match: Some(matching::route_match(&Match::default())),
-        action: Some(route::Action::Route(action::forward(ClusterSpecifier::Cluster(of.cluster_name())))),
+        action: Some(route::Action::Route(forward)),
         metadata: tags::metadata(&sidecar.tags),
         ..Route::default()
     }

@@ -1,9 +1,12 @@
 //! Services and their ready endpoints.
 
+use std::sync::Arc;
+
 use super::Resolver;
+use super::index::Index;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::model::service::{EndpointSlice, SERVICE_NAME_LABEL, ServicePort};
-use crate::model::{Document, MeshPort, ServiceKey};
+use crate::model::service::{EndpointSlice, SERVICE_NAME_LABEL, Service, ServiceKind, ServicePort};
+use crate::model::{Dns, Document, MeshPort, ServiceKey};
 
 impl Resolver<'_, '_> {
     /// A slice without its service is harmless: Kubernetes removes the two one after the other.
@@ -24,17 +27,45 @@ impl Resolver<'_, '_> {
             slices.iter().flat_map(|(_, slice)| slice.endpoints(&port.name)).collect();
         endpoints.sort();
         endpoints.dedup();
-        if endpoints.is_empty() {
+        let dns = self.index.dns(key, port);
+        if endpoints.is_empty() && dns.is_none() {
             self.diagnostics.push(no_endpoints(key, port, slices).at(&document.origin));
         }
         MeshPort {
             number: port.number,
             protocol: self.index.protocol(key, port),
             endpoints,
+            dns: dns.map(Arc::new),
             endpoint_origins: slices.iter().map(|(document, _)| document.origin.clone()).collect(),
             routing: self.routing(key, port),
             policy: None,
         }
+    }
+}
+
+impl Index<'_> {
+    /// The name to resolve: of a service that has no slices, if there is a name to expect them behind.
+    pub(super) fn dns(&self, key: &ServiceKey, port: &ServicePort) -> Option<Dns> {
+        let (_, Service { kind, .. }) = self.services.get(key)?;
+        match kind {
+            ServiceKind::External(host) => {
+                Some(Dns { host: host.to_string(), port: port.number, is_external: true })
+            }
+            // Its name resolves to the endpoints themselves, which have the port that the Service calls its target.
+            ServiceKind::Headless if !self.slices.contains_key(key) => Some(Dns {
+                host: format!("{}.{}.svc.cluster.local", key.name, key.namespace),
+                port: port.target.unwrap_or(port.number),
+                is_external: false,
+            }),
+            ServiceKind::Headless | ServiceKind::Cluster => None,
+        }
+    }
+
+    /// The host that requests to the port must bear, if it is a certain one.
+    pub(super) fn authority(&self, key: &ServiceKey, port: u16) -> Option<Arc<str>> {
+        let (_, service) = self.services.get(key)?;
+        let port = service.ports.iter().find(|one| one.number == port)?;
+        self.dns(key, port)?.authority()
     }
 }
 

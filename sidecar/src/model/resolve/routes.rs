@@ -162,8 +162,10 @@ impl<'d> Resolver<'_, 'd> {
         let backend = self.backend(at, &weighted.backend);
         let backend =
             backend.map_err(|mistake| self.warn(at, &weighted.backend, &mistake, &failing(at))).ok();
+        let authority = backend.as_ref().and_then(|to| self.index.authority(&to.service, to.port));
         Some(Share {
             backend,
+            authority,
             weight: NonZeroU32::new(weighted.weight)?,
             filters: weighted.filters.clone(),
             mirrors: self.mirrors(at, weighted.filters.as_deref()),

@@ -1,12 +1,11 @@
 //! What Envoy does with the requests of a route.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy,
 };
-use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, cluster_weight};
 use envoy_types::pb::envoy::config::route::v3::{DirectResponseAction, RouteAction, WeightedCluster, route};
 use envoy_types::pb::google::protobuf::UInt32Value;
 
@@ -15,7 +14,7 @@ use super::rule::Part;
 use super::{Frontend, path, retry};
 use crate::model::filter::Rewrite;
 use crate::model::route::RouteKind;
-use crate::model::{Backend, Mirror};
+use crate::model::{Backend, Mirror, Share};
 use crate::translate::duration;
 
 pub(super) fn action(part: &Part<'_>, at: Frontend) -> route::Action {
@@ -23,11 +22,10 @@ pub(super) fn action(part: &Part<'_>, at: Frontend) -> route::Action {
         return route::Action::Redirect(path::redirect(redirect, &part.rule.matching.path, at));
     }
     let backends: Vec<_> =
-        part.shares.iter().filter_map(|share| Some((share.backend.as_ref()?, share.weight))).collect();
+        part.shares.iter().filter_map(|share| Some((share.backend.as_ref()?, share))).collect();
     match backends.as_slice() {
         [] => failure(part.rule.action.route.kind),
-        [(only, _)] => route::Action::Route(forward_to(part, ClusterSpecifier::Cluster(only.to_string()))),
-        several => route::Action::Route(forward_to(part, weighted(several))),
+        backends => route::Action::Route(forward_to(part, backends)),
     }
 }
 
@@ -36,23 +34,32 @@ pub(in crate::translate) fn forward(to: ClusterSpecifier) -> RouteAction {
     RouteAction { cluster_specifier: Some(to), timeout: Some(timeout(None)), ..RouteAction::default() }
 }
 
-fn forward_to(part: &Part<'_>, to: ClusterSpecifier) -> RouteAction {
+fn forward_to(part: &Part<'_>, backends: &[(&Backend, &Share)]) -> RouteAction {
     let action = part.rule.action.as_ref();
     let mut forwarded = RouteAction {
         timeout: Some(timeout(action.timeouts.request)),
         retry_policy: retry::policy(action.retry.as_ref(), action.timeouts),
         request_mirror_policies: part.mirrors.iter().copied().filter_map(mirror).collect(),
-        ..forward(to)
+        ..forward(specifier(backends, part))
     };
+    if let [(_, only)] = backends {
+        forwarded.host_rewrite_specifier = authority(only.authority.as_deref());
+    }
     if let Some(rewrite) = &part.filters.rewrite {
         apply(rewrite, part, &mut forwarded);
     }
     forwarded
 }
 
+/// The host that requests bear, if it is another one than they came with.
+pub(super) fn authority(name: Option<&str>) -> Option<HostRewriteSpecifier> {
+    name.map(|name| HostRewriteSpecifier::HostRewriteLiteral(name.to_owned()))
+}
+
 fn apply(rewrite: &Rewrite, part: &Part<'_>, forward: &mut RouteAction) {
-    forward.host_rewrite_specifier =
-        rewrite.hostname.as_ref().map(|name| HostRewriteSpecifier::HostRewriteLiteral(name.to_string()));
+    if let Some(name) = &rewrite.hostname {
+        forward.host_rewrite_specifier = authority(Some(name.as_str()));
+    }
     if let Some(change) = &rewrite.path {
         path::rewrite(change, &part.rule.matching.path, forward);
     }
@@ -73,14 +80,25 @@ fn failure(kind: RouteKind) -> route::Action {
     route::Action::DirectResponse(DirectResponseAction { status, ..DirectResponseAction::default() })
 }
 
-fn weighted(backends: &[(&Backend, NonZeroU32)]) -> ClusterSpecifier {
-    let clusters = backends.iter().map(|(backend, weight)| ClusterWeight {
+fn specifier(backends: &[(&Backend, &Share)], part: &Part<'_>) -> ClusterSpecifier {
+    if let [(only, _)] = backends {
+        return ClusterSpecifier::Cluster(only.to_string());
+    }
+    // Envoy would prefer what stands with a cluster to what the rule says.
+    let renamed = part.filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.hostname.is_some());
+    let clusters = backends.iter().map(|(backend, share)| ClusterWeight {
         name: backend.to_string(),
-        weight: Some(UInt32Value { value: weight.get() }),
+        weight: Some(UInt32Value { value: share.weight.get() }),
+        host_rewrite_specifier: rewritten(share).filter(|_| !renamed),
         ..ClusterWeight::default()
     });
     let weighted = WeightedCluster { clusters: clusters.collect(), ..WeightedCluster::default() };
     ClusterSpecifier::WeightedClusters(weighted)
+}
+
+fn rewritten(share: &Share) -> Option<cluster_weight::HostRewriteSpecifier> {
+    let name = share.authority.as_deref()?;
+    Some(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(name.to_owned()))
 }
 
 /// The mirror sees the host that the backend sees; Envoy would put `-shadow` behind it.
