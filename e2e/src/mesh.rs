@@ -73,6 +73,15 @@ impl Mesh {
     /// A pod with these upstreams (port and name) on its loopback address, and a sidecar with what `prepare` saves. Returns
     /// when Envoy is `LIVE`.
     pub fn start(upstreams: &[(u16, &str)], prepare: impl FnOnce(&Files<'_>) -> Result<()>) -> Result<Self> {
+        Self::start_with(upstreams, prepare, |bootstrap| bootstrap)
+    }
+
+    /// The same with an Envoy whose bootstrap is `change`d before.
+    pub fn start_with(
+        upstreams: &[(u16, &str)],
+        prepare: impl FnOnce(&Files<'_>) -> Result<()>,
+        change: impl FnOnce(String) -> String,
+    ) -> Result<Self> {
         let node = Node::start()?;
         let pod = Pod::create(&node, "client")?;
         let config = node.dir().join("mesh");
@@ -83,7 +92,7 @@ impl Mesh {
         let upstreams = upstreams.collect::<Result<Vec<_>>>()?;
         let mut bootstrap = Command::new(binaries::weft("weft-sidecar")?);
         bootstrap.args(["bootstrap", "--config"]).arg(&config);
-        let bootstrap = node.run(|| output(&mut bootstrap))??;
+        let bootstrap = change(node.run(|| output(&mut bootstrap))??);
         let sidecar = sidecar(&pod, &config)?;
         let mut envoy = Envoy::launch(&pod, &bootstrap, ADMIN)?;
         envoy.await_ready(PATIENCE).map_err(|error| told(error, &sidecar.log()))?;

@@ -45,11 +45,13 @@ fn all_to(name: &str) -> String {
 }
 
 fn start(routes: &str) -> Mesh {
-    start_with(|files| {
-        files.save("sidecar.yaml", SIDECAR)?;
-        files.save("web.yaml", &services())?;
-        files.save("routes.yaml", routes)
-    })
+    start_with(|files| prepare(files, routes))
+}
+
+fn prepare(files: &Files<'_>, routes: &str) -> weft_e2e::Result<()> {
+    files.save("sidecar.yaml", SIDECAR)?;
+    files.save("web.yaml", &services())?;
+    files.save("routes.yaml", routes)
 }
 
 fn start_with(prepare: impl FnOnce(&Files<'_>) -> weft_e2e::Result<()>) -> Mesh {
@@ -252,12 +254,27 @@ fn a_sidecar_that_is_killed_and_started_again_takes_over_without_a_failed_reques
 /// Every change moves all requests to another cluster, and the cluster they leave is taken away.
 #[test]
 fn no_request_fails_while_routes_move_from_cluster_to_cluster() {
-    const CHANGES: usize = 300;
-    let mut mesh = start(&all_to("web-v1"));
+    move_routes(start(&all_to("web-v1")), 300);
+}
+
+/// The same with an Envoy that is sent all clusters with each change, and drops those that are not said.
+#[test]
+fn no_request_fails_while_routes_move_in_the_state_of_the_world() {
+    let in_the_state_of_the_world = |bootstrap: String| {
+        assert!(bootstrap.contains("DELTA_GRPC"), "there is something to replace");
+        bootstrap.replace("DELTA_GRPC", "GRPC")
+    };
+    let upstreams = [(8081, "v1"), (8082, "v2")];
+    let mesh =
+        Mesh::start_with(&upstreams, |files| prepare(files, &all_to("web-v1")), in_the_state_of_the_world);
+    move_routes(mesh.unwrap(), 100);
+}
+
+fn move_routes(mut mesh: Mesh, changes: usize) {
     let stop = AtomicBool::new(false);
     let served: usize = thread::scope(|scope| {
         let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| requests_until(&mesh.pod, &stop))).collect();
-        for change in 0..CHANGES {
+        for change in 0..changes {
             let port = 8081 + u16::try_from(change % 2).unwrap();
             let name = format!("web-{change}");
             // In one file, so that it is one revision; every third change does not wait for the one before.
@@ -269,8 +286,8 @@ fn no_request_fails_while_routes_move_from_cluster_to_cluster() {
         stop.store(true, Ordering::Relaxed);
         clients.into_iter().map(|client| client.join().unwrap()).sum()
     });
-    assert!(served > CHANGES, "{served} requests are no load");
-    let last = format!("shop/web-{}/80", CHANGES - 1);
+    assert!(served > changes, "{served} requests are no load");
+    let last = format!("shop/web-{}/80", changes - 1);
     wait::until("the other clusters to be gone", PATIENCE, || {
         let clusters = mesh.envoy.admin("/clusters?format=json").unwrap().body;
         let count = clusters.matches("\"shop/web-").count();
