@@ -23,7 +23,7 @@ use crate::read::decode::{Fields, Report};
 pub struct Route {
     /// Which kind it is of.
     pub kind: RouteKind,
-    /// Whose requests it distributes. Never empty.
+    /// Whose requests it distributes.
     pub parents: Vec<ParentRef>,
     /// The hosts it is for, at a Gateway; at a Service they mean nothing (GEP-1426).
     pub hostnames: Vec<Hostname>,
@@ -95,7 +95,8 @@ impl Route {
         let mut fields = report.fields(spec, what)?;
         let parents = fields.list("parentRefs", parent_ref);
         if spec.get("parentRefs").is_none_or(Node::is_empty) {
-            fields.error::<()>("the route is attached to nothing: it has no \"parentRefs\"");
+            let warning = Diagnostic::warning("the route has no effect: it has no \"parentRefs\"");
+            fields.report().add::<()>(spec.span, warning);
         }
         let hostnames = fields.list("hostnames", Hostname::decode);
         let hostnames_span = fields.key_span("hostnames");

@@ -13,7 +13,7 @@ pub struct Cors {
     pub origins: Vec<Origin>,
     /// Whether requests may carry cookies and the like.
     pub credentials: bool,
-    /// The methods beside GET, HEAD and POST; `*` means all.
+    /// The methods; `*` means all. Browsers ask for no permission for GET, HEAD and POST.
     pub methods: Vec<&'static str>,
     /// The request headers; `*` means all.
     pub headers: Vec<String>,

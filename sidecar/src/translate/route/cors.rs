@@ -10,14 +10,11 @@ use crate::model::filter::{Cors, Origin};
 use crate::translate::any;
 use crate::translate::listener::CORS;
 
-/// The methods that need no permission (Fetch, "CORS-safelisted method").
-const SAFE_METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
-
 /// What the filter does for a route.
 pub(super) fn policy(cors: &Cors) -> (String, Any) {
     let policy = CorsPolicy {
         allow_origin_string_match: cors.origins.iter().flat_map(matchers).collect(),
-        allow_methods: methods(cors),
+        allow_methods: cors.methods.join(", "),
         allow_headers: cors.headers.join(", "),
         expose_headers: cors.exposed.join(", "),
         max_age: cors.max_age.to_string(),
@@ -27,11 +24,6 @@ pub(super) fn policy(cors: &Cors) -> (String, Any) {
         ..CorsPolicy::default()
     };
     (CORS.into(), any(&policy))
-}
-
-fn methods(cors: &Cors) -> String {
-    let all = SAFE_METHODS.iter().filter(|method| !cors.methods.contains(method)).chain(&cors.methods);
-    if cors.methods.contains(&"*") { "*".into() } else { all.copied().collect::<Vec<_>>().join(", ") }
 }
 
 /// Browsers leave out a port that goes without saying; other clients may not.
