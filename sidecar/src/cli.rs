@@ -5,6 +5,7 @@
 
 mod explanation;
 mod mistakes;
+mod planning;
 mod translation;
 mod yaml;
 
@@ -22,6 +23,7 @@ use tracing::level_filters::LevelFilter;
 use crate::bootstrap::bootstrap;
 use crate::configuration::Configuration;
 use crate::diagnostic::Diagnostic;
+use crate::graph::Graph;
 use crate::model::Mesh;
 use crate::read::files::Roots;
 use crate::run::{self, run};
@@ -29,6 +31,7 @@ use crate::schema::{names, schema};
 use crate::translate::translate;
 use explanation::Question;
 use mistakes::{Output, as_annotations, as_json, show};
+use planning::Comparison;
 use translation::Selection;
 
 /// `EX_USAGE` of sysexits.h.
@@ -99,6 +102,22 @@ enum Command {
         #[command(flatten)]
         selection: Selection,
     },
+    /// Show what would change in Envoy, and which connections would drain
+    Plan {
+        /// Directories with YAML and JSON files, or single files
+        #[arg(required = true, value_name = "DIR")]
+        config: Vec<PathBuf>,
+        #[command(flatten)]
+        comparison: Comparison,
+    },
+    /// Draw listeners, hosts, routes, clusters and endpoints, and what leads where
+    Graph {
+        #[command(flatten)]
+        config: Config,
+        /// For what it is drawn
+        #[arg(long, value_enum, default_value_t = Drawing::Mermaid)]
+        output: Drawing,
+    },
     /// Print the JSON Schema of the documents, for editors
     Schema {
         /// Only of this kind
@@ -138,6 +157,16 @@ enum LogFormat {
     Json,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Drawing {
+    /// For Graphviz
+    Dot,
+    /// For Markdown
+    Mermaid,
+    /// For browsers
+    Svg,
+}
+
 /// Does what `args` say, the program's name being the first of them.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Cli::try_parse_from(args) {
@@ -163,6 +192,15 @@ impl Command {
             Self::Translate { config, selection } => {
                 with_mesh(config.paths, |mesh| Ok(selection.print(&translate(mesh))?))
             }
+            Self::Plan { config, comparison } => planned(config, &comparison),
+            Self::Graph { config, output } => with_mesh(config.paths, |mesh| {
+                let graph = Graph::of(&translate(mesh))?;
+                Ok(match output {
+                    Drawing::Dot => graph.dot(),
+                    Drawing::Mermaid => graph.mermaid(),
+                    Drawing::Svg => graph.svg(),
+                })
+            }),
             Self::Schema { kind } => print_schema(kind.as_deref()),
             Self::Completions { shell } => completions(shell),
             Self::Man { directory } => manual(&directory),
@@ -218,16 +256,28 @@ fn with_mesh(
     paths: Vec<PathBuf>,
     make: impl FnOnce(&Mesh) -> Result<String, Box<dyn std::error::Error>>,
 ) -> ExitCode {
-    let (configuration, diagnostics) = load(paths);
-    show(&diagnostics);
-    let flawless = !diagnostics.iter().any(Diagnostic::is_error);
-    let Some(mesh) = configuration.resolve().mesh.filter(|_| flawless) else {
-        return ExitCode::from(USAGE);
-    };
+    let Some(mesh) = flawless_mesh(paths) else { return ExitCode::from(USAGE) };
     match make(&mesh) {
         Ok(text) => print(&text),
         Err(error) => complain(&with_causes(&*error)),
     }
+}
+
+fn planned(paths: Vec<PathBuf>, comparison: &Comparison) -> ExitCode {
+    let other = comparison.other().map(flawless_mesh);
+    match other {
+        Some(None) => ExitCode::from(USAGE),
+        Some(Some(other)) => with_mesh(paths, |mesh| comparison.print(mesh, Some(&other))),
+        None => with_mesh(paths, |mesh| comparison.print(mesh, None)),
+    }
+}
+
+/// The mesh, if the configuration has no mistakes; they are shown.
+fn flawless_mesh(paths: Vec<PathBuf>) -> Option<Mesh> {
+    let (configuration, mistakes) = load(paths);
+    show(&mistakes);
+    let flawless = !mistakes.iter().any(Diagnostic::is_error);
+    configuration.resolve().mesh.filter(|_| flawless)
 }
 
 fn completions(shell: Shell) -> ExitCode {

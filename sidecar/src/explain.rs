@@ -15,7 +15,9 @@ use thiserror::Error;
 
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 
+pub(crate) use action::action_of;
 pub use action::{Action, Chosen, Destination, Target};
+pub(crate) use chain::destinations_of;
 pub use request::{BadRequest, Request};
 
 use crate::diagnostic::Origin;

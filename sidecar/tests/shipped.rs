@@ -128,6 +128,41 @@ fn a_request_is_explained_for_people_and_programs() {
 }
 
 #[test]
+fn a_plan_says_what_would_change_and_what_would_drain() {
+    let dir = tempfile::tempdir().expect("directory");
+    for name in ["routes.yaml", "sidecar.yaml", "web.yaml"] {
+        let from = fs::read_to_string(Path::new(&example()).join(name)).expect("read");
+        let other = from.replace("weight: 90", "weight: 80").replace("10.244.0.11", "10.244.0.21");
+        fs::write(dir.path().join(name), other).expect("write");
+    }
+    let changed = dir.path().display().to_string();
+    let plan = |more: &[&str]| weft_sidecar(&[&["plan", &changed, "--against", &example()], more].concat());
+    let shown = text(&plan(&[]).stdout);
+    let weight = "virtual_hosts[shop/web/80].routes[shop/web/1/0].route.weighted_clusters.clusters[shop/web-v1/80].weight: 90 -> 80";
+    assert!(shown.contains(weight), "{shown}");
+    assert!(shown.contains("~ endpoints shop/web-v1/80  ["), "{shown}");
+    assert!(shown.ends_with("0 to remove; no connection would drain\n"), "{shown}");
+    let object: serde_json::Value =
+        serde_json::from_slice(&plan(&["--output", "json"]).stdout).expect("JSON");
+    assert_eq!((&object["drains"], &object["changes"][0]["type"]), (&false.into(), &"endpoints".into()));
+    let same = weft_sidecar(&["plan", &example(), "--against", &example()]);
+    assert_eq!(text(&same.stdout), "nothing would change\n");
+    let nobody = weft_sidecar(&["plan", &example()]);
+    assert!(
+        nobody.status.code() == Some(1) && text(&nobody.stderr).contains("cannot ask Envoy"),
+        "{nobody:?}"
+    );
+}
+
+#[test]
+fn the_mesh_can_be_drawn() {
+    let draw = |form: &str| text(&weft_sidecar(&["graph", "--config", &example(), "--output", form]).stdout);
+    assert!(draw("mermaid").starts_with("flowchart LR\n") && draw("mermaid").contains("|\"90/100\"|"));
+    assert!(draw("dot").starts_with("digraph mesh {") && draw("dot").contains("shop/web-v2/80"));
+    assert!(draw("svg").starts_with("<svg ") && draw("svg").trim_end().ends_with("</svg>"));
+}
+
+#[test]
 fn there_are_a_schema_completions_and_a_manual() {
     let schema = weft_sidecar(&["schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).expect("JSON");

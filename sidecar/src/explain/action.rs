@@ -116,7 +116,7 @@ impl Chosen {
 
 impl Destination {
     /// The cluster of that name, and those of its endpoints that both selections select.
-    pub(super) fn of(
+    pub(crate) fn of(
         resources: &Resources,
         name: &str,
         route: Option<&Metadata>,
@@ -141,6 +141,11 @@ impl Destination {
 fn service_name(cluster: &Cluster) -> &str {
     let given = cluster.eds_cluster_config.as_ref().map(|eds| eds.service_name.as_str());
     given.filter(|name| !name.is_empty()).unwrap_or(&cluster.name)
+}
+
+/// What a route does with any request.
+pub(crate) fn action_of(resources: &Resources, route: &Route) -> Result<Action, Error> {
+    action(resources, route, &Request::default())
 }
 
 fn action(resources: &Resources, route: &Route, request: &Request) -> Result<Action, Error> {

@@ -15,6 +15,7 @@ use prost::{Message, Name};
 
 use super::request::Request;
 use super::{Error, sourced};
+use crate::graph::Leads;
 use crate::translate::{Part, Resources};
 
 /// What a filter chain does.
@@ -49,6 +50,19 @@ impl<'r> Chain<'r> {
         let proxy = chain.filters.iter().find_map(decoded::<TcpProxy>).ok_or_else(unknown)?;
         Ok(Self::Tcp(clusters(proxy)))
     }
+}
+
+/// Where the filter chains of a listener lead, in their order.
+pub(crate) fn destinations_of(listener: &Listener) -> Vec<Leads> {
+    let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+    let filters: Vec<&Filter> = chains.flat_map(|chain| &chain.filters).collect();
+    let managers = filters.iter().filter_map(|filter| decoded::<HttpConnectionManager>(filter));
+    let routes = managers.filter_map(|manager| match manager.route_specifier? {
+        RouteSpecifier::Rds(rds) => Some(Leads::Routes(rds.route_config_name)),
+        _ => None,
+    });
+    let proxies = filters.iter().filter_map(|filter| decoded::<TcpProxy>(filter));
+    routes.chain(proxies.flat_map(clusters).map(Leads::Cluster)).collect()
 }
 
 /// The chain for a server name: the one that has it, else the one with the longest wildcard, else one without names.

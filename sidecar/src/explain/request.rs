@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// What Envoy looks at to route a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
     /// The method.
     pub method: String,

@@ -97,6 +97,17 @@ pub fn message<M: Message + Name>(message: &M, names: Names) -> Result<Value, Er
         .map_err(|source| Error::Json { message: M::full_name(), source })
 }
 
+/// JSON of a message, of whatever source, in the form that [`message`] gives it with Envoy's names.
+pub fn normalized(message: &str, value: Value) -> Result<Value, Error> {
+    let pool = POOL.as_ref().map_err(Error::Descriptors)?;
+    let descriptor = pool.get_message_by_name(message).ok_or_else(|| Error::Unknown(message.to_owned()))?;
+    let failed = |source| Error::Json { message: message.to_owned(), source };
+    let options = SerializeOptions::new().use_proto_field_name(true);
+    DynamicMessage::deserialize(descriptor, value)
+        .and_then(|dynamic| dynamic.serialize_with_options(serde_json::value::Serializer, &options))
+        .map_err(failed)
+}
+
 /// One message, to be walked through by its descriptor.
 pub fn dynamic<M: Message + Name>(message: &M) -> Result<DynamicMessage, Error> {
     let name = M::full_name();
