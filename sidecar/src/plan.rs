@@ -97,7 +97,7 @@ pub fn plan(before: &Inventory, after: &Inventory) -> Vec<Change> {
         how: How::Removed,
         effect: effect(&key.0, None),
     }));
-    changes.sort_by_key(|change| turn(change));
+    changes.sort_by_key(turn);
     changes
 }
 

@@ -69,7 +69,9 @@ fn widths(graph: &Graph) -> [usize; LAYERS] {
 fn rows(graph: &Graph) -> [usize; LAYERS] {
     let mut rows = [0; LAYERS];
     for node in &graph.nodes {
-        rows.iter_mut().nth(node.layer).into_iter().for_each(|row| *row += 1);
+        if let Some(row) = rows.get_mut(node.layer) {
+            *row += 1;
+        }
     }
     rows
 }
