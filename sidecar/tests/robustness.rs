@@ -4,10 +4,11 @@
 #![cfg(test)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
+use proptest::sample::Index;
 use weft_sidecar::configuration::Configuration;
 use weft_sidecar::read::files::Roots;
 use weft_sidecar::translate::{json, translate};
@@ -55,50 +56,54 @@ const PIECES: &[&str] = &[
     "  ",
 ];
 
-static GOOD: LazyLock<Vec<char>> = LazyLock::new(|| {
+/// Every golden file's configuration, and the example.
+static GOOD: LazyLock<Vec<Vec<char>>> = LazyLock::new(|| {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let read = |path: &str| fs::read_to_string(here.join(path)).expect("read");
-    let all = [
-        read("tests/golden/features.yaml"),
-        "---\n".into(),
-        read("../docs/examples/mesh/routes.yaml"),
-        "---\n".into(),
-        read("../docs/examples/mesh/web.yaml"),
-    ];
-    all.concat().chars().collect()
+    let read = |path: &Path| fs::read_to_string(path).expect("read");
+    let goldens = fs::read_dir(here.join("tests/golden")).expect("list");
+    let mut goldens: Vec<PathBuf> = goldens.map(|entry| entry.expect("an entry").path()).collect();
+    goldens.sort();
+    let goldens =
+        goldens.iter().filter(|path| path.extension() == Some("yaml".as_ref())).map(|path| read(path));
+    let example = ["sidecar", "routes", "web"]
+        .map(|name| format!("---\n{}", read(&here.join(format!("../docs/examples/mesh/{name}.yaml")))));
+    goldens.chain([example.concat()]).map(|text| text.chars().collect()).collect()
 });
 
 #[derive(Debug, Clone)]
 enum Edit {
-    Replace { at: usize, length: usize, piece: usize },
-    Copy { from: usize, length: usize, to: usize },
+    Replace { at: Index, length: usize, piece: usize },
+    Copy { from: Index, length: usize, to: Index },
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    let place = || any::<prop::sample::Index>().prop_map(|index| index.index(GOOD.len()));
     prop_oneof![
-        (place(), 0..40_usize, 0..PIECES.len()).prop_map(|(at, length, piece)| Edit::Replace {
+        (any::<Index>(), 0..40_usize, 0..PIECES.len()).prop_map(|(at, length, piece)| Edit::Replace {
             at,
             length,
             piece
         }),
-        (place(), 0..200_usize, place()).prop_map(|(from, length, to)| Edit::Copy { from, length, to }),
+        (any::<Index>(), 0..200_usize, any::<Index>()).prop_map(|(from, length, to)| Edit::Copy {
+            from,
+            length,
+            to
+        }),
     ]
 }
 
-fn mutated(edits: &[Edit]) -> String {
-    let mut text = GOOD.clone();
+fn mutated(which: Index, edits: &[Edit]) -> String {
+    let mut text = which.get(&GOOD).clone();
     for edit in edits {
-        match *edit {
+        let place = |index: &Index| index.index(text.len() + 1);
+        match edit {
             Edit::Replace { at, length, piece } => {
-                let at = at.min(text.len());
+                let at = place(at);
                 let end = (at + length).min(text.len());
-                text.splice(at..end, PIECES[piece].chars());
+                text.splice(at..end, PIECES[*piece].chars());
             }
             Edit::Copy { from, length, to } => {
-                let from = from.min(text.len());
+                let (from, to) = (place(from), place(to));
                 let copy: Vec<char> = text[from..(from + length).min(text.len())].to_vec();
-                let to = to.min(text.len());
                 text.splice(to..to, copy);
             }
         }
@@ -122,10 +127,10 @@ fn go_all_the_way(text: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_mutated_configuration_never_panics(edits in prop::collection::vec(edit(), 1..6)) {
-        go_all_the_way(&mutated(&edits));
+    fn a_mutated_configuration_never_panics(which: Index, edits in prop::collection::vec(edit(), 1..6)) {
+        go_all_the_way(&mutated(which, &edits));
     }
 }

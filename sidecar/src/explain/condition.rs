@@ -1,11 +1,13 @@
 //! Whether a route's conditions hold, and which is the first that does not.
 
+use envoy_types::pb::envoy::config::core::v3::RuntimeFractionalPercent;
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{HeaderMatcher, QueryParameterMatcher, RouteMatch};
 use envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher;
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::request::Request;
 
@@ -30,7 +32,22 @@ pub(super) fn first_failing(matching: &RouteMatch, request: &Request) -> Result<
             return Ok(Some(why));
         }
     }
-    Ok(None)
+    Ok(matching.runtime_fraction.as_ref().and_then(share))
+}
+
+/// Backends with filters of their own are routes of their own, each of which has a share by chance; the last one has what is
+/// left, and stands for all of them.
+fn share(fraction: &RuntimeFractionalPercent) -> Option<String> {
+    let percent = fraction.default_value?;
+    let of = match percent.denominator() {
+        DenominatorType::Hundred => 100,
+        DenominatorType::TenThousand => 10_000,
+        DenominatorType::Million => 1_000_000,
+    };
+    Some(format!(
+        "it takes such requests by chance, up to the {}th of {of}; this is one of the others",
+        percent.numerator
+    ))
 }
 
 /// The conditions of a route in words.
@@ -52,8 +69,6 @@ pub(super) fn described(matching: &RouteMatch) -> Vec<String> {
 fn unknown(matching: &RouteMatch) -> Option<&'static str> {
     if matching.tls_context.is_some() {
         Some("a client certificate")
-    } else if matching.runtime_fraction.is_some() {
-        Some("chance")
     } else if !matching.dynamic_metadata.is_empty() || !matching.filter_state.is_empty() {
         Some("what filters say")
     } else if !matching.cookies.is_empty() {

@@ -227,3 +227,26 @@ fn fraction(node: &Node, report: &mut Report) -> Option<Fraction> {
     }
     Some(Fraction { numerator, denominator })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_rounded_to_the_nearest_millionth() {
+        for (numerator, denominator, millionths) in [
+            (0, 100, 0),
+            (1, 100, 10_000),
+            (1, 3, 333_333),
+            (2, 3, 666_667),
+            (7, 7, 1_000_000),
+            (u32::MAX, u32::MAX, 1_000_000),
+        ] {
+            assert_eq!(
+                Fraction { numerator, denominator }.millionths(),
+                millionths,
+                "{numerator}/{denominator}"
+            );
+        }
+    }
+}

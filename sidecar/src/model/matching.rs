@@ -55,6 +55,11 @@ pub struct ValueMatch {
 /// What a regular expression is, in Gateway API words.
 const EXACT_OR_REGEX: &[(&str, bool)] = &[("Exact", false), ("RegularExpression", true)];
 
+/// The longest values of the Gateway API: of a path, a header, a query parameter.
+const MAX_PATH: usize = 1_024;
+const MAX_HEADER_VALUE: usize = 4_096;
+const MAX_QUERY_VALUE: usize = 1_024;
+
 const METHODS: &[(&str, &str)] = &[
     ("GET", "GET"),
     ("HEAD", "HEAD"),
@@ -149,7 +154,7 @@ fn rpc_name(node: &Node, report: &mut Report, is_regex: bool, dots: bool) -> Opt
         return Some(given);
     }
     if is_regex {
-        return regex(node, report);
+        return regex(MAX_PATH)(node, report);
     }
     let word = |word: &str| {
         let mut bytes = word.bytes();
@@ -190,7 +195,7 @@ fn path_match(node: &Node, report: &mut Report) -> Option<PathMatch> {
     let mut fields = report.fields(node, "path")?;
     let kind = fields.optional("type", one_of(PATH_KINDS)).unwrap_or(PathKind::Prefix);
     let value = fields.optional("value", |node, report| match kind {
-        PathKind::Regex => regex(node, report),
+        PathKind::Regex => regex(MAX_PATH)(node, report),
         PathKind::Exact | PathKind::Prefix => path(node, report),
     });
     fields.finish();
@@ -212,6 +217,9 @@ fn path(node: &Node, report: &mut Report) -> Option<String> {
     }
     if let Some(part) = forbidden {
         return report.error(node.span, format!("the path {given:?} must not contain {part:?}"));
+    }
+    if given.len() > MAX_PATH {
+        return report.error(node.span, format!("the path has more than {MAX_PATH} bytes"));
     }
     if given.ends_with("/..") || given.ends_with("/.") {
         return report.error(node.span, format!("the path {given:?} must not end with dots"));
@@ -238,7 +246,7 @@ fn has_characters_of_a_path(text: &str) -> bool {
 }
 
 fn header_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
-    value_match(node, report, "header match", header_name)
+    value_match(node, report, "header match", header_name, MAX_HEADER_VALUE)
 }
 
 /// The name of a header, in lower case.
@@ -251,7 +259,7 @@ pub(super) fn header_name(node: &Node, report: &mut Report) -> Option<String> {
 }
 
 fn query_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
-    value_match(node, report, "query parameter match", query_name)
+    value_match(node, report, "query parameter match", query_name, MAX_QUERY_VALUE)
 }
 
 /// Envoy rejects an empty one and one of more than 1 024 bytes; the Gateway API takes 256.
@@ -268,34 +276,84 @@ fn value_match(
     report: &mut Report,
     what: &'static str,
     name: impl FnOnce(&Node, &mut Report) -> Option<String>,
+    longest: usize,
 ) -> Option<ValueMatch> {
     let mut fields = report.fields(node, what)?;
     let is_regex = fields.optional("type", one_of(EXACT_OR_REGEX)).unwrap_or(false);
     let name = fields.required("name", name);
-    let value = fields.required("value", if is_regex { regex } else { header_value });
+    let value = fields.required("value", |node, report| {
+        if is_regex { regex(longest)(node, report) } else { value_of(longest)(node, report) }
+    });
     fields.finish();
     Some(ValueMatch { name: name?, value: value?, regex: is_regex })
 }
 
 /// The value of a header; never empty.
 pub(super) fn header_value(node: &Node, report: &mut Report) -> Option<String> {
-    let given = text(node, report)?;
-    if given.is_empty() || given.chars().any(char::is_control) {
-        return report.error(node.span, "the value must not be empty or contain control characters");
-    }
-    Some(given)
+    value_of(MAX_HEADER_VALUE)(node, report)
 }
 
-fn regex(node: &Node, report: &mut Report) -> Option<String> {
-    let given = text(node, report)?;
-    match super::regex::check(&given) {
-        Ok(()) => Some(given),
-        Err(why) => report.error(node.span, format!("{given:?} is not a regular expression: {why}")),
+fn value_of(longest: usize) -> impl Fn(&Node, &mut Report) -> Option<String> {
+    move |node, report| {
+        let given = text(node, report)?;
+        if given.is_empty() || given.chars().any(char::is_control) {
+            return report.error(node.span, "the value must not be empty or contain control characters");
+        }
+        short_enough(given, longest, node, report)
     }
+}
+
+fn regex(longest: usize) -> impl Fn(&Node, &mut Report) -> Option<String> {
+    move |node, report| {
+        let given = text(node, report)?;
+        match super::regex::check(&given) {
+            Ok(()) => short_enough(given, longest, node, report),
+            Err(why) => report.error(node.span, format!("{given:?} is not a regular expression: {why}")),
+        }
+    }
+}
+
+fn short_enough(given: String, longest: usize, node: &Node, report: &mut Report) -> Option<String> {
+    if given.len() <= longest {
+        return Some(given);
+    }
+    report.error(node.span, format!("the value has more than {longest} bytes"))
 }
 
 /// RFC 9110, section 5.6.2.
 pub(super) fn is_token(text: &str) -> bool {
     let part = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.len() <= 256 && text.bytes().all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_method_is_a_path() {
+        let rpc = |service: &str, method: &str, regex| {
+            let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+            PathMatch::Rpc(RpcMatch { service: some(service), method: some(method), regex }).plain()
+        };
+        for (path, expected) in [
+            (rpc("a.B", "C", false), PathMatch::Exact("/a.B/C".into())),
+            (rpc("a.B", "", false), PathMatch::Prefix("/a.B".into())),
+            (rpc("", "C", false), PathMatch::Regex("/[^/]+/C".into())),
+            (rpc("a|b", "C.*", true), PathMatch::Regex("/(?:a|b)/(?:C.*)".into())),
+            (rpc("a|b", "", true), PathMatch::Regex("/(?:a|b)/[^/]+".into())),
+        ] {
+            assert_eq!(path, expected);
+        }
+    }
+
+    #[test]
+    fn a_path_has_the_characters_that_the_gateway_api_lets_it_have() {
+        for path in ["/a-Z0.9/_~!$&'()*+,;=:@", "/%20%Ff", "/"] {
+            assert!(has_characters_of_a_path(path), "{path}");
+        }
+        for path in ["/ ", "/%2", "/%", "/%zz", "/a?b", "/\"", "/é", "/a\\b", "/[", "/^"] {
+            assert!(!has_characters_of_a_path(path), "{path}");
+        }
+    }
 }

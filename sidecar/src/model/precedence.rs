@@ -67,7 +67,7 @@ fn path(path: &PathMatch) -> (u8, Reverse<usize>, Reverse<usize>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::matching::ValueMatch;
+    use crate::model::matching::{RpcMatch, ValueMatch};
 
     fn exact(path: &str) -> Match {
         Match { path: PathMatch::Exact(path.into()), ..Match::default() }
@@ -119,5 +119,26 @@ mod tests {
         for (at, pair) in keys.windows(2).enumerate() {
             assert!(pair[0] < pair[1], "{at}: {:?} is not before {:?}", ordered[at], ordered[at + 1]);
         }
+    }
+
+    #[test]
+    fn grpc_methods_are_ordered_by_the_lengths_of_service_and_method() {
+        let rpc = |service: &str, method: &str, regex, headers| {
+            let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+            let path = PathMatch::Rpc(RpcMatch { service: some(service), method: some(method), regex });
+            Match { path, headers: values(headers), ..Match::default() }
+        };
+        let ordered = [
+            rpc("shop.Cart", "Add", false, 0),
+            rpc("shop.Cart", "", false, 2),
+            rpc("shop.Cart", "", false, 0),
+            rpc("shop.C", "Remove", false, 0),
+            rpc("", "Remove", false, 0),
+            rpc("shop[.].+", "Add", true, 0),
+            Match::default(),
+        ];
+        let keys: Vec<_> =
+            ordered.iter().map(|matching| Precedence::of(matching, None, ("shop", "a"), (0, 0))).collect();
+        assert!(keys.is_sorted(), "{keys:?}");
     }
 }

@@ -105,3 +105,28 @@ fn limits(shares: &[Share]) -> Vec<Option<u32>> {
     });
     ends.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    #[test]
+    fn shares_end_where_the_weights_before_them_and_their_own_do() {
+        let of = |weights: &[u32]| {
+            let share = |weight: &u32| Share {
+                backend: None,
+                weight: NonZeroU32::new(*weight).expect("a weight"),
+                filters: None,
+                authority: None,
+                mirrors: Vec::new(),
+            };
+            limits(&weights.iter().map(share).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[5]), [None]);
+        assert_eq!(of(&[3, 1, 1, 1]), [Some(500_000), Some(666_666), Some(833_333), None]);
+        assert_eq!(of(&[1_000_000, 1]), [Some(999_999), None]);
+        assert_eq!(of(&[1, 1_000_000]), [Some(0), None]);
+    }
+}
