@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use crate::diagnostic::{Diagnostic, Origin, Source};
 use crate::model::resolve::{Resolution, resolve};
-use crate::model::{Document, Object};
+use crate::model::{Document, Object, object};
+use crate::read::Node;
 use crate::read::decode::Report;
 use crate::read::files::{Content, Listing, Roots, Stamp, absolute};
 use crate::read::surroundings::Surroundings;
@@ -25,12 +26,26 @@ pub struct Configuration {
 }
 
 /// What came of looking at the files once more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Look {
     /// Whether a file says something else than before, or cannot be read any more, or can be again.
     pub changed: bool,
     /// When the newest of what changed was saved, by the file system's clock.
     pub saved: Option<SystemTime>,
+    /// Whether a file went between the listing and the look at it. What was read then belongs to no one moment: a
+    /// ConfigMap volume may have been swapped in between. It takes another look, with another listing.
+    pub torn: bool,
+}
+
+/// What came of looking at one file.
+#[derive(Debug, Clone, Copy)]
+enum Seen {
+    /// It says what it said.
+    Same,
+    /// It says something new, and was saved then.
+    New(SystemTime),
+    /// It went after it was listed.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -66,19 +81,21 @@ impl Configuration {
     /// Reads what `listing` holds and this does not know yet. Files in `unsettled` are just being written or replaced:
     /// they stay what they were.
     pub fn look(&mut self, listing: &Listing, unsettled: &BTreeSet<PathBuf>) -> Look {
-        let mut look = Look { changed: false, saved: None };
+        let mut look = Look::default();
         for (name, path) in &listing.files {
             if is_unsettled(path, unsettled) {
                 continue;
             }
-            if let Some(saved) = self.look_at(name, path) {
-                look = Look { changed: true, saved: look.saved.max(Some(saved)) };
+            match self.look_at(name, path) {
+                Seen::Same => {}
+                Seen::New(saved) => look = Look { changed: true, saved: look.saved.max(Some(saved)), ..look },
+                Seen::Gone => look.torn = true,
             }
         }
         look.changed |= self.forget_missing(listing, unsettled);
         look.changed |= self.note_failures(listing);
         if let Some(saved) = self.surroundings.look(&self.source_files(), unsettled) {
-            look = Look { changed: true, saved: look.saved.max(Some(saved)) };
+            look = Look { changed: true, saved: look.saved.max(Some(saved)), ..look };
         }
         if look.changed {
             look.saved = look.saved.max(listing.changed()).map(|saved| saved.min(SystemTime::now()));
@@ -155,22 +172,21 @@ impl Configuration {
         self.files.len()
     }
 
-    /// When the file was saved, if it says something new.
-    fn look_at(&mut self, name: &str, path: &Path) -> Option<SystemTime> {
+    fn look_at(&mut self, name: &str, path: &Path) -> Seen {
         let known = self.files.get(name);
         if let (Some(File { stamp: Some(stamp), .. }), Ok(now)) = (known, Stamp::of(path))
             && stamp.still_holds(&now)
         {
-            return None;
+            return Seen::Same;
         }
         let file = self.files.entry(name.to_owned()).or_insert_with(|| File::new(path));
         file.path = path.to_owned();
-        match Content::read(path) {
+        let news = match Content::read(path) {
             Ok(content) => file.take(name, content),
-            // It went between the listing and now: there will be another look, with another listing.
-            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => None,
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => return Seen::Gone,
             Err(error) => file.fail(Diagnostic::error(format!("cannot read {name}: {error}"))),
-        }
+        };
+        news.map_or(Seen::Same, Seen::New)
     }
 
     /// Where a root could not be looked at, its files are not taken for deleted.
@@ -253,6 +269,7 @@ impl Reading {
             Err(diagnostics) => return Self { documents: Vec::new(), complete: false, diagnostics },
         };
         let mut report = Report::new(source);
+        let nodes: Vec<&Node> = nodes.iter().flat_map(|node| object::items(node, &mut report)).collect();
         let decoded = nodes.iter().filter_map(|node| Document::decode(node, &mut report)).map(Arc::new);
         let documents: Vec<Arc<Document>> = decoded.collect();
         let complete = documents.len() == nodes.len();
@@ -307,6 +324,47 @@ mod tests {
         assert!(look(&mut configuration).changed);
         assert_eq!(name(&configuration).as_deref(), Some("b"));
         assert_eq!(configuration.diagnostics().count(), 0);
+    }
+
+    #[test]
+    fn a_list_as_kubectl_prints_it_is_its_items() {
+        let dir = tempfile::tempdir().expect("directory");
+        let item = GOOD.replace('\n', "\n    ");
+        let list =
+            format!("apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: ''}}\nitems:\n  - {item}\n");
+        fs::write(dir.path().join("a.yaml"), &list).expect("write");
+        let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+        look(&mut configuration);
+        assert_eq!(configuration.diagnostics().next(), None);
+        assert_eq!(name(&configuration).as_deref(), Some("a"));
+        fs::write(dir.path().join("a.yaml"), list.replace("items", "itmes")).expect("write");
+        look(&mut configuration);
+        let mistakes: Vec<String> = configuration.diagnostics().map(|one| one.message.clone()).collect();
+        assert_eq!(mistakes, ["unknown field \"itmes\" in a List"]);
+        assert_eq!(name(&configuration).as_deref(), Some("a"), "as before");
+    }
+
+    #[test]
+    fn a_volume_that_is_swapped_between_the_listing_and_the_look_is_looked_at_again() {
+        let dir = tempfile::tempdir().expect("directory");
+        let revision = |name: &str| {
+            let data = dir.path().join(format!("..{name}"));
+            fs::create_dir(&data).expect("directory");
+            fs::write(data.join("a.yaml"), GOOD.replace("name: a", &format!("name: {name}"))).expect("write");
+            fs::write(data.join("b.yaml"), format!("# {name}\n")).expect("write");
+            std::os::unix::fs::symlink(format!("..{name}"), dir.path().join("..new")).expect("link");
+            fs::rename(dir.path().join("..new"), dir.path().join("..data")).expect("rename");
+        };
+        revision("one");
+        let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+        let before = configuration.list();
+        revision("two");
+        fs::remove_dir_all(dir.path().join("..one")).expect("remove");
+        assert!(configuration.look(&before, &BTreeSet::new()).torn);
+        let after = configuration.list();
+        let look = configuration.look(&after, &BTreeSet::new());
+        assert!(look.changed && !look.torn);
+        assert_eq!(name(&configuration).as_deref(), Some("two"));
     }
 
     #[test]

@@ -7,13 +7,17 @@ mod log;
 mod revisions;
 mod socket;
 
+use std::error::Error as _;
 use std::future::Future;
 use std::io;
+use std::time::Duration;
 
 use thiserror::Error;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
 use weft_xds::server::{Config, Peers, ServeError};
 use weft_xds::stream::Policy;
 use weft_xds::{Event, Publisher, Server};
@@ -23,6 +27,9 @@ use crate::read::files::Roots;
 use crate::watch::Watcher;
 use revisions::{Publication, Revisions};
 use socket::Socket;
+
+/// How often it is looked whether the socket's file is still there.
+const SOCKET_POLL: Duration = Duration::from_secs(1);
 
 /// Why the sidecar could not start, or had to end.
 #[derive(Debug, Error)]
@@ -69,11 +76,13 @@ pub async fn run(roots: Roots) -> Result<(), Error> {
 
 /// The server, its socket, and the ways to and from it.
 struct Serving {
+    server: Server,
     socket: Socket,
     publisher: Publisher,
     events: mpsc::Receiver<Event>,
-    stop: oneshot::Sender<()>,
-    server: JoinHandle<Result<(), ServeError>>,
+    stop: watch::Sender<bool>,
+    /// One for each socket there has been; those that are gone still have their connections.
+    listening: JoinSet<Result<(), ServeError>>,
 }
 
 struct Signals {
@@ -102,13 +111,16 @@ async fn follow(
     serving: &mut Serving,
     signals: &mut Signals,
 ) -> Result<(), Error> {
+    let mut look_at_socket = interval(SOCKET_POLL);
+    look_at_socket.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = signals.end() => return Ok(()),
-            ended = &mut serving.server => {
+            Some(ended) = serving.listening.join_next() => {
                 outcome(ended)?;
                 return Err(Error::Ended);
             }
+            _ = look_at_socket.tick() => serving.keep_socket(),
             Some(event) = serving.events.recv() => revisions.note(&event),
             publication = revisions.next() => serving.publish(revisions, publication),
         }
@@ -122,13 +134,36 @@ impl Serving {
         // The mode of the socket and of its directory say who may connect.
         let config = Config { policy, peers: Peers::Anyone, ..Config::default() };
         let (server, publisher, events) = Server::new(config);
-        let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(server.serve_unix(listener, async {
-            // An error means that the sender is gone, which ends the server too.
-            stopped.await.ok();
-        }));
+        let (stop, listening) = (watch::Sender::new(false), JoinSet::new());
+        let mut serving = Self { server, socket, publisher, events, stop, listening };
+        serving.listen(listener);
         tracing::info!(socket = %sidecar.xds_socket.display(), "serving Envoy");
-        Ok(Self { socket, publisher, events, stop, server })
+        Ok(serving)
+    }
+
+    fn listen(&mut self, listener: UnixListener) {
+        let mut stop = self.stop.subscribe();
+        self.listening.spawn(self.server.clone().serve_unix(listener, async move {
+            // An error means that the sender is gone, which ends the server too.
+            stop.wait_for(|stopped| *stopped).await.ok();
+        }));
+    }
+
+    /// Makes the socket's file again if somebody has deleted it: Envoy's connection lives on, but its next one would find
+    /// nothing.
+    fn keep_socket(&mut self) {
+        if !self.socket.is_gone() {
+            return;
+        }
+        match self.socket.bind_again() {
+            Ok(listener) => {
+                tracing::warn!(socket = %self.socket.path().display(), "the socket was deleted and is made again");
+                self.listen(listener);
+            }
+            Err(error) => {
+                tracing::error!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
+            }
+        }
     }
 
     fn publish(&mut self, revisions: &mut Revisions, publication: Publication) {
@@ -138,13 +173,12 @@ impl Serving {
     }
 
     async fn stop(self) -> Result<(), Error> {
-        let Self { socket, events, stop, server, .. } = self;
+        let Self { socket, events, stop, mut listening, .. } = self;
         // Nobody reads the events any more, and a full channel would hold the streams up.
         drop(events);
-        // The server may have ended by itself.
-        stop.send(()).ok();
-        if !server.is_finished() {
-            outcome(server.await)?;
+        stop.send_replace(true);
+        while let Some(ended) = listening.join_next().await {
+            outcome(ended)?;
         }
         drop(socket);
         Ok(())

@@ -234,3 +234,24 @@ fn an_empty_directory_is_told_to_lack_a_sidecar() {
     assert!(child.wait().expect("it ends").success());
     assert!(until.iter().any(|line| line.contains("there is no Sidecar")), "{until:?}");
 }
+
+#[test]
+fn a_socket_that_is_deleted_while_it_serves_is_made_again() {
+    let dir = tempfile::tempdir().expect("directory");
+    let socket = dir.path().join("run/xds.sock");
+    let sidecar = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: a}";
+    let spec = format!("{sidecar}\nspec: {{xds: {{socket: {}}}}}\n", socket.display());
+    fs::write(dir.path().join("a.yaml"), spec).expect("write");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
+    command.args(["run", "--config"]).arg(dir.path());
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
+    let serving = log.any(|line| line.contains("serving Envoy"));
+    fs::remove_dir_all(dir.path().join("run")).expect("remove");
+    let again = log.any(|line| line.contains("was deleted and is made again"));
+    let reachable = std::os::unix::net::UnixStream::connect(&socket).is_ok();
+    kill(Pid::from_raw(child.id().try_into().expect("a pid")), Signal::SIGTERM).expect("signal");
+    let ended = child.wait().expect("it ends").success();
+    assert!(serving && again && reachable && ended, "{serving} {again} {reachable} {ended}");
+    assert!(!socket.exists(), "it ended in good order");
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use weft_sidecar::configuration::Configuration;
 use weft_sidecar::read::files::Roots;
-use weft_sidecar::watch::{POLL, Watcher};
+use weft_sidecar::watch::{GATHER, POLL, Watcher};
 
 /// Less than the poll, so that what is found is found by an event.
 const SOON: Duration = Duration::from_secs(3);
@@ -224,4 +224,76 @@ async fn a_single_file_is_followed_too() {
     fs::write(config.join("new"), sidecar("two")).expect("write");
     fs::rename(config.join("new"), &file).expect("rename");
     following.until("two").await;
+}
+
+/// A subPath mount is a file of its own file system entry: it is replaced from outside, or written in place.
+#[tokio::test]
+async fn a_single_file_that_is_mounted_is_followed_when_it_is_written() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (elsewhere, mounted) = (dir.path().join("elsewhere.yaml"), dir.path().join("mounted"));
+    fs::create_dir(&mounted).expect("directory");
+    fs::write(&elsewhere, sidecar("one")).expect("write");
+    // As a bind mount does: the same inode under another name, and nobody is told there what happens to it here.
+    fs::hard_link(&elsewhere, mounted.join("a.yaml")).expect("link");
+    let mut following = Following::of(&mounted.join("a.yaml"));
+    assert_eq!(following.name().as_deref(), Some("one"));
+    fs::write(&elsewhere, sidecar("two")).expect("write");
+    following.until_polled("two").await;
+}
+
+/// No event tells of a change to a file under another name; nor does a network file system. The poll finds it.
+#[tokio::test]
+async fn what_no_event_tells_of_is_found_by_the_poll() {
+    let (dir, config, mut following) = start();
+    let other_name = dir.path().join("other-name");
+    fs::hard_link(config.join("a.yaml"), &other_name).expect("link");
+    fs::write(&other_name, sidecar("two")).expect("write");
+    following.until_polled("two").await;
+}
+
+#[tokio::test]
+async fn an_overflow_of_the_queue_is_survived() {
+    let (_dir, config, mut following) = start();
+    let most: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")
+        .expect("readable")
+        .trim()
+        .parse()
+        .expect("a number");
+    // Each makes an event of its own, since two in a row are never the same; nobody reads them meanwhile.
+    for at in 0..=most / 2 {
+        fs::write(config.join(if at % 2 == 0 { "x.yaml" } else { "y.yaml" }), "# x\n").expect("write");
+    }
+    fs::write(config.join("a.yaml"), sidecar("two")).expect("write");
+    following.until("two").await;
+    fs::write(config.join("a.yaml"), sidecar("three")).expect("write");
+    following.until("three").await;
+}
+
+#[tokio::test]
+async fn a_save_is_looked_at_at_once_and_what_follows_within_20_ms_makes_one_more() {
+    let (_dir, config, mut following) = start();
+    let saved = Instant::now();
+    fs::write(config.join("a.yaml"), sidecar("two")).expect("write");
+    following.watcher.due().await;
+    following.look();
+    assert_eq!(following.name().as_deref(), Some("two"));
+    for step in 0..5 {
+        fs::write(config.join("a.yaml"), sidecar(&format!("three-{step}"))).expect("write");
+    }
+    following.watcher.due().await;
+    assert!(saved.elapsed() >= GATHER, "{:?}", saved.elapsed());
+    following.look();
+    assert_eq!(following.name().as_deref(), Some("three-4"), "one look for all of them");
+}
+
+/// Found by a look that nothing but the poll brings about.
+impl Following {
+    async fn until_polled(&mut self, name: &str) {
+        let deadline = Instant::now() + 3 * POLL;
+        while self.name().as_deref() != Some(name) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(tokio::time::timeout(left, self.watcher.due()).await.is_ok(), "{name} was not found");
+            self.look();
+        }
+    }
 }

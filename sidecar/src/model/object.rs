@@ -70,7 +70,6 @@ const KNOWN_BUT_UNSUPPORTED: &[&str] = &[
     "EnvoyPatch",
     "Gateway",
     "GatewayClass",
-    "List",
     "Secret",
     "TCPRoute",
     "TLSRoute",
@@ -90,6 +89,21 @@ pub fn kinds() -> impl Iterator<Item = (&'static [&'static str], &'static str, S
         let document = Node { span: Span::default(), value: Value::Map(entries) };
         (*versions, *kind, describe(&document, Document::decode))
     })
+}
+
+/// The documents that `node` holds: itself, or the items of a `List`, as `kubectl get -o yaml` prints several objects.
+pub fn items<'n>(node: &'n Node, report: &mut Report) -> Vec<&'n Node> {
+    let says = |key: &str, wanted: &str| {
+        node.get(key).is_some_and(|value| matches!(&value.value, Value::Text(text) if text == wanted))
+    };
+    if !says("apiVersion", "v1") || !says("kind", "List") {
+        return vec![node];
+    }
+    let Some(mut fields) = report.fields(node, "a List") else { return Vec::new() };
+    fields.accept(&["apiVersion", "kind", "metadata"]);
+    let items = fields.list("items", |item, _| Some(item));
+    fields.finish();
+    items
 }
 
 impl Document {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use weft_xds::{Event, Revision, Snapshot};
 
 use super::log;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Look};
 use crate::diagnostic::Diagnostic;
 use crate::encoding::Encoder;
 use crate::model::Mesh;
@@ -18,6 +18,9 @@ use crate::watch::Watcher;
 
 /// As many revisions without an answer are remembered. More wait only if no Envoy is connected.
 const REMEMBERED: usize = 64;
+
+/// So often in a row files that were listed were gone when they were read; then it is left to the next event.
+const MAX_TORN: usize = 16;
 
 /// A revision that is ready to be served.
 #[derive(Debug)]
@@ -120,13 +123,26 @@ impl Revisions {
         (first.0 || second.0, first.1.max(second.1))
     }
 
+    /// A look that was torn is of no one moment: it is repeated at once, before anything is made of it.
     fn read_once(&mut self) -> (bool, Option<SystemTime>) {
+        let mut whole = self.look_once();
+        for _ in 0..MAX_TORN {
+            if !whole.torn {
+                break;
+            }
+            let again = self.look_once();
+            let (changed, saved) = (whole.changed || again.changed, whole.saved.max(again.saved));
+            whole = Look { changed, saved, ..again };
+        }
+        (whole.changed, whole.saved)
+    }
+
+    fn look_once(&mut self) -> Look {
         let mut listing = self.configuration.list();
         while self.watcher.follow(&listing) {
             listing = self.configuration.list();
         }
-        let look = self.configuration.look(&listing, &self.watcher.unsettled());
-        (look.changed, look.saved)
+        self.configuration.look(&listing, &self.watcher.unsettled())
     }
 
     fn revise(&mut self, saved: Option<SystemTime>) -> Option<Publication> {

@@ -51,6 +51,25 @@ impl Socket {
         refuse_if_taken(path)?;
         listen(path).map_err(|source| Error::Create { path: path.to_owned(), source })
     }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether its file is gone; one that somebody else has put there is theirs.
+    pub(super) fn is_gone(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Listens on the same path once more.
+    pub(super) fn bind_again(&mut self) -> Result<UnixListener, Error> {
+        let (new, listener) = Self::bind(&self.path)?;
+        let mut former = std::mem::replace(self, new);
+        // Its file is gone, and the new one may have got its inode.
+        former.path = PathBuf::new();
+        Ok(listener)
+    }
 }
 
 impl Drop for Socket {
@@ -138,6 +157,20 @@ mod tests {
         fs::write(&path, "data").expect("write");
         assert!(matches!(Socket::bind(&path), Err(Error::NotASocket { .. })));
         assert_eq!(fs::read_to_string(&path).expect("read"), "data");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_deleted_with_its_directory_is_made_again() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("weft/xds.sock");
+        let (mut socket, _listener) = Socket::bind(&path).expect("bind");
+        assert!(!socket.is_gone());
+        fs::remove_dir_all(dir.path().join("weft")).expect("remove");
+        assert!(socket.is_gone());
+        let _again = socket.bind_again().expect("bind");
+        assert!(!socket.is_gone() && UnixStream::connect(&path).is_ok());
+        drop(socket);
+        assert!(!path.exists());
     }
 
     #[tokio::test]
