@@ -99,6 +99,8 @@ fn requests_are_told_apart_by_everything_that_a_match_can_name() {
       {V2}
     - matches: [{{ headers: [{{ name: Host, value: web.shop }}] }}]
       {V2}
+    - matches: [{{ method: CONNECT }}]
+      {V2}
     - {V1}
 "
     ));
@@ -119,6 +121,9 @@ fn requests_are_told_apart_by_everything_that_a_match_can_name() {
         let answer = mesh.client().unwrap().request(method, host, path, headers).unwrap();
         assert_eq!(answer.echo().unwrap().name, upstream, "{method} {host} {path} {headers:?}");
     }
+    assert_eq!(mesh.client().unwrap().request("CONNECT", "web:80", "web:80", &[]).unwrap().status, 200);
+    let connected = mesh.upstreams[1].seen();
+    assert_eq!(connected.last().map(|echo| echo.method.as_str()), Some("CONNECT"));
 }
 
 #[test]

@@ -119,6 +119,9 @@ pub(super) fn http_match(node: &Node, report: &mut Report) -> Option<Match> {
     let headers = fields.list("headers", header_match);
     let query = fields.list("queryParams", query_match);
     fields.finish();
+    if method == Some("CONNECT") && path != PathMatch::prefix("/") {
+        return report.error(node.span, "a CONNECT request has no path that could be matched");
+    }
     Some(Match { path, method, headers: first_of_each(headers), query: first_of_each(query) })
 }
 

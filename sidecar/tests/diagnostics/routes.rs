@@ -148,6 +148,10 @@ fn parts_of_a_rule_that_contradict_each_other_are_refused() {
                 "ReplacePrefixMatch goes with exactly one match, by PathPrefix; give each prefix a rule of its own",
             ],
         ),
+        (
+            rule("{matches: [{method: CONNECT, path: {value: /a}}]}"),
+            &["a CONNECT request has no path that could be matched"],
+        ),
         (rule("{name: a}, {name: b}, {name: a}"), &["two rules are called \"a\""]),
         (
             rule("{timeouts: {request: 1s, backendRequest: 2s}}"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::{
-    ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy,
+    ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy, UpgradeConfig,
 };
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{ClusterWeight, cluster_weight};
 use envoy_types::pb::envoy::config::route::v3::{DirectResponseAction, RouteAction, WeightedCluster, route};
@@ -40,6 +40,7 @@ fn forward_to(part: &Part<'_>, backends: &[(&Backend, &Share)]) -> RouteAction {
         timeout: Some(timeout(action.timeouts.request)),
         retry_policy: retry::policy(action.retry.as_ref(), action.timeouts),
         request_mirror_policies: part.mirrors.iter().copied().filter_map(mirror).collect(),
+        upgrade_configs: upgrades(part.rule.matching.method),
         ..forward(specifier(backends, part))
     };
     if let [(_, only)] = backends {
@@ -49,6 +50,12 @@ fn forward_to(part: &Part<'_>, backends: &[(&Backend, &Share)]) -> RouteAction {
         apply(rewrite, part, &mut forwarded);
     }
     forwarded
+}
+
+/// Envoy refuses CONNECT where a route does not permit it.
+fn upgrades(method: Option<&str>) -> Vec<UpgradeConfig> {
+    let connect = || UpgradeConfig { upgrade_type: "CONNECT".into(), ..UpgradeConfig::default() };
+    method.filter(|method| *method == "CONNECT").map(|_| connect()).into_iter().collect()
 }
 
 /// The host that requests bear, if it is another one than they came with.

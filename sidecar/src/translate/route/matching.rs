@@ -3,7 +3,7 @@
 use envoy_types::pb::envoy::config::core::v3::RuntimeFractionalPercent;
 use envoy_types::pb::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use envoy_types::pb::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
-use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_match::{ConnectMatcher, PathSpecifier};
 use envoy_types::pb::envoy::config::route::v3::{HeaderMatcher, QueryParameterMatcher, RouteMatch};
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatcher, StringMatcher};
@@ -39,7 +39,7 @@ pub(in crate::translate) fn route_match(matching: &Match) -> RouteMatch {
         .iter()
         .map(|header| header_matcher(name_in_envoy(&header.name), &header.value, header.regex));
     RouteMatch {
-        path_specifier: Some(path(&matching.path)),
+        path_specifier: Some(path_of(matching)),
         headers: method.into_iter().chain(headers).collect(),
         query_parameters: matching.query.iter().map(query_matcher).collect(),
         ..RouteMatch::default()
@@ -49,6 +49,14 @@ pub(in crate::translate) fn route_match(matching: &Match) -> RouteMatch {
 /// Whatever the version of HTTP, Envoy has the host as HTTP/2 has it.
 fn name_in_envoy(header: &str) -> &str {
     if header == "host" { ":authority" } else { header }
+}
+
+/// What CONNECT asks for is a host and a port; Envoy compares it with no path.
+fn path_of(matching: &Match) -> PathSpecifier {
+    match matching.method {
+        Some("CONNECT") => PathSpecifier::ConnectMatcher(ConnectMatcher::default()),
+        _ => path(&matching.path),
+    }
 }
 
 fn path(path: &PathMatch) -> PathSpecifier {
