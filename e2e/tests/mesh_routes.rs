@@ -207,6 +207,39 @@ fn redirects_send_clients_where_the_gateway_api_says() {
     }
 }
 
+/// The API has a redirect without a port name that of its scheme, or else that of the Service, where it is not the usual one.
+#[test]
+fn redirects_at_a_port_of_its_own_name_the_right_one() {
+    let odd = format!(
+        "{}---\n{}",
+        service("odd", 8081).replace("[{ port: 80 }]", "[{ port: 8000 }]"),
+        route(
+            "HTTPRoute",
+            "odd",
+            "    - matches: [{ path: { value: /same } }]
+      filters: [{ type: RequestRedirect, requestRedirect: { path: { type: ReplaceFullPath, replaceFullPath: /other } } }]
+    - matches: [{ path: { value: /tls } }]
+      filters: [{ type: RequestRedirect, requestRedirect: { scheme: https } }]
+    - matches: [{ path: { value: /named } }]
+      filters: [{ type: RequestRedirect, requestRedirect: { scheme: https, hostname: a.example } }]
+    - matches: [{ path: { value: /plain } }]
+      filters: [{ type: RequestRedirect, requestRedirect: { port: 80 } }]
+",
+        )
+    );
+    let mesh = mesh_with("HTTPRoute", &rule("/", V1), &odd);
+    for (host, asked, location) in [
+        ("odd:8000", "/same", "http://odd:8000/other"),
+        ("odd", "/same", "http://odd:8000/other"),
+        ("odd:8000", "/tls", "https://odd:443/tls"),
+        ("odd:8000", "/named", "https://a.example/named"),
+        ("odd:8000", "/plain", "http://odd:80/plain"),
+    ] {
+        let answer = mesh.client().unwrap().get(host, asked, &[]).unwrap();
+        assert_eq!((answer.status, header(&answer, "location")), (302, Some(location)), "{host} {asked}");
+    }
+}
+
 #[test]
 fn mirrors_get_what_they_are_to_get_and_their_answers_are_thrown_away() {
     let mirror = |to: &str, share: &str| {
