@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use crate::diagnostic::{Diagnostic, Origin, Source};
 use crate::model::resolve::{Resolution, resolve};
+use crate::model::sidecar::Sidecar;
 use crate::model::{Document, Object, object};
 use crate::read::Node;
 use crate::read::decode::Report;
@@ -117,14 +118,22 @@ impl Configuration {
         listing
     }
 
+    /// The workload, as far as its document can be read.
+    pub fn sidecar(&self) -> Option<&Sidecar> {
+        self.sidecars().next()
+    }
+
     fn source_files(&self) -> BTreeSet<PathBuf> {
+        self.sidecars().flat_map(Sidecar::source_files).collect()
+    }
+
+    fn sidecars(&self) -> impl Iterator<Item = &Sidecar> {
         let all =
             self.files.values().flat_map(|file| file.documents.iter().chain(file.attempt.iter().flatten()));
-        let sidecars = all.filter_map(|document| match &document.object {
+        all.filter_map(|document| match &document.object {
             Object::Sidecar(sidecar) => Some(sidecar.as_ref()),
             _ => None,
-        });
-        sidecars.flat_map(|sidecar| sidecar.source_files()).collect()
+        })
     }
 
     /// The documents together, the workload having the tags that its surroundings give it.

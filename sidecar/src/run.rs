@@ -3,7 +3,10 @@
 //! Until the first configuration without any mistake Envoy is not answered: it keeps what it has, or stays unready,
 //! which is better than half of a configuration. From then on the last good state of everything stays in force.
 
+mod admin;
+mod health;
 mod log;
+pub(crate) mod metrics;
 mod revisions;
 mod socket;
 
@@ -25,6 +28,8 @@ use weft_xds::{Event, Publisher, Server};
 use crate::model::sidecar::Sidecar;
 use crate::read::files::Roots;
 use crate::watch::Watcher;
+use admin::Admin;
+use health::Health;
 use revisions::{Publication, Revisions};
 use socket::Socket;
 
@@ -46,6 +51,9 @@ pub enum Error {
     /// Envoy cannot be given a socket.
     #[error(transparent)]
     Socket(#[from] socket::Error),
+    /// Health and metrics cannot be served.
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
     /// The server failed.
     #[error("the xDS server has failed")]
     Serve(#[source] ServeError),
@@ -61,15 +69,22 @@ pub enum Error {
 pub async fn run(roots: Roots) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(Error::Signals)?;
     let watcher = Watcher::new(&roots).map_err(Error::Watch)?;
-    let mut revisions = Revisions::new(roots, watcher);
+    let (health, registry) = (Health::default(), metrics::install());
+    let mut revisions = Revisions::new(roots, watcher, health.clone());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    let Some(first) = unless_ended(&mut signals, first_good(&mut revisions)).await else {
+    let first = revisions.look();
+    let mut admin = Admin::start_at(revisions.admin(), &health, &registry).await?;
+    let Some(first) = unless_ended(&mut signals, first_good(&mut revisions, first)).await else {
         return Ok(());
     };
+    if admin.is_none() {
+        admin = Admin::start_at(first.mesh.sidecar.admin, &health, &registry).await?;
+    }
     let mut serving = Serving::start(&first.mesh.sidecar)?;
     serving.publish(&mut revisions, first);
     let ended = follow(&mut revisions, &mut serving, &mut signals).await;
     serving.stop().await?;
+    drop(admin);
     tracing::info!("ended");
     ended
 }
@@ -90,9 +105,9 @@ struct Signals {
     interrupt: Signal,
 }
 
-/// Looks at the files again and again until they say something without a mistake.
-async fn first_good(revisions: &mut Revisions) -> Publication {
-    if let Some(publication) = revisions.look() {
+/// Looks at the files again and again until they say something without a mistake, which `first` may have found.
+async fn first_good(revisions: &mut Revisions, first: Option<Publication>) -> Publication {
+    if let Some(publication) = first {
         return publication;
     }
     tracing::warn!("waiting for a configuration without mistakes; Envoy is not answered until then");
@@ -131,8 +146,7 @@ impl Serving {
     fn start(sidecar: &Sidecar) -> Result<Self, Error> {
         let (socket, listener) = Socket::bind(&sidecar.xds_socket)?;
         let policy = Policy { answer_timeout: sidecar.retry_timeout, ..Policy::default() };
-        // The mode of the socket and of its directory say who may connect.
-        let config = Config { policy, peers: Peers::Anyone, ..Config::default() };
+        let config = Config { policy, peers: peers(sidecar), ..Config::default() };
         let (server, publisher, events) = Server::new(config);
         let (stop, listening) = (watch::Sender::new(false), JoinSet::new());
         let mut serving = Self { server, socket, publisher, events, stop, listening };
@@ -182,6 +196,14 @@ impl Serving {
         }
         drop(socket);
         Ok(())
+    }
+}
+
+/// Behind the mode of the socket and of its directory, which say who can connect at all.
+fn peers(sidecar: &Sidecar) -> Peers {
+    match &sidecar.allowed_uids {
+        None => Peers::SameUser,
+        Some(uids) => Peers::Listed { uids: uids.clone(), gids: Vec::new() },
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::timeout_at;
 
 use crate::read::files::{Listing, Roots, absolute, is_configuration};
+use crate::run::metrics::WATCH_ERRORS;
 
 /// After a look, changes are gathered for this long before the next.
 pub const GATHER: Duration = Duration::from_millis(20);
@@ -96,6 +97,7 @@ impl Watcher {
                 // It is gone again; its parent tells when it is back.
                 Err(Errno::ENOENT | Errno::ENOTDIR) => {}
                 Err(error) if self.unwatched.insert(path.clone()) => {
+                    metrics::counter!(WATCH_ERRORS).increment(1);
                     tracing::warn!(path = %path.display(), %error, "cannot watch; polling instead");
                 }
                 Err(_) => {}

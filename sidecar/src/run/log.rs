@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use metrics::histogram;
 use weft_xds::{Event, Revision, TypeUrl};
 
+use super::metrics::SAVE_TO_ACK;
 use crate::diagnostic::{Diagnostic, Origin, shortened};
 use crate::translate::Provenance;
 
@@ -23,6 +25,9 @@ pub(super) fn diagnostic(diagnostic: &Diagnostic) {
 /// Envoy has everything of a revision, `saved` being when its files were.
 pub(super) fn in_force(revision: Revision, saved: Option<SystemTime>) {
     let passed = saved.and_then(|saved| SystemTime::now().duration_since(saved).ok());
+    if let Some(passed) = passed {
+        histogram!(SAVE_TO_ACK).record(passed.as_secs_f64());
+    }
     let save_to_ack_ms = passed.map(|passed| (passed.as_secs_f64() * 10_000.0).round() / 10.0);
     tracing::info!(revision = revision.0, save_to_ack_ms, "in force");
 }

@@ -1,11 +1,13 @@
 //! From looks at the files to revisions that Envoy is given, and back from what Envoy says to the files.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use weft_xds::{Event, Revision, Snapshot};
 
+use super::health::Health;
 use super::log;
 use crate::configuration::{Configuration, Look};
 use crate::diagnostic::Diagnostic;
@@ -35,6 +37,7 @@ pub(super) struct Publication {
 pub(super) struct Revisions {
     configuration: Configuration,
     watcher: Watcher,
+    health: Health,
     reported: Vec<Diagnostic>,
     looked: bool,
     encoder: Encoder,
@@ -46,8 +49,8 @@ pub(super) struct Revisions {
 /// What a `Sidecar` says that is taken from it only once: as it was then, and as it was last.
 #[derive(Debug)]
 struct AtStart {
-    taken: [Setting; 4],
-    latest: [Setting; 4],
+    taken: [Setting; 7],
+    latest: [Setting; 7],
 }
 
 /// A field, its value, and what brings a new value into force.
@@ -55,10 +58,11 @@ struct AtStart {
 struct Setting(&'static str, String, &'static str);
 
 impl Revisions {
-    pub(super) fn new(roots: Roots, watcher: Watcher) -> Self {
+    pub(super) fn new(roots: Roots, watcher: Watcher, health: Health) -> Self {
         Self {
             configuration: Configuration::new(roots),
             watcher,
+            health,
             reported: Vec::new(),
             looked: false,
             encoder: Encoder::default(),
@@ -66,6 +70,11 @@ impl Revisions {
             at_start: None,
             unanswered: VecDeque::new(),
         }
+    }
+
+    /// Where health and metrics are to be served, as far as the files can be read.
+    pub(super) fn admin(&self) -> Option<SocketAddr> {
+        self.configuration.sidecar().and_then(|sidecar| sidecar.admin)
     }
 
     /// Waits for the files to change so that there is something new for Envoy. Cancel-safe: between two looks it only
@@ -93,12 +102,14 @@ impl Revisions {
             self.unanswered.push_back((publication.snapshot.revision(), saved));
             self.unanswered.drain(..self.unanswered.len().saturating_sub(REMEMBERED));
         }
+        self.health.served(publication.snapshot.revision().0);
         self.at_start.get_or_insert_with(|| AtStart::new(&publication.mesh.sidecar));
         self.current = Some(publication);
     }
 
     /// Logs what Envoy says, in terms of the files.
     pub(super) fn note(&mut self, event: &Event) {
+        self.health.note(event);
         match event {
             Event::InSync { revision, .. } => {
                 let saved = self.answered(*revision);
@@ -190,6 +201,7 @@ impl Revisions {
         if diagnostics.is_empty() && !self.reported.is_empty() {
             tracing::info!("all mistakes are corrected");
         }
+        self.health.mistakes(&diagnostics);
         self.reported = diagnostics;
         news
     }
@@ -219,7 +231,7 @@ impl AtStart {
     }
 }
 
-fn settings(sidecar: &Sidecar) -> [Setting; 4] {
+fn settings(sidecar: &Sidecar) -> [Setting; 7] {
     let node = format!("{}/{}", sidecar.namespace, sidecar.name);
     let bootstrap = "when Envoy is started with a new bootstrap";
     [
@@ -231,7 +243,17 @@ fn settings(sidecar: &Sidecar) -> [Setting; 4] {
             "with the next start, and a new bootstrap for Envoy",
         ),
         Setting("spec.xds.retryTimeout", format!("{:?}", sidecar.retry_timeout), "with the next start"),
+        Setting("spec.xds.allowedUids", format!("{:?}", sidecar.allowed_uids), "with the next start"),
+        Setting("spec.admin", format!("{:?}", sidecar.admin), "with the next start"),
+        Setting("what spec.envoy and spec.inject.stats say of statistics", statistics(sidecar), bootstrap),
     ]
+}
+
+/// Labels of all series, and which series there are.
+fn statistics(sidecar: &Sidecar) -> String {
+    let named = |key: &str| sidecar.inject.stats.iter().any(|named| named.key == key);
+    let labels: Vec<_> = sidecar.tags.iter().filter(|tag| named(&tag.key)).collect();
+    format!("{labels:?} {:?}", sidecar.stats)
 }
 
 #[cfg(test)]
