@@ -60,6 +60,7 @@ pub mod outside;
 mod pod;
 mod podman;
 mod process;
+mod sink;
 pub mod udp;
 pub mod wait;
 
@@ -76,4 +77,5 @@ pub use offline::self_contained;
 pub use pod::{Pod, unpin};
 pub use podman::Podman;
 pub use process::{Process, output};
+pub use sink::Sink;
 pub use udp::UdpServer;
