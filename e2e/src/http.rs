@@ -63,6 +63,11 @@ pub struct Upstream {
 impl Upstream {
     /// Listens on `port` (0: any) of the pod, IPv4 and IPv6. It accepts connections when this returns.
     pub fn start(pod: &Pod, port: u16, name: &str) -> Result<Self> {
+        Self::always(pod, port, name, "")
+    }
+
+    /// The same, but `step` becomes of every request without a script.
+    pub fn always(pod: &Pod, port: u16, name: &str, step: &'static str) -> Result<Self> {
         let doing = || format!("listen on port {port} in {}", pod.name());
         let listener = pod.run(|| std::net::TcpListener::bind(("::", port)))?.doing(doing)?;
         listener.set_nonblocking(true).doing(doing)?;
@@ -74,7 +79,7 @@ impl Upstream {
         let thread = thread::spawn(move || {
             // The server has no end of its own; the only one is `stopped`.
             runtime.block_on(async {
-                tokio::select! { _ = stopped => (), _ = serve(listener, name, noted) => () }
+                tokio::select! { _ = stopped => (), _ = serve(listener, name, step, noted) => () }
             });
         });
         Ok(Self { port, seen, stop: Some(stop), thread: Some(thread) })
@@ -225,7 +230,12 @@ pub(crate) fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().doing(|| "start an async runtime".to_owned())
 }
 
-async fn serve(listener: std::net::TcpListener, name: String, seen: Seen) -> std::io::Result<Infallible> {
+async fn serve(
+    listener: std::net::TcpListener,
+    name: String,
+    step: &'static str,
+    seen: Seen,
+) -> std::io::Result<Infallible> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, peer) = listener.accept().await?;
@@ -233,7 +243,7 @@ async fn serve(listener: std::net::TcpListener, name: String, seen: Seen) -> std
         let answer = service_fn(move |request| {
             let echo = echo(&name, peer, &request);
             let tries = seen.note(&echo);
-            async move { Ok::<_, Infallible>(answer(&echo, tries).await) }
+            async move { Ok::<_, Infallible>(answer(&echo, tries, step).await) }
         });
         // A connection that breaks off concerns its peer alone.
         tokio::spawn(async move {
@@ -248,8 +258,8 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// What the script says for this try, and the echo.
 #[expect(clippy::disallowed_methods, reason = "a slow answer is what is asked for")]
-async fn answer(echo: &Echo, tries: usize) -> Response<Body> {
-    let script = echo.headers.get("x-script").map(String::as_str).unwrap_or_default();
+async fn answer(echo: &Echo, tries: usize, otherwise: &str) -> Response<Body> {
+    let script = echo.headers.get("x-script").map_or(otherwise, String::as_str);
     let step = script.split(',').nth(tries).unwrap_or_default();
     if step == "slow" {
         tokio::time::sleep(SLOW).await;

@@ -114,6 +114,18 @@ impl Mesh {
         self.client()?.get("web", path, headers)
     }
 
+    /// GET from a service, on a connection of its own.
+    pub fn get(&self, host: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        self.client()?.get(host, path, headers)
+    }
+
+    /// Saves a file and waits until what it says, which must be something new, is in force.
+    pub fn revise(&mut self, name: &str, text: &str) -> Result<()> {
+        let known = self.lines();
+        self.files().save(name, text)?;
+        self.await_line(known, &["\"in force\""]).map(drop)
+    }
+
     /// What the upstream that gets such a request says of it.
     pub fn echo(&self, path: &str, headers: &[(&str, &str)]) -> Result<Echo> {
         self.ask(path, headers)?.echo()

@@ -25,6 +25,7 @@ const MAX_REGEX_PROGRAM: u32 = 32_768;
 const STATS_PREFIXES: &[&str] = &[
     "cluster_manager.",
     "control_plane.",
+    "filter_chain.",
     "http.inbound/",
     "http.outbound.",
     "listener_manager.",
@@ -36,6 +37,8 @@ const STATS_PREFIXES: &[&str] = &[
 ];
 const STATS_OF_CLUSTERS: &str = concat!(
     r"cluster\..*\.(assignment_.*|external\.upstream_rq_.*|membership_.*|update_.*|version|",
+    r"ext_authz\..*|health_check\.(failure|healthy|success)|lb_subsets_(active|fallback|selected)|",
+    r"outlier_detection\.ejections_(active|enforced_total)|",
     r"upstream_cx_(active|connect_fail|connect_timeout|destroy_with_active_rq|none_healthy|total)|",
     r"upstream_rq_(\dxx|\d+|active|cancelled|completed|pending_.*|per_try_timeout|retry.*|rx_reset|time|timeout|total|tx_reset))",
 );

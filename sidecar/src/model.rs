@@ -24,7 +24,7 @@ pub mod sidecar;
 pub mod tag;
 pub mod telemetry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -37,6 +37,7 @@ use filter::{Filters, Fraction};
 use gateway::Gateway;
 use matching::Match;
 use policy::Policy;
+use policy::subsets::WhenEmpty;
 use route::{Retry, RouteKind, Session, Timeouts};
 use service::AppProtocol;
 use sidecar::Sidecar;
@@ -84,7 +85,7 @@ pub struct MeshPort {
     /// What is spoken on it.
     pub protocol: AppProtocol,
     /// The ready endpoints, sorted.
-    pub endpoints: Vec<SocketAddr>,
+    pub endpoints: Vec<MeshEndpoint>,
     /// The documents the endpoints come from.
     pub endpoint_origins: Vec<Origin>,
     /// Where Envoy finds them by itself, instead.
@@ -105,6 +106,26 @@ pub struct Dns {
     /// Whether this is somebody else's server: then requests bear the name as their host, and its addresses stand for one
     /// endpoint. Else each address is an endpoint.
     pub is_external: bool,
+}
+
+/// Somebody who answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshEndpoint {
+    /// Where.
+    pub address: SocketAddr,
+    /// What tells it from other endpoints, where a policy asks for that.
+    pub detail: Option<Arc<EndpointDetail>>,
+}
+
+/// What tells an endpoint from others.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EndpointDetail {
+    /// 0 for those that come first; without gaps among those of a port.
+    pub priority: u32,
+    /// The zone it is in, if zones matter.
+    pub zone: Option<String>,
+    /// The subsets it is in.
+    pub subsets: BTreeSet<String>,
 }
 
 /// How requests to a port of a service are distributed.
@@ -179,6 +200,8 @@ pub enum Destination {
 pub struct Share {
     /// The backend; where the document names one that does not exist, requests that would go there fail.
     pub backend: Option<Backend>,
+    /// Which of its endpoints.
+    pub subset: Option<ChosenSubset>,
     /// Its share of the requests.
     pub weight: NonZeroU32,
     /// The host that requests to it bear, instead of the one they came with.
@@ -187,6 +210,15 @@ pub struct Share {
     pub filters: Option<Arc<Filters>>,
     /// To whom these requests are sent as well.
     pub mirrors: Vec<Mirror>,
+}
+
+/// A subset of a service's endpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChosenSubset {
+    /// Its name.
+    pub name: String,
+    /// What becomes of a request when nobody is in it.
+    pub when_empty: WhenEmpty,
 }
 
 /// Someone else who sees requests; the answers are thrown away.

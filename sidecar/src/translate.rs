@@ -14,6 +14,7 @@ mod cluster;
 mod endpoint;
 pub mod json;
 mod listener;
+mod policy;
 mod provenance;
 mod route;
 mod tags;

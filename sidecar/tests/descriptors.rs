@@ -2,10 +2,12 @@
 
 #![cfg(test)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use protox::Compiler;
 use protox::prost::Message;
+use protox::prost_reflect::prost_types::FileDescriptorSet;
 
 /// What can stand in a resource or in the bootstrap. What these import comes with them.
 const FILES: &[&str] = &[
@@ -20,7 +22,15 @@ const FILES: &[&str] = &[
     "envoy/extensions/access_loggers/stream/v3/stream.proto",
     "envoy/extensions/filters/http/cors/v3/cors.proto",
     "envoy/extensions/clusters/dns/v3/dns_cluster.proto",
+    "envoy/extensions/filters/http/ext_authz/v3/ext_authz.proto",
+    "envoy/extensions/filters/http/fault/v3/fault.proto",
+    "envoy/extensions/filters/http/filter_chain/v3/filter_chain.proto",
+    "envoy/extensions/filters/http/grpc_json_transcoder/v3/transcoder.proto",
+    "envoy/extensions/filters/http/grpc_web/v3/grpc_web.proto",
     "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",
+    "envoy/extensions/filters/http/jwt_authn/v3/config.proto",
+    "envoy/extensions/filters/http/local_ratelimit/v3/local_rate_limit.proto",
+    "envoy/extensions/filters/http/rbac/v3/rbac.proto",
     "envoy/extensions/filters/http/router/v3/router.proto",
     "envoy/extensions/filters/http/stateful_session/v3/stateful_session.proto",
     "envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto",
@@ -29,6 +39,13 @@ const FILES: &[&str] = &[
     "envoy/extensions/transport_sockets/tls/v3/tls.proto",
     "envoy/extensions/http/stateful_session/cookie/v3/cookie.proto",
     "envoy/extensions/http/stateful_session/header/v3/header.proto",
+    "envoy/extensions/load_balancing_policies/least_request/v3/least_request.proto",
+    "envoy/extensions/load_balancing_policies/maglev/v3/maglev.proto",
+    "envoy/extensions/load_balancing_policies/random/v3/random.proto",
+    "envoy/extensions/load_balancing_policies/ring_hash/v3/ring_hash.proto",
+    "envoy/extensions/load_balancing_policies/round_robin/v3/round_robin.proto",
+    "envoy/extensions/load_balancing_policies/subset/v3/subset.proto",
+    "envoy/extensions/retry/host/previous_hosts/v3/previous_hosts.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
 ];
 
@@ -49,9 +66,16 @@ fn compiled(protos: &Path) -> Vec<u8> {
         "opentelemetry-proto",
         "client_model",
     ];
-    let mut compiler = Compiler::new(roots.map(|root| protos.join(root))).expect("compiler");
-    compiler.include_imports(true).open_files(FILES).expect("the protos of envoy-types compile");
-    compiler.file_descriptor_set().encode_to_vec()
+    let mut all = FileDescriptorSet::default();
+    // Each by itself: a name is to be looked up among what a file imports, and not among what others do.
+    for file in FILES {
+        let mut compiler = Compiler::new(roots.map(|root| protos.join(root))).expect("compiler");
+        compiler.include_imports(true).open_file(file).expect("the protos of envoy-types compile");
+        let found = compiler.file_descriptor_set().file;
+        let known: BTreeSet<String> = all.file.iter().map(|file| file.name().to_owned()).collect();
+        all.file.extend(found.into_iter().filter(|file| !known.contains(file.name())));
+    }
+    all.encode_to_vec()
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+#[path = "diagnostics/policies.rs"]
+mod policies;
 #[path = "diagnostics/routes.rs"]
 mod routes;
 

@@ -11,9 +11,10 @@ pub use cors::{Cors, Origin};
 pub use headers::HeaderChanges;
 pub use path::{PathChange, Redirect, Rewrite, Scheme};
 
+use super::metadata::dns_name;
 use super::reference::{BackendRef, object_ref};
 use super::route::RouteKind;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::read::Node;
 use crate::read::decode::{Fields, Report, integer, one_of};
 
@@ -32,6 +33,17 @@ pub struct Filters {
     pub rewrite: Option<Rewrite>,
     /// Which pages of other origins may read the answers.
     pub cors: Option<Cors>,
+    /// The subset of the backend's endpoints that requests go to, as its policy names it.
+    pub subset: Option<SubsetRef>,
+}
+
+/// A subset of a backend's endpoints, by name: an ExtensionRef of group `weft.dev` and kind `Subset`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubsetRef {
+    /// Where the name stands.
+    pub span: Span,
+    /// The name.
+    pub name: String,
 }
 
 /// HTTPRequestMirrorFilter.
@@ -94,6 +106,7 @@ enum Filter {
     Redirect(Redirect),
     Rewrite(Rewrite),
     Cors(Cors),
+    Subset(SubsetRef),
 }
 
 impl Filters {
@@ -120,6 +133,7 @@ impl Filters {
                 Filter::Redirect(redirect) => filters.redirect = Some(redirect),
                 Filter::Rewrite(rewrite) => filters.rewrite = Some(rewrite),
                 Filter::Cors(cors) => filters.cors = Some(cors),
+                Filter::Subset(subset) => filters.subset = Some(subset),
             }
         }
         filters
@@ -138,7 +152,13 @@ impl Filters {
                 (first, later) => later.clone().or_else(|| first.clone()),
             },
             cors: later.cors.clone().or_else(|| self.cors.clone()),
+            subset: later.subset.clone().or_else(|| self.subset.clone()),
         }
+    }
+
+    /// Whether they say nothing else than which endpoints are meant.
+    pub fn only_choose_a_subset(&self) -> bool {
+        Self { subset: None, ..self.clone() } == Self::default()
     }
 
     /// Whether the prefix that was matched is to be replaced, which only a rule with one PathPrefix match can do.
@@ -195,10 +215,13 @@ fn settings(kind: Kind, node: &Node, report: &mut Report) -> Option<Filter> {
 
 /// The API has a request fail whose filter is unknown; nobody wants that, so the document is refused.
 fn extension(node: &Node, report: &mut Report) -> Option<Filter> {
-    let mistake =
-        Diagnostic::error("a filter of type ExtensionRef is not supported: Weft has no filters of its own")
-            .help("a TrafficPolicy or an EnvoyPatch can target the route");
-    report.add(node.span, mistake)
+    let mut fields = report.fields(node, "extensionRef")?;
+    fields.required("group", one_of(&[("weft.dev", ())]));
+    fields.required("kind", one_of(&[("Subset", ())]));
+    let name = fields.required("name", |node, report| dns_name(node, report, true));
+    fields.finish();
+    let span = node.get("name").map_or(node.span, |name| name.span);
+    Some(Filter::Subset(SubsetRef { span, name: name? }))
 }
 
 fn mirror(node: &Node, report: &mut Report) -> Option<MirrorRef> {

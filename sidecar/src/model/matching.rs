@@ -60,7 +60,8 @@ const MAX_PATH: usize = 1_024;
 const MAX_HEADER_VALUE: usize = 4_096;
 const MAX_QUERY_VALUE: usize = 1_024;
 
-const METHODS: &[(&str, &str)] = &[
+/// The methods that routes can ask for (HTTPMethod).
+pub(super) const METHODS: &[(&str, &str)] = &[
     ("GET", "GET"),
     ("HEAD", "HEAD"),
     ("POST", "POST"),
@@ -194,7 +195,7 @@ enum PathKind {
 const PATH_KINDS: &[(&str, PathKind)] =
     &[("Exact", PathKind::Exact), ("PathPrefix", PathKind::Prefix), ("RegularExpression", PathKind::Regex)];
 
-fn path_match(node: &Node, report: &mut Report) -> Option<PathMatch> {
+pub(super) fn path_match(node: &Node, report: &mut Report) -> Option<PathMatch> {
     let mut fields = report.fields(node, "path")?;
     let kind = fields.optional("type", one_of(PATH_KINDS)).unwrap_or(PathKind::Prefix);
     let value = fields.optional("value", |node, report| match kind {
@@ -248,7 +249,7 @@ fn has_characters_of_a_path(text: &str) -> bool {
     true
 }
 
-fn header_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
+pub(super) fn header_match(node: &Node, report: &mut Report) -> Option<ValueMatch> {
     value_match(node, report, "header match", header_name, MAX_HEADER_VALUE)
 }
 

@@ -1,6 +1,7 @@
 //! One document to one object.
 
 use super::metadata::Metadata;
+use super::policy::TrafficPolicy;
 use super::reference_grant::ReferenceGrant;
 use super::route::Route;
 use super::service::{EndpointSlice, Service};
@@ -39,6 +40,8 @@ pub enum Object {
     GrpcRoute(Route),
     /// What other namespaces may refer to.
     ReferenceGrant(ReferenceGrant),
+    /// What else holds for requests and endpoints.
+    TrafficPolicy(Box<TrafficPolicy>),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,7 @@ enum Kind {
     HttpRoute,
     GrpcRoute,
     ReferenceGrant,
+    TrafficPolicy,
 }
 
 const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1"];
@@ -62,19 +66,12 @@ const KINDS: &[(&[&str], &str, Kind)] = &[
     (GATEWAY_OR_BETA, "HTTPRoute", Kind::HttpRoute),
     (GATEWAY, "GRPCRoute", Kind::GrpcRoute),
     (GATEWAY_OR_BETA, "ReferenceGrant", Kind::ReferenceGrant),
+    (&["weft.dev/v1alpha1"], "TrafficPolicy", Kind::TrafficPolicy),
 ];
 
 /// Kinds that the vocabulary has and that have no effect yet: refused, so that nobody relies on them.
-const KNOWN_BUT_UNSUPPORTED: &[&str] = &[
-    "BackendTLSPolicy",
-    "EnvoyPatch",
-    "Gateway",
-    "GatewayClass",
-    "Secret",
-    "TCPRoute",
-    "TLSRoute",
-    "TrafficPolicy",
-];
+const KNOWN_BUT_UNSUPPORTED: &[&str] =
+    &["BackendTLSPolicy", "EnvoyPatch", "Gateway", "GatewayClass", "Secret", "TCPRoute", "TLSRoute"];
 
 /// Every kind that is read, with the versions of its `apiVersion`, and what its documents may hold.
 pub fn kinds() -> impl Iterator<Item = (&'static [&'static str], &'static str, Shape)> {
@@ -180,5 +177,8 @@ fn decode_object(
         Kind::HttpRoute => fields.required("spec", http_route::decode).map(Object::HttpRoute),
         Kind::GrpcRoute => fields.required("spec", grpc_route::decode).map(Object::GrpcRoute),
         Kind::ReferenceGrant => fields.required("spec", ReferenceGrant::decode).map(Object::ReferenceGrant),
+        Kind::TrafficPolicy => {
+            fields.required("spec", TrafficPolicy::decode).map(Box::new).map(Object::TrafficPolicy)
+        }
     }
 }

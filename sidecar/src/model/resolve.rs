@@ -3,6 +3,7 @@
 mod endpoints;
 mod grants;
 mod index;
+mod policies;
 mod routes;
 mod telemetry;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use index::Index;
+use policies::Policies;
 use routes::Ranked;
 
 use super::sidecar::Sidecar;
@@ -34,7 +36,8 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
     let mut diagnostics = Vec::new();
     let mesh = the_sidecar(&documents, &mut diagnostics).map(|(sidecar, origin)| {
         let index = Index::new(sidecar, &documents, &mut diagnostics);
-        let mut resolver = Resolver::new(&index, origin, &mut diagnostics);
+        let policies = Policies::new(&index, &documents, &mut diagnostics);
+        let mut resolver = Resolver::new(&index, &policies, origin, &mut diagnostics);
         resolver.check_parents();
         resolver.check_slices();
         let services = resolver.services();
@@ -53,6 +56,7 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
 /// Follows references and says which lead nowhere. Each file below adds the methods for what it resolves.
 struct Resolver<'i, 'd> {
     index: &'i Index<'d>,
+    policies: &'i Policies,
     sidecar_origin: &'d Origin,
     diagnostics: &'i mut Vec<Diagnostic>,
     /// The rules of the routes that were resolved so far, by document and by whether a grant is needed.
@@ -60,8 +64,13 @@ struct Resolver<'i, 'd> {
 }
 
 impl<'i, 'd> Resolver<'i, 'd> {
-    fn new(index: &'i Index<'d>, sidecar_origin: &'d Origin, diagnostics: &'i mut Vec<Diagnostic>) -> Self {
-        Self { index, sidecar_origin, diagnostics, rules: BTreeMap::new() }
+    fn new(
+        index: &'i Index<'d>,
+        policies: &'i Policies,
+        sidecar_origin: &'d Origin,
+        diagnostics: &'i mut Vec<Diagnostic>,
+    ) -> Self {
+        Self { index, policies, sidecar_origin, diagnostics, rules: BTreeMap::new() }
     }
 
     fn services(&mut self) -> BTreeMap<ServiceKey, MeshService> {

@@ -11,6 +11,9 @@ use crate::read::{Node, Value};
 /// The label by which a slice says whose endpoints it holds.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
+/// An annotation of this prefix is a tag.
+const TAG_ANNOTATION: &str = "tags.weft.dev/";
+
 /// Fields of a Service about how a cluster implements it; none changes where a request goes.
 const OF_THE_CLUSTER: &[&str] = &[
     "allocateLoadBalancerNodePorts",
@@ -81,8 +84,21 @@ pub struct EndpointSlice {
     pub service_span: Span,
     /// The port numbers by port name.
     pub ports: Vec<(String, u16)>,
-    /// The addresses of the endpoints that are ready.
-    pub ready: Vec<IpAddr>,
+    /// The endpoints that are ready.
+    pub ready: Vec<SliceEndpoint>,
+    /// The tags that its annotations give them: `tags.weft.dev/KEY: VALUE`.
+    pub tags: Vec<(String, String)>,
+}
+
+/// An endpoint that is ready.
+#[derive(Debug, Clone)]
+pub struct SliceEndpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// The zone it is in.
+    pub zone: Option<String>,
+    /// The node it runs on.
+    pub node: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -145,18 +161,49 @@ impl EndpointSlice {
         fields.finish();
         let service_span = label_span(document).unwrap_or(metadata.span);
         let ports = ports.into_iter().flatten().collect();
-        Some(Self { service: service?, service_span, ports, ready: ready.into_iter().flatten().collect() })
+        Some(Self {
+            service: service?,
+            service_span,
+            ports,
+            ready: ready.into_iter().flatten().collect(),
+            tags: annotated(document),
+        })
+    }
+
+    /// The value of a tag of its endpoints: an annotation, or else a label, which is the slice's own.
+    pub fn tag<'a>(&'a self, metadata: &'a Metadata, key: &str) -> Option<&'a str> {
+        let annotated = self.tags.iter().find(|(tag, _)| tag == key).map(|(_, value)| value.as_str());
+        annotated.or_else(|| metadata.label(key))
     }
 
     /// The ready endpoints of the port called `name`.
-    pub fn endpoints<'a>(&'a self, name: &'a str) -> impl Iterator<Item = SocketAddr> + 'a {
+    pub fn endpoints<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (SocketAddr, &'a SliceEndpoint)> + 'a {
         let numbers = self.ports.iter().filter(move |(port, _)| port == name).map(|(_, number)| *number);
-        numbers.flat_map(|number| self.ready.iter().map(move |address| SocketAddr::new(*address, number)))
+        numbers.flat_map(|number| {
+            self.ready.iter().map(move |ready| (SocketAddr::new(ready.address, number), ready))
+        })
     }
 }
 
 fn label_span(document: &Node) -> Option<Span> {
     Some(document.get("metadata")?.get("labels")?.get(SERVICE_NAME_LABEL)?.span)
+}
+
+fn annotated(document: &Node) -> Vec<(String, String)> {
+    let annotations = document.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let Some(Value::Map(entries)) = annotations.map(|annotations| &annotations.value) else {
+        return Vec::new();
+    };
+    let tags = entries.iter().filter_map(|entry| {
+        match (&entry.value.value, entry.key.strip_prefix(TAG_ANNOTATION)) {
+            (Value::Text(value), Some(tag)) => Some((tag.to_owned(), value.clone())),
+            _ => None,
+        }
+    });
+    tags.collect()
 }
 
 /// An `externalName` beside another type means nothing to Kubernetes; neither does a `clusterIP` beside ExternalName.
@@ -248,19 +295,21 @@ fn slice_port(node: &Node, report: &mut Report) -> Option<Option<(String, u16)>>
 }
 
 /// An endpoint that does not say whether it is ready counts as ready (discovery.k8s.io/v1, EndpointConditions).
-fn endpoint(node: &Node, report: &mut Report, ipv4: bool) -> Option<Option<IpAddr>> {
+fn endpoint(node: &Node, report: &mut Report, ipv4: bool) -> Option<Option<SliceEndpoint>> {
     let mut fields = report.fields(node, "endpoint")?;
     let addresses = fields.list("addresses", |node, report| address(node, report, ipv4));
     let ready = fields.optional("conditions", conditions).unwrap_or(true);
-    // Where it runs, and hints which endpoints are near: Kubernetes writes them, and any ready endpoint is a right one.
-    fields.accept(&["hostname", "nodeName", "zone", "hints", "targetRef", "deprecatedTopology"]);
+    let zone = fields.optional("zone", text);
+    let node_name = fields.optional("nodeName", text);
+    // Hints which endpoints are near: Kubernetes writes them, and any ready endpoint is a right one.
+    fields.accept(&["hostname", "hints", "targetRef", "deprecatedTopology"]);
     if node.get("addresses").is_none_or(Node::is_empty) {
         fields.error::<()>("endpoint has no \"addresses\"");
     }
     fields.finish();
     // All addresses of an endpoint lead to the same place; consumers use the first (discovery.k8s.io/v1).
-    let first = addresses.into_iter().next()?;
-    Some(ready.then_some(first))
+    let address = addresses.into_iter().next()?;
+    Some(ready.then_some(SliceEndpoint { address, zone, node: node_name }))
 }
 
 fn conditions(node: &Node, report: &mut Report) -> Option<bool> {

@@ -1,25 +1,27 @@
 //! Ports of services as clusters.
 
+mod balancing;
+mod connections;
 mod dns;
+mod health;
+mod outlier;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers::Thresholds;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
-use envoy_types::pb::envoy::config::cluster::v3::{CircuitBreakers, Cluster};
-use envoy_types::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
+use envoy_types::pb::envoy::config::cluster::v3::{Cluster, LoadBalancingPolicy};
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
-};
-use envoy_types::pb::google::protobuf::{Any, UInt32Value};
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::Any;
 
 use super::listener::ads;
 use super::{Part, PortOf, Sourced, any, duration, tags};
+use crate::model::policy::Policy;
+use crate::model::policy::balancing::LoadBalancing;
+use crate::model::policy::connections::ConnectionPool;
 use crate::model::service::AppProtocol;
 use crate::model::sidecar::Sidecar;
 
@@ -35,18 +37,22 @@ pub(super) fn cluster(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<Cluster> {
         load_assignment,
         ..plain(sidecar, &name, of.port.protocol)
     };
-    let parts = vec![Part { origin: of.service.origin.clone(), mentions: Vec::new() }];
-    Sourced { name, message, parts }
+    let message = match of.port.policy.as_deref() {
+        Some(policy) => with(policy, of, message),
+        None => message,
+    };
+    Sourced { name, message, parts: parts(of) }
 }
 
 /// What all clusters have in common.
 pub(super) fn plain(sidecar: &Sidecar, name: &str, protocol: AppProtocol) -> Cluster {
+    let unlimited = ConnectionPool::default();
     Cluster {
         name: name.into(),
         connect_timeout: Some(duration(CONNECT_TIMEOUT)),
         lb_policy: LbPolicy::LeastRequest.into(),
-        circuit_breakers: Some(no_limits()),
-        typed_extension_protocol_options: protocol_options(protocol),
+        circuit_breakers: Some(connections::limits(&unlimited, None)),
+        typed_extension_protocol_options: options(protocol, &unlimited),
         metadata: tags::metadata(&sidecar.tags),
         ..Cluster::default()
     }
@@ -69,29 +75,45 @@ fn discovery(of: PortOf<'_>) -> Found {
     Found { by, eds: Some(eds), load_assignment: None }
 }
 
-/// Envoy lets 1 024 requests at a time through to a cluster by default and fails the rest; a limit that nobody asked for
-/// is an outage waiting.
-fn no_limits() -> CircuitBreakers {
-    let most = Some(UInt32Value { value: u32::MAX });
-    let thresholds = Thresholds {
-        max_connections: most,
-        max_pending_requests: most,
-        max_requests: most,
-        ..Thresholds::default()
-    };
-    CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() }
+/// The cluster as its policy wants it.
+fn with(policy: &Policy, of: PortOf<'_>, cluster: Cluster) -> Cluster {
+    let pool = policy.connections.as_deref().cloned().unwrap_or_default();
+    let protocol = of.port.protocol;
+    let host = format!("{}.{}", of.key.name, of.key.namespace);
+    Cluster {
+        connect_timeout: policy.connect_timeout.as_deref().copied().map(duration).or(cluster.connect_timeout),
+        load_balancing_policy: load_balancing(policy),
+        common_lb_config: policy.balancing.as_deref().and_then(panic_threshold),
+        circuit_breakers: Some(connections::limits(&pool, policy.retry_budget.as_deref())),
+        upstream_connection_options: connections::keepalive(&pool),
+        outlier_detection: policy.outlier.as_deref().map(outlier::detection),
+        health_checks: policy.health.iter().map(|check| health::check(check, protocol, &host)).collect(),
+        typed_extension_protocol_options: options(protocol, &pool),
+        ..cluster
+    }
 }
 
-fn protocol_options(protocol: AppProtocol) -> HashMap<String, Any> {
-    let protocol = match protocol {
-        AppProtocol::Http => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
-        AppProtocol::H2c => ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default()),
-        AppProtocol::Tcp => return HashMap::new(),
-    };
-    let explicit = ExplicitHttpConfig { protocol_config: Some(protocol) };
-    let options = HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
-        ..HttpProtocolOptions::default()
-    };
-    HashMap::from([(HTTP_OPTIONS.to_owned(), any(&options))])
+fn options(protocol: AppProtocol, pool: &ConnectionPool) -> HashMap<String, Any> {
+    let options = connections::http_options(protocol, pool);
+    options.iter().map(|options| (HTTP_OPTIONS.to_owned(), any(options))).collect()
+}
+
+fn parts(of: PortOf<'_>) -> Vec<Part> {
+    let policies = of.port.policy.iter().flat_map(|policy| &policy.origins);
+    let origins = std::iter::once(&of.service.origin).chain(policies);
+    origins.map(|origin| Part { origin: origin.clone(), mentions: Vec::new() }).collect()
+}
+
+/// Stands in for `lb_policy` where a policy has more to say than that knows.
+fn load_balancing(policy: &Policy) -> Option<LoadBalancingPolicy> {
+    let subsets = policy.subsets.as_deref();
+    match policy.balancing.as_deref() {
+        Some(balancing) => Some(balancing::policy(balancing, subsets)),
+        None => subsets.map(|subsets| balancing::policy(&LoadBalancing::default(), Some(subsets))),
+    }
+}
+
+fn panic_threshold(balancing: &LoadBalancing) -> Option<CommonLbConfig> {
+    let threshold = Percent { value: balancing.panic_threshold?.value() };
+    Some(CommonLbConfig { healthy_panic_threshold: Some(threshold), ..CommonLbConfig::default() })
 }

@@ -10,12 +10,15 @@ mod retry;
 mod rule;
 mod session;
 
+pub(super) use matching::header_matcher;
+
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteAction, RouteConfiguration, VirtualHost, route};
 
-use super::{OUTBOUND, Part, PortOf, Sourced, tags};
+use super::{OUTBOUND, Part, PortOf, Sourced, policy, tags};
 use crate::model::filter::Scheme;
 use crate::model::matching::{Match, PathMatch};
 use crate::model::sidecar::Sidecar;
@@ -51,8 +54,13 @@ pub(super) fn host(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<VirtualHost> {
 fn routes(sidecar: &Sidecar, of: PortOf<'_>) -> Vec<Route> {
     let frontend = Frontend { scheme: Scheme::Http, port: of.port.number };
     match &of.port.routing {
-        Routing::Direct => vec![straight(sidecar, of)],
-        Routing::Rules(rules) => rules.iter().flat_map(|rule| ruled(sidecar, rule, frontend)).collect(),
+        Routing::Direct => vec![policy::of_port(straight(sidecar, of), of.port)],
+        Routing::Rules(rules) => {
+            let routes = |rule: &Arc<Rule>| {
+                policy::of_rule(ruled(sidecar, rule, frontend).collect(), &rule.action, of.port)
+            };
+            rules.iter().flat_map(routes).collect()
+        }
     }
 }
 
@@ -81,9 +89,11 @@ fn parts(of: PortOf<'_>) -> Vec<Part> {
         Routing::Direct => &[][..],
         Routing::Rules(rules) => rules,
     };
+    let policies = of.port.policy.iter().chain(rules.iter().filter_map(|rule| rule.action.policy.as_ref()));
+    let policies = policies.flat_map(|policy| policy::parts(policy));
     let rules =
         rules.iter().map(|rule| Part { origin: rule.action.origin.clone(), mentions: mentions(rule) });
-    std::iter::once(host).chain(rules).collect()
+    std::iter::once(host).chain(rules).chain(policies).collect()
 }
 
 fn mentions(rule: &Rule) -> Vec<String> {

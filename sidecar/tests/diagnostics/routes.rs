@@ -77,9 +77,7 @@ fn filters_that_are_wrong_or_do_not_go_together_are_refused() {
         ),
         (
             filters("{type: ExtensionRef, extensionRef: {group: a.b, kind: C, name: d}}"),
-            &[
-                "a filter of type ExtensionRef is not supported: Weft has no filters of its own; a TrafficPolicy or an EnvoyPatch can target the route",
-            ],
+            &["\"a.b\" is not one of weft.dev", "\"C\" is not one of Subset"],
         ),
         (
             filters(

@@ -1,14 +1,25 @@
 //! Services and their ready endpoints.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::Resolver;
 use super::index::Index;
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::model::service::{EndpointSlice, SERVICE_NAME_LABEL, Service, ServiceKind, ServicePort};
-use crate::model::{Dns, Document, MeshPort, ServiceKey};
+use crate::model::policy::Policy;
+use crate::model::policy::balancing::LoadBalancing;
+use crate::model::policy::locality::{Locality, Place};
+use crate::model::policy::subsets::{Members, Subset};
+use crate::model::service::{
+    EndpointSlice, SERVICE_NAME_LABEL, Service, ServiceKind, ServicePort, SliceEndpoint,
+};
+use crate::model::sidecar::Sidecar;
+use crate::model::{Dns, Document, EndpointDetail, MeshEndpoint, MeshPort, ServiceKey};
 
-impl Resolver<'_, '_> {
+type Slices<'d> = [(&'d Document, &'d EndpointSlice)];
+
+impl<'i, 'd> Resolver<'i, 'd> {
     /// A slice without its service is harmless: Kubernetes removes the two one after the other.
     pub(super) fn check_slices(&mut self) {
         for (key, slices) in &self.index.slices {
@@ -22,11 +33,12 @@ impl Resolver<'_, '_> {
     }
 
     pub(super) fn port(&mut self, key: &ServiceKey, document: &Document, port: &ServicePort) -> MeshPort {
-        let slices = self.index.slices.get(key).map(Vec::as_slice).unwrap_or_default();
-        let mut endpoints: Vec<_> =
-            slices.iter().flat_map(|(_, slice)| slice.endpoints(&port.name)).collect();
-        endpoints.sort();
-        endpoints.dedup();
+        let slices = self.slices(key);
+        let policy = self.policies.of_port(key, &port.name);
+        let endpoints = match &policy {
+            Some(policy) if policy.tells_endpoints_apart() => self.detailed(key, port, policy),
+            _ => plain(slices, port),
+        };
         let dns = self.index.dns(key, port);
         if endpoints.is_empty() && dns.is_none() {
             self.diagnostics.push(no_endpoints(key, port, slices).at(&document.origin));
@@ -38,9 +50,133 @@ impl Resolver<'_, '_> {
             dns: dns.map(Arc::new),
             endpoint_origins: slices.iter().map(|(document, _)| document.origin.clone()).collect(),
             routing: self.routing(key, port),
-            policy: None,
+            policy,
         }
     }
+
+    fn slices(&self, key: &ServiceKey) -> &'i Slices<'d> {
+        self.index.slices.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The endpoints with what the policy wants to know of each.
+    fn detailed(&mut self, key: &ServiceKey, port: &ServicePort, policy: &Policy) -> Vec<MeshEndpoint> {
+        let subsets = self.subsets(key, policy);
+        let locality = policy.balancing.as_deref().and_then(|balancing| balancing.locality.as_ref());
+        let own = own_place(self.index.sidecar);
+        let mut found = BTreeMap::<SocketAddr, EndpointDetail>::new();
+        for (document, slice) in self.slices(key) {
+            for (address, endpoint) in slice.endpoints(&port.name) {
+                let detail = found.entry(address).or_insert_with(|| EndpointDetail {
+                    zone: locality.and(endpoint.zone.clone()),
+                    priority: distance(locality, own, endpoint),
+                    subsets: BTreeSet::new(),
+                });
+                let inside = subsets.iter().filter(|subset| subset.has(document, slice, address.ip()));
+                detail.subsets.extend(inside.map(|subset| subset.name.to_owned()));
+            }
+        }
+        shared(close_up(found))
+    }
+
+    /// The subsets, with the addresses of those that are given by another service.
+    fn subsets<'p>(&mut self, key: &ServiceKey, policy: &'p Policy) -> Vec<Membership<'p>> {
+        let all = policy.subsets.iter().flat_map(|subsets| &subsets.0);
+        all.map(|subset| self.membership(key, policy, subset)).collect()
+    }
+
+    fn membership<'p>(&mut self, key: &ServiceKey, policy: &Policy, subset: &'p Subset) -> Membership<'p> {
+        let name = subset.name.as_str();
+        match &subset.members {
+            Members::Tags(tags) => Membership { name, rule: Rule::Tags(tags) },
+            Members::Service { name: service, span } => {
+                let service = ServiceKey { name: service.clone(), ..key.clone() };
+                if let Err(mistake) = self.index.service(&service) {
+                    let places =
+                        policy.origins.iter().map(|origin| mistake.clone().at(&origin.with_span(*span)));
+                    self.diagnostics.extend(places.take(1));
+                }
+                let slices = self.slices(&service);
+                let addresses =
+                    slices.iter().flat_map(|(_, slice)| slice.ready.iter().map(|ready| ready.address));
+                Membership { name, rule: Rule::Addresses(addresses.collect()) }
+            }
+        }
+    }
+}
+
+/// Who is in a subset.
+struct Membership<'p> {
+    name: &'p str,
+    rule: Rule<'p>,
+}
+
+enum Rule<'p> {
+    Tags(&'p BTreeMap<String, String>),
+    Addresses(BTreeSet<IpAddr>),
+}
+
+impl Membership<'_> {
+    fn has(&self, document: &Document, slice: &EndpointSlice, address: IpAddr) -> bool {
+        match &self.rule {
+            Rule::Tags(tags) => {
+                tags.iter().all(|(key, value)| slice.tag(&document.metadata, key) == Some(value.as_str()))
+            }
+            Rule::Addresses(addresses) => addresses.contains(&address),
+        }
+    }
+}
+
+impl Policy {
+    fn tells_endpoints_apart(&self) -> bool {
+        let located =
+            self.balancing.as_deref().is_some_and(|LoadBalancing { locality, .. }| locality.is_some());
+        located || self.subsets.is_some()
+    }
+}
+
+/// This workload's own zone and node are its tags of these names, which come from the downward API.
+fn own_place(sidecar: &Sidecar) -> Place<'_> {
+    let tag = |key: &str| sidecar.tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.as_str());
+    Place { zone: tag("zone"), node: tag("node") }
+}
+
+fn distance(locality: Option<&Locality>, own: Place<'_>, of: &SliceEndpoint) -> u32 {
+    let Some(Locality::Failover(failover)) = locality else { return 0 };
+    let of = Place { zone: of.zone.as_deref(), node: of.node.as_deref() };
+    u32::try_from(failover.distance(own, of)).unwrap_or(u32::MAX)
+}
+
+/// Envoy takes no priorities with gaps between them.
+fn close_up(mut found: BTreeMap<SocketAddr, EndpointDetail>) -> BTreeMap<SocketAddr, EndpointDetail> {
+    let used: BTreeSet<u32> = found.values().map(|detail| detail.priority).collect();
+    let places: BTreeMap<u32, u32> = used.into_iter().zip(0..).collect();
+    for detail in found.values_mut() {
+        detail.priority = places.get(&detail.priority).copied().unwrap_or_default();
+    }
+    found
+}
+
+/// Endpoints of which the same is known share it.
+fn shared(found: BTreeMap<SocketAddr, EndpointDetail>) -> Vec<MeshEndpoint> {
+    let mut known = BTreeSet::<Arc<EndpointDetail>>::new();
+    let endpoints = found.into_iter().map(|(address, detail)| {
+        let detail = known.get(&detail).cloned().unwrap_or_else(|| {
+            let detail = Arc::new(detail);
+            known.insert(Arc::clone(&detail));
+            detail
+        });
+        MeshEndpoint { address, detail: Some(detail) }
+    });
+    endpoints.collect()
+}
+
+fn plain(slices: &Slices<'_>, port: &ServicePort) -> Vec<MeshEndpoint> {
+    let all = slices.iter().flat_map(|(_, slice)| slice.endpoints(&port.name));
+    let mut endpoints: Vec<MeshEndpoint> =
+        all.map(|(address, _)| MeshEndpoint { address, detail: None }).collect();
+    endpoints.sort_by_key(|endpoint| endpoint.address);
+    endpoints.dedup_by_key(|endpoint| endpoint.address);
+    endpoints
 }
 
 impl Index<'_> {

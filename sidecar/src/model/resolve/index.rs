@@ -75,6 +75,7 @@ impl<'d> Index<'d> {
                         }
                     }
                 }
+                Object::TrafficPolicy(_) => {}
                 Object::ReferenceGrant(grant) => index.grants.add(index.namespace(document), grant),
             }
         }
@@ -155,7 +156,7 @@ impl<'d> Index<'d> {
 
 impl BackendRef {
     /// What it means in a document of `namespace`.
-    pub(super) fn resolved(&self, namespace: &str) -> Backend {
+    pub(crate) fn resolved(&self, namespace: &str) -> Backend {
         let namespace = self.namespace.as_deref().unwrap_or(namespace).to_owned();
         Backend { service: ServiceKey { namespace, name: self.name.clone() }, port: self.port }
     }

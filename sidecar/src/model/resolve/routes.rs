@@ -13,7 +13,7 @@ use crate::model::reference::{BackendRef, ParentRef, WeightedRef};
 use crate::model::route::{RouteKind, RouteRule};
 use crate::model::service::ServicePort;
 use crate::model::{
-    Action, Backend, Destination, Document, Mirror, RouteData, Routing, Rule, ServiceKey, Share,
+    Action, Backend, ChosenSubset, Destination, Document, Mirror, RouteData, Routing, Rule, ServiceKey, Share,
 };
 
 /// A rule that still knows where it stands among those of its service.
@@ -147,28 +147,60 @@ impl<'d> Resolver<'_, 'd> {
             timeouts: rule.timeouts,
             retry: rule.retry.clone(),
             session: rule.session.clone(),
-            policy: None,
+            policy: self.policies.of_rule(route, rule.name.as_deref()),
         }
     }
 
     fn destination(&mut self, at: Attached<'d>, rule: &RouteRule) -> Destination {
         let shares: Vec<Share> =
-            rule.backends.iter().filter_map(|weighted| self.share(at, weighted)).collect();
+            rule.backends.iter().filter_map(|weighted| self.share(at, rule, weighted)).collect();
         if shares.is_empty() { Destination::NoBackend } else { Destination::Forward(shares) }
     }
 
     /// A backend without a weight gets no requests, so that nothing is known of it but its reference.
-    fn share(&mut self, at: Attached<'d>, weighted: &WeightedRef) -> Option<Share> {
+    fn share(&mut self, at: Attached<'d>, rule: &RouteRule, weighted: &WeightedRef) -> Option<Share> {
         let backend = self.backend(at, &weighted.backend);
         let backend =
             backend.map_err(|mistake| self.warn(at, &weighted.backend, &mistake, &failing(at))).ok();
         let authority = backend.as_ref().and_then(|to| self.index.authority(&to.service, to.port));
+        let subset = self.subset(at, rule, weighted, backend.as_ref());
         Some(Share {
             backend,
             authority,
+            subset,
             weight: NonZeroU32::new(weighted.weight)?,
-            filters: weighted.filters.clone(),
+            filters: weighted.filters.clone().filter(|filters| !filters.only_choose_a_subset()),
             mirrors: self.mirrors(at, weighted.filters.as_deref()),
+        })
+    }
+
+    /// The subset that the backend's own filters name, or else those of the rule.
+    fn subset(
+        &mut self,
+        at: Attached<'_>,
+        rule: &RouteRule,
+        weighted: &WeightedRef,
+        backend: Option<&Backend>,
+    ) -> Option<ChosenSubset> {
+        let both = [&weighted.filters, &rule.filters].into_iter().flatten();
+        let wanted = both.filter_map(|filters| filters.subset.as_ref()).next()?;
+        let found = self.find_subset(backend?, &wanted.name);
+        let place = at.document.origin.with_span(wanted.span);
+        found.map_err(|mistake| self.diagnostics.push(mistake.at(&place))).ok()
+    }
+
+    fn find_subset(&self, backend: &Backend, name: &str) -> Result<ChosenSubset, Diagnostic> {
+        let service = self.index.service(&backend.service)?;
+        let port = service.ports.iter().find(|port| port.number == backend.port);
+        let policy = port.and_then(|port| self.policies.of_port(&backend.service, &port.name));
+        let subsets = policy.as_deref().and_then(|policy| policy.subsets.as_deref());
+        if let Some(subset) = subsets.and_then(|subsets| subsets.get(name)) {
+            return Ok(ChosenSubset { name: name.to_owned(), when_empty: subset.when_empty });
+        }
+        let mistake = Diagnostic::error(format!("Service {} has no subset {name:?}", backend.service));
+        Err(match subsets {
+            Some(subsets) => mistake.nearest(name, subsets.names()),
+            None => mistake.help("a TrafficPolicy for the Service says its subsets"),
         })
     }
 

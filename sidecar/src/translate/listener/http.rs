@@ -16,7 +16,7 @@ use envoy_types::pb::google::protobuf::{Any, BoolValue};
 
 use super::ads;
 use crate::model::Mesh;
-use crate::translate::{any, duration, tags, telemetry};
+use crate::translate::{any, duration, policy, tags, telemetry};
 
 const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
 /// Removes the tag headers that a request brings; the routes say what becomes of those of the answer.
@@ -67,12 +67,14 @@ fn http_filters(forged: Forged) -> Vec<HttpFilter> {
         Forged::Removed => tags::strip_forged(),
         Forged::Kept => HeaderMutation::default(),
     };
-    vec![
-        for_some_routes(CORS, any(&Cors::default())),
-        http_filter(HEADER_MUTATION, any(&border)),
+    let mut filters =
+        vec![for_some_routes(CORS, any(&Cors::default())), http_filter(HEADER_MUTATION, any(&border))];
+    filters.extend(policy::filters().into_iter().map(|(name, config)| for_some_routes(name, config)));
+    filters.extend([
         for_some_routes(STATEFUL_SESSION, any(&StatefulSession::default())),
         http_filter(ROUTER, any(&Router::default())),
-    ]
+    ]);
+    filters
 }
 
 /// A filter that costs nothing where no route has a configuration for it.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3::Metadata;
 use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy, UpgradeConfig,
 };
@@ -16,6 +17,7 @@ use crate::model::filter::Rewrite;
 use crate::model::route::RouteKind;
 use crate::model::{Backend, Mirror, Share};
 use crate::translate::duration;
+use crate::translate::endpoint::in_subset;
 
 pub(super) fn action(part: &Part<'_>, at: Frontend) -> route::Action {
     if let Some(redirect) = &part.filters.redirect {
@@ -41,6 +43,10 @@ fn forward_to(part: &Part<'_>, backends: &[(&Backend, &Share)]) -> RouteAction {
         retry_policy: retry::policy(action.retry.as_ref(), action.timeouts),
         request_mirror_policies: part.mirrors.iter().copied().filter_map(mirror).collect(),
         upgrade_configs: upgrades(part.rule.matching.method),
+        metadata_match: match backends {
+            [(_, only)] => subset(only),
+            _ => None,
+        },
         ..forward(specifier(backends, part))
     };
     if let [(_, only)] = backends {
@@ -87,6 +93,10 @@ fn failure(kind: RouteKind) -> route::Action {
     route::Action::DirectResponse(DirectResponseAction { status, ..DirectResponseAction::default() })
 }
 
+fn subset(share: &Share) -> Option<Metadata> {
+    share.subset.as_ref().map(|subset| in_subset(&subset.name, subset.when_empty))
+}
+
 fn specifier(backends: &[(&Backend, &Share)], part: &Part<'_>) -> ClusterSpecifier {
     if let [(only, _)] = backends {
         return ClusterSpecifier::Cluster(only.to_string());
@@ -95,6 +105,7 @@ fn specifier(backends: &[(&Backend, &Share)], part: &Part<'_>) -> ClusterSpecifi
     let renamed = part.filters.rewrite.as_ref().is_some_and(|rewrite| rewrite.hostname.is_some());
     let clusters = backends.iter().map(|(backend, share)| ClusterWeight {
         name: backend.to_string(),
+        metadata_match: subset(share),
         weight: Some(UInt32Value { value: share.weight.get() }),
         host_rewrite_specifier: rewritten(share).filter(|_| !renamed),
         ..ClusterWeight::default()

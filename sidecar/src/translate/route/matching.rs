@@ -70,7 +70,7 @@ fn path(path: &PathMatch) -> PathSpecifier {
     }
 }
 
-fn header_matcher(name: &str, value: &str, is_regex: bool) -> HeaderMatcher {
+pub(in crate::translate) fn header_matcher(name: &str, value: &str, is_regex: bool) -> HeaderMatcher {
     HeaderMatcher {
         name: name.into(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(string_matcher(value, is_regex))),

@@ -120,6 +120,7 @@ mod tests {
                 weight: NonZeroU32::new(*weight).expect("a weight"),
                 filters: None,
                 authority: None,
+                subset: None,
                 mirrors: Vec::new(),
             };
             limits(&weights.iter().map(share).collect::<Vec<_>>())

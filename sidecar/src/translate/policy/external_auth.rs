@@ -1,0 +1,83 @@
+//! External authorisation.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
+use envoy_types::pb::envoy::config::core::v3::http_uri::HttpUpstreamType;
+use envoy_types::pb::envoy::config::core::v3::{ApiVersion, GrpcService, HttpUri, TypedExtensionConfig};
+use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3::ext_authz::Services;
+use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3::{
+    AuthorizationResponse, BufferSettings, ExtAuthz, HttpService,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use envoy_types::pb::envoy::r#type::matcher::v3::{ListStringMatcher, StringMatcher};
+
+use crate::model::policy::external_auth::{Authorizer, ExternalAuthorization};
+use crate::model::reference::BackendRef;
+use crate::translate::{any, duration};
+
+pub(super) fn filter(auth: &ExternalAuthorization) -> TypedExtensionConfig {
+    let services = match &auth.by {
+        Authorizer::Grpc(backend) => Services::GrpcService(grpc(backend, auth.timeout)),
+        Authorizer::Http { backend, path_prefix, to_upstream, to_client } => {
+            let answer = AuthorizationResponse {
+                allowed_upstream_headers: names(to_upstream),
+                allowed_client_headers: names(to_client),
+                ..AuthorizationResponse::default()
+            };
+            Services::HttpService(http(backend, path_prefix, auth.timeout, answer))
+        }
+    };
+    let config = ExtAuthz {
+        services: Some(services),
+        transport_api_version: ApiVersion::V3.into(),
+        failure_mode_allow: auth.fail_open,
+        with_request_body: auth.body.map(|body| BufferSettings {
+            max_request_bytes: body.max_bytes,
+            allow_partial_message: body.allow_partial,
+            pack_as_bytes: false,
+        }),
+        // What the service adds may be what routes look at; but this policy is that of the route that was found.
+        clear_route_cache: false,
+        ..ExtAuthz::default()
+    };
+    TypedExtensionConfig { name: "envoy.filters.http.ext_authz".into(), typed_config: Some(any(&config)) }
+}
+
+fn grpc(backend: &BackendRef, timeout: Duration) -> GrpcService {
+    let target = EnvoyGrpc { cluster_name: backend.resolved("").to_string(), ..EnvoyGrpc::default() };
+    GrpcService {
+        timeout: Some(duration(timeout)),
+        target_specifier: Some(TargetSpecifier::EnvoyGrpc(target)),
+        ..GrpcService::default()
+    }
+}
+
+fn http(
+    backend: &BackendRef,
+    path_prefix: &str,
+    timeout: Duration,
+    answer: AuthorizationResponse,
+) -> HttpService {
+    let backend = backend.resolved("");
+    let service = &backend.service;
+    let uri = HttpUri {
+        uri: format!("http://{}.{}:{}", service.name, service.namespace, backend.port),
+        http_upstream_type: Some(HttpUpstreamType::Cluster(backend.to_string())),
+        timeout: Some(duration(timeout)),
+    };
+    HttpService {
+        server_uri: Some(uri),
+        path_prefix: path_prefix.into(),
+        authorization_response: Some(answer),
+        ..HttpService::default()
+    }
+}
+
+fn names(headers: &[String]) -> Option<ListStringMatcher> {
+    let exact = |name: &String| StringMatcher {
+        match_pattern: Some(MatchPattern::Exact(name.clone())),
+        ..StringMatcher::default()
+    };
+    (!headers.is_empty()).then(|| ListStringMatcher { patterns: headers.iter().map(exact).collect() })
+}

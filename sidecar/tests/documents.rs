@@ -1,0 +1,74 @@
+//! What `docs/sidecar/policies.md` shows is right: each of its examples, together with what it refers to.
+
+#![cfg(test)]
+
+use std::fs;
+use std::path::Path;
+
+use weft_sidecar::configuration::Configuration;
+use weft_sidecar::read::files::Roots;
+
+/// What the examples take for granted.
+const SURROUNDINGS: &str = "\
+apiVersion: weft.dev/v1alpha1
+kind: Sidecar
+metadata: { name: checkout, namespace: shop }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: web }
+spec: { ports: [{ name: http, port: 80 }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: web-v2 }
+spec: { ports: [{ name: http, port: 80 }] }
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: web, labels: { kubernetes.io/service-name: web } }
+addressType: IPv4
+ports: [{ name: http, port: 8080 }]
+endpoints: [{ addresses: [10.0.0.1] }]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: { name: web-v2, labels: { kubernetes.io/service-name: web-v2 } }
+addressType: IPv4
+ports: [{ name: http, port: 8080 }]
+endpoints: [{ addresses: [10.0.0.1] }]
+";
+
+const ROUTE: &str = "\
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: web }
+spec:
+  parentRefs: [{ group: '', kind: Service, name: web }]
+  rules: [{ backendRefs: [{ name: web, port: 80 }] }]
+";
+
+fn examples() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/sidecar/policies.md");
+    let text = fs::read_to_string(path).expect("the page");
+    let blocks = text.split("```yaml\n").skip(1);
+    blocks.map(|block| block.split("```").next().expect("an end").to_owned()).collect()
+}
+
+#[test]
+fn every_example_about_policies_is_right() {
+    let examples = examples();
+    assert!(examples.len() >= 4, "{}", examples.len());
+    for example in examples {
+        let dir = tempfile::tempdir().expect("directory");
+        let route = if example.contains("kind: HTTPRoute\n") { "" } else { ROUTE };
+        fs::write(dir.path().join("a.yaml"), format!("{SURROUNDINGS}{route}")).expect("write");
+        fs::write(dir.path().join("b.yaml"), &example).expect("write");
+        let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+        let listing = configuration.roots().list();
+        configuration.look(&listing, &Default::default());
+        let mistakes: Vec<String> = configuration.mistakes().iter().map(ToString::to_string).collect();
+        assert!(mistakes.is_empty(), "{}\n{example}", mistakes.join("\n\n"));
+    }
+}
