@@ -397,3 +397,16 @@ fn counting_by_a_tag_with_too_many_values_is_refused() {
         ]
     );
 }
+
+/// The example that the documentation begins with.
+#[test]
+fn the_first_example_of_the_documentation_is_valid() {
+    let text = include_str!("../../docs/sidecar/tags.md");
+    let example =
+        text.split("```").nth(1).and_then(|block| block.strip_prefix("yaml\n")).expect("an example");
+    assert_eq!(
+        summaries(example),
+        ["3:19 warning: traces go nowhere: trace ids are made and passed on, spans are forgotten; \
+          name a Service that takes OTLP in spec.tracing.collector.backendRef"]
+    );
+}
