@@ -15,8 +15,8 @@ use super::matching::{Match, PathMatch};
 use super::metadata::dns_name;
 use super::reference::{ParentRef, WeightedRef, backend_ref, parent_ref};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::read::Node;
 use crate::read::decode::{Fields, Report};
+use crate::read::{Node, Value};
 
 /// A route as its document has it.
 #[derive(Debug, Clone)]
@@ -107,6 +107,7 @@ impl Route {
         fields.unsupported(&["useDefaultGateways"]);
         fields.finish();
         report_repeated_names(spec, &rules, report);
+        report_repeated_parents(spec, report);
         Some(Self { kind, parents, hostnames, hostnames_span, rules })
     }
 }
@@ -182,6 +183,27 @@ impl RouteRule {
 
     fn matches_one_prefix(&self) -> bool {
         matches!(self.matches.as_slice(), [Match { path: PathMatch::Prefix(_), .. }])
+    }
+}
+
+/// Several references to one parent must each name another port or section of it (CommonRouteSpec.parentRefs).
+fn report_repeated_parents(spec: &Node, report: &mut Report) {
+    let Some(Node { value: Value::List(parents), .. }) = spec.get("parentRefs") else { return };
+    let fields = |parent: &Node, names: &[&str]| -> Vec<Option<Value>> {
+        names.iter().map(|name| parent.get(name).map(|field| field.value.clone())).collect()
+    };
+    for (at, parent) in parents.iter().enumerate() {
+        let same = |other: &&Node| {
+            let whole = |of: &Node| of.get("port").is_none() && of.get("sectionName").is_none();
+            let (which, part) = (["kind", "namespace", "name"], ["port", "sectionName"]);
+            fields(other, &which) == fields(parent, &which)
+                && (whole(other) || whole(parent) || fields(other, &part) == fields(parent, &part))
+        };
+        if parents.iter().take(at).find(same).is_some() {
+            let mistake = Diagnostic::error("the route is attached twice to the same place");
+            report
+                .add::<()>(parent.span, mistake.help("give each reference a port or sectionName of its own"));
+        }
     }
 }
 

@@ -262,6 +262,21 @@ fn hostnames_mean_nothing_at_a_service() {
     );
 }
 
+#[test]
+fn a_route_is_attached_to_a_place_once() {
+    let twice = |one: &str, other: &str| {
+        let parent = |part: &str| format!("{{group: \"\", kind: Service, name: web{part}}}");
+        route("").replace(&parent(""), &format!("{}, {}", parent(one), parent(other)))
+    };
+    let refused = [
+        "the route is attached twice to the same place; give each reference a port or sectionName of its own",
+    ];
+    assert_eq!(messages(&twice("", "")), refused);
+    assert_eq!(messages(&twice("", ", port: 80")), refused);
+    assert_eq!(messages(&twice(", port: 80", ", port: 80")), refused);
+    assert_eq!(messages(&twice(", port: 80", ", sectionName: http")), [""; 0]);
+}
+
 /// GEP-1426: at a Service no ReferenceGrant is needed.
 #[test]
 fn a_backend_in_another_namespace_needs_no_grant_at_a_service() {
