@@ -155,6 +155,12 @@ impl Error {
         }
     }
 
+    /// Whether leases are in the way, which may be abandoned.
+    fn blames_leases(&self) -> bool {
+        use alloc::Error::{Exhausted, Taken};
+        matches!(self, Self::AlreadyHeld { .. } | Self::Alloc(Exhausted { .. } | Taken { .. }))
+    }
+
     /// The code that a plugin answers with (SPEC.md, "Error"). From 100 on codes are Weft's own: 100 is an ADD for an
     /// attachment that has addresses already.
     pub fn code(&self) -> Code {
@@ -263,14 +269,22 @@ impl Ipam {
     pub fn reserve(&self, pool: &Pool, request: Request) -> Result<Reservation, Error> {
         self.check_network(&request.attachment)?;
         self.refuse_unimported()?;
+        let outcome = self.reserve_reclaiming(pool, &request);
+        self.sweep_after_boot();
+        outcome
+    }
+
+    fn reserve_reclaiming(&self, pool: &Pool, request: &Request) -> Result<Reservation, Error> {
         loop {
-            match self.try_reserve(pool, &request) {
-                // Each time one that was in the way is gone.
-                Err(error) if self.reclaims_for(&error)? => {}
-                outcome => {
-                    self.sweep_after_boot();
-                    return outcome;
+            match self.try_reserve(pool, request) {
+                Err(error) if error.blames_leases() => {
+                    // Each time one that was in the way is gone. Where there is none, another process may have been faster, and
+                    // have left room for more than itself.
+                    if !self.reclaims_for(&error)? {
+                        return self.try_reserve(pool, request);
+                    }
                 }
+                outcome => return outcome,
             }
         }
     }
@@ -366,7 +380,10 @@ impl Ipam {
         self.refuse_unimported()?;
         self.store.check_writable()?;
         match self.has_room(pool) {
-            Err(error) if self.reclaims_for(&error)? => self.has_room(pool),
+            Err(error) if error.blames_leases() => {
+                self.reclaims_for(&error)?;
+                self.has_room(pool)
+            }
             outcome => outcome,
         }
     }

@@ -421,6 +421,23 @@ fn a_lease_is_reclaimed_only_when_nothing_answers_to_its_addresses_any_more() {
 }
 
 #[test]
+fn who_is_overtaken_by_another_that_reclaims_gets_an_address_too() {
+    let dir = directory();
+    let only = weft_ipam::config::parse_ranges(&serde_json::json!([[{"subnet": "10.0.0.1/32"}]])).unwrap();
+    let notes = [("dir".to_owned(), serde_json::json!(dir.path()))].into_iter().collect();
+    let gone = Request { notes, ..abandoned(1) };
+    let overtaken = open(dir.path()).evicting_with(|lease| {
+        let dir = lease.notes.get("dir").and_then(|dir| dir.as_str()).expect("it was noted");
+        open(Path::new(dir)).end(lease).map_err(|error| chain(&error))
+    });
+    overtaken.reserve(&only, gone.clone()).unwrap().keep();
+    overtaken.check_room(&only).unwrap();
+    overtaken.reserve(&only, gone).unwrap().keep();
+    overtaken.reserve(&only, Request::new(attachment(2))).unwrap().keep();
+    assert!(overtaken.reserve(&only, Request::new(attachment(3))).is_err(), "that one lives");
+}
+
+#[test]
 fn only_the_very_lease_that_was_seen_is_ended() {
     let dir = directory();
     let ipam = open(dir.path());
