@@ -187,3 +187,27 @@ fn a_lease_of_host_local_is_reclaimed_like_any_other() {
         "reclaimed 10.7.0.2 of eth0 of c1 in pods\nreclaimed 1 lease\n"
     );
 }
+
+#[test]
+fn what_is_no_file_among_host_locals_is_skipped_and_nobody_waits_for_it() {
+    let theirs = Theirs::new();
+    theirs.hold("10.7.0.2", "c1");
+    let fifo = Command::new("mkfifo").arg(theirs.dir.join("10.7.0.3")).status().unwrap();
+    assert!(fifo.success());
+    let (code, text, _) = theirs.import();
+    assert_eq!(code, 0);
+    assert!(text.contains("skipped 10.7.0.3: cannot read it: it is no file"), "{text}");
+    assert_eq!(theirs.node.lease_count(), 1);
+}
+
+#[test]
+fn many_leases_come_in_lines_that_are_quickly_read() {
+    let node = Node::new();
+    let leases: Value =
+        (0..1_000).map(|n| lease(&format!("c{n}"), &[&format!("10.8.{}.{}/16", n / 256, n % 256)])).collect();
+    let (code, _, _) = import_export(&node, &leases, &json!([[{"subnet": "10.8.0.0/16"}]]));
+    assert_eq!(code, 0);
+    let log = fs::read_to_string(node.dir.path().join("pods/leases.log")).unwrap();
+    let longest = log.lines().map(str::len).max().unwrap();
+    assert!(log.contains("c999") && longest < 4_096, "{longest} bytes");
+}

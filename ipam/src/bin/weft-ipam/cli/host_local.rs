@@ -94,8 +94,10 @@ impl Directory {
         for entry in fs::read_dir(&self.path).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let name = entry.file_name().to_string_lossy().into_owned();
+            if is_not_host_locals(&name, &entry) {
+                continue;
+            }
             match read_file(&entry.path()) {
-                _ if is_not_host_locals(&name, &entry) => {}
                 Ok((text, modified)) => contents.take(&name, &text, modified),
                 Err(error) => contents.skip(&name, format!("cannot read it: {error}")),
             }
@@ -131,8 +133,13 @@ fn is_not_host_locals(name: &str, entry: &fs::DirEntry) -> bool {
     name == "lock" || name.starts_with("leases.") || entry.file_type().is_ok_and(|kind| kind.is_dir())
 }
 
+/// Of a pipe nobody may ever write to the other end, and host-local waits for its lock meanwhile.
 fn read_file(path: &Path) -> io::Result<(String, SystemTime)> {
-    Ok((fs::read_to_string(path)?, fs::metadata(path)?.modified()?))
+    let found = fs::metadata(path)?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    Ok((fs::read_to_string(path)?, found.modified()?))
 }
 
 impl Contents {
