@@ -61,6 +61,7 @@ mod pod;
 mod podman;
 mod process;
 mod sink;
+pub mod tls;
 pub mod udp;
 pub mod wait;
 

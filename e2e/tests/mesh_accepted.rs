@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use weft_e2e::tls::with_proofs;
 use weft_e2e::{binaries, output, self_contained};
 
 fn repository() -> &'static Path {
@@ -58,7 +59,7 @@ fn the_real_envoy_accepts_every_golden_file() {
     for (name, config, golden) in goldens() {
         let golden: Value = serde_json::from_str(&fs::read_to_string(golden).unwrap()).unwrap();
         let file = dir.path().join(format!("{name}.json"));
-        let said = complaints(&self_contained(bootstrap(&config), &golden), &file);
+        let said = complaints(&self_contained(bootstrap(&config), &with_proofs(&golden).unwrap()), &file);
         refused.extend(said.map(|said| format!("{name}: {said}")));
     }
     assert!(refused.is_empty(), "{}", refused.join("\n"));

@@ -26,6 +26,7 @@ const STATS_PREFIXES: &[&str] = &[
     "cluster_manager.",
     "control_plane.",
     "filter_chain.",
+    "http.gateway/",
     "http.inbound/",
     "http.outbound.",
     "listener_manager.",

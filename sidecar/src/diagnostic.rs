@@ -11,6 +11,8 @@
 //!    = help: did you mean "weight"?
 //! ```
 
+mod redaction;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -102,7 +104,18 @@ impl Origin {
         self.span
     }
 
+    /// What the carets are under: all of a line that is not shown.
+    fn shown_span(&self) -> Span {
+        if redaction::is_secret(&self.source.text, self.span.line) {
+            return Span { column: 1, width: redaction::NOT_SHOWN.chars().count(), ..self.span };
+        }
+        self.span
+    }
+
     fn line_of_text(&self) -> &str {
+        if redaction::is_secret(&self.source.text, self.span.line) {
+            return redaction::NOT_SHOWN;
+        }
         self.source.text.lines().nth(self.span.line.saturating_sub(1)).unwrap_or_default()
     }
 }
@@ -241,7 +254,7 @@ fn write_excerpt(
     gutter: usize,
     color: &'static str,
 ) -> fmt::Result {
-    let Span { line, column, width } = origin.span;
+    let Span { line, column, width } = origin.shown_span();
     let skipped = if column > EXCERPT_WIDTH { column - EXCERPT_WIDTH / 2 } else { 0 };
     let shown: String =
         origin.line_of_text().chars().skip(skipped).take(EXCERPT_WIDTH).map(printable).collect();

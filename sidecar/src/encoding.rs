@@ -159,11 +159,12 @@ fn whole(head: &Resource, services: &BTreeMap<ServiceKey, Arc<Encoded>>) -> Reso
 }
 
 fn encoded(resources: Resources) -> impl Iterator<Item = Resource> {
-    let Resources { clusters, endpoints, listeners, routes } = resources;
+    let Resources { clusters, endpoints, listeners, routes, secrets } = resources;
     let clusters = clusters.into_iter().map(one);
     let endpoints = endpoints.into_iter().map(one);
     let listeners = listeners.into_iter().map(one);
-    clusters.chain(endpoints).chain(listeners).chain(routes.into_iter().map(one))
+    let secrets = secrets.into_iter().map(one);
+    clusters.chain(endpoints).chain(secrets).chain(listeners).chain(routes.into_iter().map(one))
 }
 
 fn one<M: Message + Name + 'static>(resource: Sourced<M>) -> Resource {

@@ -4,11 +4,13 @@
 //! [`Mesh`], in which every reference leads somewhere and the rules of a service stand in the order in which they are
 //! to be tried.
 
+pub mod backend_tls;
 pub mod filter;
 pub mod gateway;
 pub mod grpc_route;
 pub mod hostname;
 pub mod http_route;
+pub mod ingress;
 pub mod matching;
 pub mod metadata;
 pub mod object;
@@ -19,8 +21,10 @@ pub mod reference_grant;
 pub mod regex;
 pub mod resolve;
 pub mod route;
+pub mod secret;
 pub mod service;
 pub mod sidecar;
+pub mod stream_route;
 pub mod tag;
 pub mod telemetry;
 
@@ -34,7 +38,7 @@ pub use object::{Document, Object};
 
 use crate::diagnostic::Origin;
 use filter::{Filters, Fraction};
-use gateway::Gateway;
+use ingress::{Entrance, Proof, Trust};
 use matching::Match;
 use policy::Policy;
 use policy::subsets::WhenEmpty;
@@ -55,8 +59,10 @@ pub struct Mesh {
     pub telemetry: Telemetry,
     /// The services it can call, by namespace and name.
     pub services: BTreeMap<ServiceKey, MeshService>,
-    /// The gateways it plays, by namespace and name.
-    pub gateways: BTreeMap<ServiceKey, Gateway>,
+    /// What its Gateways take connections for, by where they listen.
+    pub entrances: BTreeMap<SocketAddr, Vec<Entrance>>,
+    /// The certificates that something refers to, by the name under which Envoy asks for them.
+    pub proofs: BTreeMap<String, Proof>,
 }
 
 /// A service by namespace and name.
@@ -90,6 +96,8 @@ pub struct MeshPort {
     pub endpoint_origins: Vec<Origin>,
     /// Where Envoy finds them by itself, instead.
     pub dns: Option<Arc<Dns>>,
+    /// That it is spoken to in TLS, and who it must be.
+    pub tls: Option<Arc<Trust>>,
     /// How requests are distributed.
     pub routing: Routing,
     /// What else holds for requests to it.

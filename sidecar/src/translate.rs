@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! Sidecar            listener "outbound" on 127.0.0.1; listener, routes and cluster "inbound/PORT"
+//! Gateway            listener "gateway/PORT" for each port; where TLS ends a filter chain for each of its listeners
 //! Service port       cluster and endpoints "namespace/service/port", virtual host of the same name
 //! rule of HTTPRoute  one route for each of its matches, in the virtual hosts of its parents
 //! ```
@@ -17,6 +18,7 @@ mod listener;
 mod policy;
 mod provenance;
 mod route;
+mod secret;
 mod tags;
 mod telemetry;
 
@@ -26,6 +28,7 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use envoy_types::pb::google::protobuf;
 use prost::{Message, Name};
 use weft_xds::canonical;
@@ -47,10 +50,12 @@ pub struct Resources {
     pub clusters: Vec<Sourced<Cluster>>,
     /// One for each cluster whose endpoints Envoy does not find by itself, of the same name.
     pub endpoints: Vec<Sourced<ClusterLoadAssignment>>,
-    /// The one outbound listener.
+    /// Of Gateways, inbound, and outbound.
     pub listeners: Vec<Sourced<Listener>>,
-    /// The one route configuration.
+    /// One for each listener that takes requests apart, or for each listener of a Gateway where TLS ends.
     pub routes: Vec<Sourced<RouteConfiguration>>,
+    /// The certificates that the others refer to.
+    pub secrets: Vec<Sourced<Secret>>,
 }
 
 /// A resource that remembers which documents it was made from.
@@ -118,7 +123,14 @@ pub fn of_service(sidecar: &Sidecar, key: &ServiceKey, service: &MeshService) ->
 
 /// What is not made of one service alone. The outbound route configuration is without its virtual hosts.
 pub fn shared(mesh: &Mesh) -> Resources {
-    let mut all = Resources::default();
+    let mut all = Resources { secrets: secret::secrets(mesh).collect(), ..Resources::default() };
+    for (address, entrances) in &mesh.entrances {
+        let at = listener::At { address: *address, entrances };
+        if let Some(found) = listener::gateway(mesh, at) {
+            all.listeners.push(found);
+            all.routes.extend(listener::gateway_routes(mesh, at));
+        }
+    }
     for inbound in &mesh.sidecar.inbound {
         all.clusters.push(listener::inbound::cluster(mesh, inbound));
         all.listeners.push(listener::inbound::listener(mesh, inbound));

@@ -159,7 +159,7 @@ fn each_mistake_has_its_place_and_its_way_out() {
         (
             route("").replace("{group: \"\", kind: Service, name: web}", "{name: web}"),
             &[
-                "21:17 error: a parentRef to a Gateway is not supported yet; attach the route to a Service: group: \"\", kind: Service",
+                "21:17 warning: NoMatchingParent: there is no Gateway shop/web, so that the route takes no requests from it",
             ],
         ),
         (

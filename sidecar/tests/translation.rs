@@ -104,6 +104,7 @@ fn nothing_deprecated_is_emitted() {
         all.endpoints.iter().for_each(|resource| check(json::dynamic(&resource.message)));
         all.listeners.iter().for_each(|resource| check(json::dynamic(&resource.message)));
         all.routes.iter().for_each(|resource| check(json::dynamic(&resource.message)));
+        all.secrets.iter().for_each(|resource| check(json::dynamic(&resource.message)));
     }
     assert_eq!(found, Vec::<String>::new());
 }

@@ -38,6 +38,22 @@ impl Hostname {
         &self.0
     }
 
+    /// Whether every host that `other` means is one that this means.
+    pub fn covers(&self, other: &Self) -> bool {
+        match self.suffix() {
+            Some(suffix) => other.0.ends_with(suffix),
+            None => self == other,
+        }
+    }
+
+    /// The hosts that both mean, if there are any.
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        if self.covers(other) {
+            return Some(other.clone());
+        }
+        other.covers(self).then(|| self.clone())
+    }
+
     /// Of `*.example.com`: `.example.com`, which every host that it means ends with.
     pub fn suffix(&self) -> Option<&str> {
         self.0.strip_prefix('*')
@@ -73,6 +89,24 @@ fn is_dns_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_two_names_both_mean() {
+        let of = |text: &str| Hostname::parse(text).expect("a name");
+        for (one, other, both) in [
+            ("a.example.com", "a.example.com", Some("a.example.com")),
+            ("a.example.com", "b.example.com", None),
+            ("*.example.com", "a.example.com", Some("a.example.com")),
+            ("*.example.com", "a.b.example.com", Some("a.b.example.com")),
+            ("*.example.com", "example.com", None),
+            ("*.example.com", "*.b.example.com", Some("*.b.example.com")),
+            ("*.example.com", "*.example.org", None),
+            ("*.example.com", "*.example.com", Some("*.example.com")),
+        ] {
+            assert_eq!(of(one).intersection(&of(other)), both.map(of), "{one} {other}");
+            assert_eq!(of(other).intersection(&of(one)), both.map(of), "{other} {one}");
+        }
+    }
 
     #[test]
     fn a_host_name_is_a_dns_name_that_may_begin_with_a_wildcard() {

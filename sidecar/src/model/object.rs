@@ -1,11 +1,15 @@
 //! One document to one object.
 
+use super::backend_tls::BackendTlsPolicy;
+use super::gateway::{Gateway, GatewayClass};
 use super::metadata::Metadata;
 use super::policy::TrafficPolicy;
 use super::reference_grant::ReferenceGrant;
 use super::route::Route;
+use super::secret::Secret;
 use super::service::{EndpointSlice, Service};
 use super::sidecar::Sidecar;
+use super::stream_route::StreamRoute;
 use super::{grpc_route, http_route};
 use crate::diagnostic::{Diagnostic, Origin, Span};
 use crate::read::decode::{Fields, Report, Shape, describe, text};
@@ -42,6 +46,20 @@ pub enum Object {
     ReferenceGrant(ReferenceGrant),
     /// What else holds for requests and endpoints.
     TrafficPolicy(Box<TrafficPolicy>),
+    /// Where requests from outside enter.
+    Gateway(Gateway),
+    /// Who plays Gateways.
+    GatewayClass(GatewayClass),
+    /// Where connections go, by the server name that they ask for; or all of them.
+    StreamRoute(StreamRoute),
+    /// That a Service is spoken to in TLS.
+    BackendTlsPolicy(BackendTlsPolicy),
+    /// Certificates and private keys.
+    Secret(Secret),
+    /// Certificates of authorities.
+    ConfigMap(Secret),
+    /// The labels of a namespace, which its metadata has.
+    Namespace,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,10 +71,26 @@ enum Kind {
     GrpcRoute,
     ReferenceGrant,
     TrafficPolicy,
+    Gateway,
+    GatewayClass,
+    TlsRoute,
+    TcpRoute,
+    BackendTlsPolicy,
+    Secret,
+    ConfigMap,
+    Namespace,
 }
 
 const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1"];
 const GATEWAY_OR_BETA: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1beta1"];
+
+const TLS_ROUTE: &[&str] = &[
+    "gateway.networking.k8s.io/v1",
+    "gateway.networking.k8s.io/v1alpha3",
+    "gateway.networking.k8s.io/v1alpha2",
+];
+const TCP_ROUTE: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha2"];
+const BACKEND_TLS: &[&str] = &["gateway.networking.k8s.io/v1", "gateway.networking.k8s.io/v1alpha3"];
 
 /// Each kind with its versions, all of which have the same shape; the first is the one to write.
 const KINDS: &[(&[&str], &str, Kind)] = &[
@@ -67,11 +101,18 @@ const KINDS: &[(&[&str], &str, Kind)] = &[
     (GATEWAY, "GRPCRoute", Kind::GrpcRoute),
     (GATEWAY_OR_BETA, "ReferenceGrant", Kind::ReferenceGrant),
     (&["weft.dev/v1alpha1"], "TrafficPolicy", Kind::TrafficPolicy),
+    (GATEWAY_OR_BETA, "Gateway", Kind::Gateway),
+    (GATEWAY_OR_BETA, "GatewayClass", Kind::GatewayClass),
+    (TLS_ROUTE, "TLSRoute", Kind::TlsRoute),
+    (TCP_ROUTE, "TCPRoute", Kind::TcpRoute),
+    (BACKEND_TLS, "BackendTLSPolicy", Kind::BackendTlsPolicy),
+    (&["v1"], "Secret", Kind::Secret),
+    (&["v1"], "ConfigMap", Kind::ConfigMap),
+    (&["v1"], "Namespace", Kind::Namespace),
 ];
 
 /// Kinds that the vocabulary has and that have no effect yet: refused, so that nobody relies on them.
-const KNOWN_BUT_UNSUPPORTED: &[&str] =
-    &["BackendTLSPolicy", "EnvoyPatch", "Gateway", "GatewayClass", "Secret", "TCPRoute", "TLSRoute"];
+const KNOWN_BUT_UNSUPPORTED: &[&str] = &["EnvoyPatch", "ListenerSet", "UDPRoute"];
 
 /// Every kind that is read, with the versions of its `apiVersion`, and what its documents may hold.
 pub fn kinds() -> impl Iterator<Item = (&'static [&'static str], &'static str, Shape)> {
@@ -109,13 +150,13 @@ impl Document {
         let mut fields = report.fields(node, "a document")?;
         let kind = decode_kind(node, &mut fields)?;
         fields.accept(COMMON_FIELDS);
-        let label = kind == Kind::Service;
+        let label = matches!(kind, Kind::Service | Kind::Namespace);
         let metadata = fields.required("metadata", |node, report| Metadata::decode(node, report, label));
         if kind == Kind::Sidecar || kind == Kind::Service {
             refuse_tags(metadata.as_ref(), fields.report());
         }
         let object = decode_object(kind, node, metadata.as_ref(), &mut fields);
-        if kind != Kind::EndpointSlice {
+        if !kind.has_fields_of_its_own() {
             fields.finish();
         }
         let metadata = metadata?;
@@ -129,6 +170,13 @@ fn refuse_tags(metadata: Option<&Metadata>, report: &mut Report) {
         let mistake = Diagnostic::error("annotations give tags to routes, not to this")
             .help("the tags of a workload are spec.tags of its Sidecar");
         report.add::<()>(metadata.span, mistake);
+    }
+}
+
+impl Kind {
+    /// Whether what it says stands beside its metadata, without a `spec`.
+    fn has_fields_of_its_own(self) -> bool {
+        matches!(self, Self::EndpointSlice | Self::Secret | Self::ConfigMap)
     }
 }
 
@@ -179,6 +227,19 @@ fn decode_object(
         Kind::ReferenceGrant => fields.required("spec", ReferenceGrant::decode).map(Object::ReferenceGrant),
         Kind::TrafficPolicy => {
             fields.required("spec", TrafficPolicy::decode).map(Box::new).map(Object::TrafficPolicy)
+        }
+        Kind::Gateway => fields.required("spec", Gateway::decode).map(Object::Gateway),
+        Kind::GatewayClass => fields.required("spec", GatewayClass::decode).map(Object::GatewayClass),
+        Kind::TlsRoute => fields.required("spec", StreamRoute::decode_tls).map(Object::StreamRoute),
+        Kind::TcpRoute => fields.required("spec", StreamRoute::decode_tcp).map(Object::StreamRoute),
+        Kind::BackendTlsPolicy => {
+            fields.required("spec", BackendTlsPolicy::decode).map(Object::BackendTlsPolicy)
+        }
+        Kind::Secret => Secret::decode(node, fields.report()).map(Object::Secret),
+        Kind::ConfigMap => Secret::decode_config_map(node, fields.report()).map(Object::ConfigMap),
+        Kind::Namespace => {
+            fields.accept(&["spec"]);
+            Some(Object::Namespace)
         }
     }
 }

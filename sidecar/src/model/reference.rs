@@ -9,19 +9,30 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::read::Node;
 use crate::read::decode::{Fields, Report, integer, port, text};
 
-/// A service, or one port of it, that a route attaches to.
+/// A Service or Gateway, or a part of it, that a route attaches to.
 #[derive(Debug, Clone)]
 pub struct ParentRef {
     /// Where the reference stands.
     pub span: Span,
-    /// The service's namespace, where it is given.
+    /// What it refers to.
+    pub kind: ParentKind,
+    /// The parent's namespace, where it is given.
     pub namespace: Option<String>,
-    /// The service's name.
+    /// The parent's name.
     pub name: String,
     /// Only this port.
     pub port: Option<u16>,
-    /// Only the port of this name.
+    /// Only the port, or the listener, of this name.
     pub section_name: Option<String>,
+}
+
+/// What a route can be attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParentKind {
+    /// A Gateway: requests from outside.
+    Gateway,
+    /// A Service: requests of the application to it.
+    Service,
 }
 
 /// A port of a service as it is referred to (BackendObjectReference).
@@ -35,6 +46,15 @@ pub struct BackendRef {
     pub name: String,
     /// Its port.
     pub port: u16,
+}
+
+/// One of the destinations of connections.
+#[derive(Debug, Clone)]
+pub struct StreamRef {
+    /// Where they go.
+    pub backend: BackendRef,
+    /// Its share; 0 means none.
+    pub weight: u32,
 }
 
 /// One of the destinations of a rule (HTTPBackendRef, GRPCBackendRef).
@@ -61,24 +81,30 @@ pub(super) fn parent_ref(node: &Node, report: &mut Report) -> Option<ParentRef> 
     let port = fields.optional("port", port);
     let section_name = fields.optional("sectionName", text);
     let span = fields.key_span("name");
-    check_parent_kind(group.as_deref(), kind.as_deref(), span, fields.report());
+    let kind = parent_kind(group.as_deref(), kind.as_deref(), span, fields.report());
     fields.finish();
-    Some(ParentRef { span, namespace, name: name?, port, section_name })
+    Some(ParentRef { span, kind: kind?, namespace, name: name?, port, section_name })
 }
 
 /// Group and kind default to a Gateway (ParentReference in the API reference).
-fn check_parent_kind(group: Option<&str>, kind: Option<&str>, span: Span, report: &mut Report) {
+fn parent_kind(
+    group: Option<&str>,
+    kind: Option<&str>,
+    span: Span,
+    report: &mut Report,
+) -> Option<ParentKind> {
     match (group, kind.unwrap_or("Gateway")) {
-        (Some("" | "core"), "Service") => {}
+        (Some("" | "core"), "Service") => Some(ParentKind::Service),
+        (None | Some("gateway.networking.k8s.io"), "Gateway") => Some(ParentKind::Gateway),
         (None, "Service") => {
             let mistake = Diagnostic::error("a parentRef to a Service must name its group")
                 .help("add group: \"\" (the default is gateway.networking.k8s.io)");
-            report.add::<()>(span, mistake);
+            report.add(span, mistake)
         }
         (_, kind) => {
             let mistake = Diagnostic::error(format!("a parentRef to a {kind} is not supported yet"))
-                .help("attach the route to a Service: group: \"\", kind: Service");
-            report.add::<()>(span, mistake);
+                .help("attach the route to a Gateway, or to a Service with group: \"\", kind: Service");
+            report.add(span, mistake)
         }
     }
 }
@@ -89,6 +115,15 @@ pub(in crate::model) fn object_ref(node: &Node, report: &mut Report) -> Option<B
     let backend = backend_of(&mut fields);
     fields.finish();
     backend
+}
+
+/// Reads a BackendRef, which has no filters.
+pub(super) fn stream_ref(node: &Node, report: &mut Report) -> Option<StreamRef> {
+    let mut fields = report.fields(node, "backendRef")?;
+    let backend = backend_of(&mut fields);
+    let weight = fields.optional("weight", integer(0, MAX_WEIGHT)).unwrap_or(1);
+    fields.finish();
+    Some(StreamRef { backend: backend?, weight })
 }
 
 /// Reads an HTTPBackendRef or GRPCBackendRef.

@@ -1,9 +1,15 @@
 //! Documents to a [`Mesh`]: every reference followed, every rule in its place.
 
+mod attachment;
+mod backends;
 mod endpoints;
+mod gateways;
 mod grants;
 mod index;
+mod ingress;
+mod listeners;
 mod policies;
+mod proofs;
 mod routes;
 mod telemetry;
 
@@ -14,6 +20,7 @@ use index::Index;
 use policies::Policies;
 use routes::Ranked;
 
+use super::ingress::Proof;
 use super::sidecar::Sidecar;
 use super::{Document, Mesh, MeshService, Object, ServiceKey};
 use crate::diagnostic::{Diagnostic, Origin, Span};
@@ -40,13 +47,16 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
         let mut resolver = Resolver::new(&index, &policies, origin, &mut diagnostics);
         resolver.check_parents();
         resolver.check_slices();
+        resolver.check_policies();
         let services = resolver.services();
+        let entrances = resolver.entrances();
         Mesh {
             sidecar: sidecar.clone(),
             sidecar_origin: origin.clone(),
             telemetry: resolver.telemetry(&documents, &services),
             services,
-            gateways: BTreeMap::new(),
+            entrances,
+            proofs: resolver.proofs,
         }
     });
     let failed = diagnostics.iter().any(Diagnostic::is_error);
@@ -61,6 +71,8 @@ struct Resolver<'i, 'd> {
     diagnostics: &'i mut Vec<Diagnostic>,
     /// The rules of the routes that were resolved so far, by document and by whether a grant is needed.
     rules: BTreeMap<(*const Document, bool), Arc<[Ranked<'d>]>>,
+    /// The proofs that something referred to so far, by name.
+    proofs: BTreeMap<String, Proof>,
 }
 
 impl<'i, 'd> Resolver<'i, 'd> {
@@ -70,7 +82,7 @@ impl<'i, 'd> Resolver<'i, 'd> {
         sidecar_origin: &'d Origin,
         diagnostics: &'i mut Vec<Diagnostic>,
     ) -> Self {
-        Self { index, policies, sidecar_origin, diagnostics, rules: BTreeMap::new() }
+        Self { index, policies, sidecar_origin, diagnostics, rules: BTreeMap::new(), proofs: BTreeMap::new() }
     }
 
     fn services(&mut self) -> BTreeMap<ServiceKey, MeshService> {

@@ -5,6 +5,7 @@ mod connections;
 mod dns;
 mod health;
 mod outlier;
+mod tls;
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub(super) fn cluster(sidecar: &Sidecar, of: PortOf<'_>) -> Sourced<Cluster> {
         cluster_discovery_type: Some(by),
         eds_cluster_config: eds,
         load_assignment,
+        transport_socket: of.port.tls.as_ref().map(|trust| tls::client(trust, of.port.protocol)),
         ..plain(sidecar, &name, of.port.protocol)
     };
     let message = match of.port.policy.as_deref() {
@@ -100,7 +102,8 @@ fn options(protocol: AppProtocol, pool: &ConnectionPool) -> HashMap<String, Any>
 
 fn parts(of: PortOf<'_>) -> Vec<Part> {
     let policies = of.port.policy.iter().flat_map(|policy| &policy.origins);
-    let origins = std::iter::once(&of.service.origin).chain(policies);
+    let trust = of.port.tls.iter().map(|trust| &trust.origin);
+    let origins = std::iter::once(&of.service.origin).chain(trust).chain(policies);
     origins.map(|origin| Part { origin: origin.clone(), mentions: Vec::new() }).collect()
 }
 

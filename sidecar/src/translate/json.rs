@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::{Part, Resources, Sourced};
@@ -65,8 +65,11 @@ pub struct Shown {
     pub parts: Vec<Part>,
 }
 
+/// What is shown instead of a private key.
+pub const REDACTED: &str = "(not shown)";
+
 /// What [`each`] calls the types of resources, in its order.
-pub const TYPES: &[&str] = &["listeners", "routes", "clusters", "endpoints"];
+pub const TYPES: &[&str] = &["listeners", "routes", "clusters", "endpoints", "secrets"];
 
 /// All resources, by type, each as a list.
 pub fn resources(resources: &Resources) -> Result<Value, Error> {
@@ -86,7 +89,21 @@ pub fn each(resources: &Resources, names: Names) -> Result<Vec<Shown>, Error> {
     all.extend(of_type("routes", &resources.routes, names)?);
     all.extend(of_type("clusters", &resources.clusters, names)?);
     all.extend(of_type("endpoints", &resources.endpoints, names)?);
+    let mut secrets = of_type("secrets", &resources.secrets, names)?;
+    secrets.iter_mut().for_each(|secret| redact(&mut secret.value));
+    all.extend(secrets);
     Ok(all)
+}
+
+/// Takes out what is secret: the private key of a certificate.
+fn redact(secret: &mut Value) {
+    let places =
+        [("/tlsCertificate/privateKey", "inlineString"), ("/tls_certificate/private_key", "inline_string")];
+    for (place, name) in places {
+        if let Some(key) = secret.pointer_mut(place) {
+            *key = json!({ name: REDACTED });
+        }
+    }
 }
 
 /// One message.

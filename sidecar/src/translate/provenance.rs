@@ -24,12 +24,13 @@ pub struct Provenance(BTreeMap<(&'static str, String), Vec<Part>>);
 impl Provenance {
     /// What each resource of `mesh` is made from. Nobody needs it before Envoy rejects something.
     pub fn of(mesh: &Mesh) -> Self {
-        let Resources { clusters, endpoints, listeners, routes } = translate(mesh);
+        let Resources { clusters, endpoints, listeners, routes, secrets } = translate(mesh);
         let mut all = Self::default();
         all.add(clusters);
         all.add(endpoints);
         all.add(listeners);
         all.add(routes);
+        all.add(secrets);
         all
     }
 

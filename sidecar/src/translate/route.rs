@@ -2,6 +2,7 @@
 
 pub(super) mod action;
 mod cors;
+mod gateway;
 mod headers;
 mod host;
 pub(super) mod matching;
@@ -24,6 +25,8 @@ use crate::model::matching::{Match, PathMatch};
 use crate::model::sidecar::Sidecar;
 use crate::model::tag::merged;
 use crate::model::{Mesh, Routing, Rule};
+
+pub(super) use gateway::gateway;
 
 /// As what clients know the place at which a route is attached.
 #[derive(Debug, Clone, Copy)]
@@ -89,11 +92,16 @@ fn parts(of: PortOf<'_>) -> Vec<Part> {
         Routing::Direct => &[][..],
         Routing::Rules(rules) => rules,
     };
-    let policies = of.port.policy.iter().chain(rules.iter().filter_map(|rule| rule.action.policy.as_ref()));
+    let policies = of.port.policy.iter().flat_map(|policy| policy::parts(policy));
+    std::iter::once(host).chain(rule_parts(rules)).chain(policies).collect()
+}
+
+fn rule_parts(rules: &[Arc<Rule>]) -> impl Iterator<Item = Part> {
+    let policies = rules.iter().filter_map(|rule| rule.action.policy.as_ref());
     let policies = policies.flat_map(|policy| policy::parts(policy));
     let rules =
         rules.iter().map(|rule| Part { origin: rule.action.origin.clone(), mentions: mentions(rule) });
-    std::iter::once(host).chain(rules).chain(policies).collect()
+    rules.chain(policies)
 }
 
 fn mentions(rule: &Rule) -> Vec<String> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Resolver;
 use super::index::Index;
+use super::proofs::Demand;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::model::policy::Policy;
 use crate::model::policy::balancing::LoadBalancing;
@@ -35,11 +36,20 @@ impl<'i, 'd> Resolver<'i, 'd> {
     pub(super) fn port(&mut self, key: &ServiceKey, document: &Document, port: &ServicePort) -> MeshPort {
         let slices = self.slices(key);
         let policy = self.policies.of_port(key, &port.name);
-        let endpoints = match &policy {
+        let mut endpoints = match &policy {
             Some(policy) if policy.tells_endpoints_apart() => self.detailed(key, port, policy),
             _ => plain(slices, port),
         };
-        let dns = self.index.dns(key, port);
+        let mut dns = self.index.dns(key, port);
+        let tls = match self.demand(key, port) {
+            Demand::Nothing => None,
+            Demand::Proof(trust) => Some(trust),
+            Demand::Impossible => {
+                endpoints.clear();
+                dns = None;
+                None
+            }
+        };
         if endpoints.is_empty() && dns.is_none() {
             self.diagnostics.push(no_endpoints(key, port, slices).at(&document.origin));
         }
@@ -48,6 +58,7 @@ impl<'i, 'd> Resolver<'i, 'd> {
             protocol: self.index.protocol(key, port),
             endpoints,
             dns: dns.map(Arc::new),
+            tls,
             endpoint_origins: slices.iter().map(|(document, _)| document.origin.clone()).collect(),
             routing: self.routing(key, port),
             policy,

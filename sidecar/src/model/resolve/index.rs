@@ -1,15 +1,17 @@
 //! The documents by what refers to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::diagnostic::{Diagnostic, Origin};
-use crate::model::reference::{BackendRef, ParentRef};
+use crate::model::reference::{BackendRef, ParentKind, ParentRef};
 use crate::model::route::{Route, RouteKind};
 use crate::model::service::{AppProtocol, EndpointSlice, Service, ServicePort};
 use crate::model::sidecar::Sidecar;
 use crate::model::{Backend, Document, Object, ServiceKey};
 
 use super::grants::Grants;
+use super::ingress::Ingress;
 
 /// The documents by what refers to them.
 pub(super) struct Index<'d> {
@@ -20,6 +22,8 @@ pub(super) struct Index<'d> {
     /// The ports that a GRPCRoute is about, or sends to.
     pub(super) grpc_ports: BTreeSet<Backend>,
     pub(super) grants: Grants<'d>,
+    /// What enters from outside.
+    pub(super) ingress: Ingress<'d>,
 }
 
 /// A route at one of its parents.
@@ -46,6 +50,7 @@ impl<'d> Index<'d> {
             routes: BTreeMap::new(),
             grpc_ports: BTreeSet::new(),
             grants: Grants::default(),
+            ingress: Ingress::default(),
         };
         let (mut first_slices, mut first_routes) = (BTreeMap::new(), BTreeMap::new());
         for document in documents {
@@ -77,6 +82,13 @@ impl<'d> Index<'d> {
                 }
                 Object::TrafficPolicy(_) => {}
                 Object::ReferenceGrant(grant) => index.grants.add(index.namespace(document), grant),
+                Object::Gateway(_)
+                | Object::GatewayClass(_)
+                | Object::StreamRoute(_)
+                | Object::BackendTlsPolicy(_)
+                | Object::Secret(_)
+                | Object::ConfigMap(_)
+                | Object::Namespace => index.ingress.add(key, document, diagnostics),
             }
         }
         index
@@ -98,6 +110,13 @@ impl<'d> Index<'d> {
             self.note_grpc_ports(namespace, route);
         }
         for parent in &route.parents {
+            if parent.kind == ParentKind::Gateway {
+                let of_gateway = parent.namespace.as_deref().unwrap_or(namespace).to_owned();
+                let key = ServiceKey { namespace: of_gateway, name: parent.name.clone() };
+                let at = Attached { document, namespace, route, parent, needs_grant: true };
+                self.ingress.routes.entry(key).or_default().push(at);
+                continue;
+            }
             let of_service = parent.namespace.as_deref().unwrap_or(namespace);
             if of_service == namespace || namespace == self.sidecar.namespace {
                 let key = ServiceKey { namespace: of_service.to_owned(), name: parent.name.clone() };
@@ -169,7 +188,7 @@ impl ParentRef {
     }
 }
 
-fn twice(kind: &str, key: &ServiceKey, document: &Document, first: &Origin) -> Diagnostic {
+pub(super) fn twice(kind: &str, key: impl fmt::Display, document: &Document, first: &Origin) -> Diagnostic {
     Diagnostic::error(format!("the {kind} {key} is there twice"))
         .at(&document.origin)
         .help(format!("the first is at {first}"))

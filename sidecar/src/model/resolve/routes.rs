@@ -88,7 +88,7 @@ impl<'d> Resolver<'_, 'd> {
     }
 
     /// The rules of several routes, in the order in which they are tried.
-    fn ranked_rules(&mut self, attached: &[Attached<'d>]) -> Vec<Arc<Rule>> {
+    pub(super) fn ranked_rules(&mut self, attached: &[Attached<'d>]) -> Vec<Arc<Rule>> {
         let of_each: Vec<_> = attached.iter().map(|at| self.rules(*at)).collect();
         let mut ranked: Vec<&Ranked<'d>> = of_each.iter().flat_map(|rules| rules.iter()).collect();
         ranked.sort_by(|a, b| a.precedence.cmp(&b.precedence));

@@ -42,6 +42,17 @@ pub(super) fn filter(mesh: &Mesh, name: &str, forged: Forged) -> Filter {
     Filter { name: CONNECTION_MANAGER.into(), config_type: Some(config) }
 }
 
+/// The same for requests from outside, whose clients are the peers of their connections: what they say of themselves in
+/// `x-forwarded-for` and the like is not believed.
+pub(super) fn at_the_edge(mesh: &Mesh, name: &str) -> Filter {
+    let manager = HttpConnectionManager {
+        use_remote_address: Some(BoolValue { value: true }),
+        ..connection_manager(mesh, name, Forged::Removed)
+    };
+    let config = filter::ConfigType::TypedConfig(any(&manager));
+    Filter { name: CONNECTION_MANAGER.into(), config_type: Some(config) }
+}
+
 fn connection_manager(mesh: &Mesh, name: &str, forged: Forged) -> HttpConnectionManager {
     let rds = Rds { config_source: Some(ads()), route_config_name: name.into() };
     HttpConnectionManager {

@@ -84,7 +84,7 @@ pub(in crate::translate) fn cluster(mesh: &Mesh, of: &Inbound) -> Sourced<Cluste
 }
 
 /// The address of all IPv6 interfaces takes IPv4 connections too, as servers usually do.
-fn any_family(mut address: Address, ip: IpAddr) -> Address {
+pub(super) fn any_family(mut address: Address, ip: IpAddr) -> Address {
     if let Some(SocketAddress(socket)) = &mut address.address {
         socket.ipv4_compat = ip.is_ipv6() && ip.is_unspecified();
     }
