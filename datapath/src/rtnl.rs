@@ -391,7 +391,8 @@ fn add_route(name: &str, index: u32, route: &Route) -> Request {
         });
     let doing = format!("add route {} through {name}", route.dst);
     // Two networks of a pod may both lead to the outside: of IPv4 the first goes on to do so, of IPv6 the kernel takes one by
-    // turns. What is on a link is there alone.
-    let beside = if route.gateway.is_some() { flag::APPEND } else { flag::EXCL };
+    // turns. Two interfaces may be in the same subnet, as with the kernel's own routes. One host is on one link.
+    let is_one_on_link = route.gateway.is_none() && route.dst == IpNetwork::from(route.dst.ip());
+    let beside = if is_one_on_link { flag::EXCL } else { flag::APPEND };
     request(doing, RTM_NEWROUTE, message, flag::CREATE | beside)
 }

@@ -189,6 +189,38 @@ fn a_second_route_to_the_same_destination_comes_after_the_first() {
     });
 }
 
+/// A container that is twice on the same bridge's network; a route to a single host says on which link it is.
+#[test]
+fn two_interfaces_may_be_in_one_subnet_but_one_host_is_on_one_link() {
+    in_fresh_namespace(|| {
+        let (mut first, mut second, pod) = (pair(), pair(), fresh_namespace());
+        second.host = Interface { mac: second.host.mac, ..Interface::named("weft1") };
+        second.pod.name = "eth1".to_owned();
+        for (veth, addresses) in
+            [(&mut first, ["10.8.0.2/24", "fd08::2/64"]), (&mut second, ["10.8.0.3/24", "fd08::3/64"])]
+        {
+            veth.pod.addresses = addresses.map(network).into();
+            veth.pod.neighbours.clear();
+            veth.pod.routes = ["10.8.0.0/24", "fd08::/64"].map(|dst| Route::on_link(network(dst))).into();
+            attach(veth, &pod);
+        }
+        let inside = pod.rtnl().unwrap();
+        let seen = inside.observe().unwrap();
+        for dst in ["10.8.0.0/24", "fd08::/64"] {
+            let links =
+                seen.routes.iter().filter(|(_, route)| route.dst == network(dst)).map(|(index, _)| *index);
+            let expected = ["eth0", "eth1"].map(|name| seen.link(name).unwrap().index);
+            assert_eq!(links.collect::<Vec<_>>(), expected, "{dst}");
+        }
+        for dst in ["10.8.0.9/32", "fd08::9/128"] {
+            let towards =
+                |name| Interface { routes: vec![Route::on_link(network(dst))], ..Interface::named(name) };
+            inside.configure(&towards("eth0")).unwrap();
+            assert_eq!(inside.configure(&towards("eth1")).unwrap_err().errno(), Errno::EEXIST, "{dst}");
+        }
+    });
+}
+
 #[test]
 fn the_ends_of_a_new_pair_are_known_without_a_look() {
     in_fresh_namespace(|| {
