@@ -97,6 +97,8 @@ struct Seen {
     planned: HashSet<String>,
     /// Marks of pods that live without a lease, as their runtimes say.
     kept: HashSet<String>,
+    /// Whether there is a lease of which it is not known whose it is.
+    has_unknown: bool,
     /// Marks and names of links.
     pairs: Vec<(String, String)>,
     /// Names of all links of the node.
@@ -169,6 +171,12 @@ impl Seen {
             self.chains = chains;
         }
         Ok(())
+    }
+
+    /// Pairs of which nobody tells whose they are.
+    fn without_lease(&self) -> impl Iterator<Item = &(String, String)> {
+        let leased: HashSet<_> = self.leases.iter().map(|(lease, _)| mark_of(&lease.attachment)).collect();
+        self.pairs.iter().filter(move |(mark, _)| !leased.contains(mark) && !self.kept.contains(mark))
     }
 
     fn is_planned(&self, is_of: &dyn Fn(&str) -> bool) -> bool {

@@ -203,7 +203,7 @@ impl Subject {
     /// The addresses that Weft gave, by the lease, and whether it stands. The result that a runtime keeps is as good as the
     /// lease, but for the lease itself.
     fn leased(&mut self, request: &CheckRequest, data_dir: &Path) -> Result<Vec<Assigned>, Error> {
-        if self.record.lease.is_none() {
+        if self.record.lease.is_none() && self.record.damage.is_none() {
             self.record.lease = lookup(&self.record, data_dir)?;
             self.record.data_dir = Some(data_dir.to_owned());
         }
@@ -214,6 +214,10 @@ impl Subject {
             None if self.has_result() => of_result(request)?,
             None => return Err(self.unexplained()),
         };
+        if let Some(damage) = &self.record.damage {
+            self.unknown.push(format!("whether it has a lease: {damage}"));
+            return Ok(addresses);
+        }
         let mut findings = Findings::at("lease");
         for assigned in &addresses {
             findings.note_presence("address", assigned.address.ip().to_string(), is_held);

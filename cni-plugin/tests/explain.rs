@@ -562,3 +562,83 @@ fn an_audit_of_an_empty_node_says_that_it_has_looked_at_nothing() {
         assert!(said.contains("not judged: pods: other plugins give its addresses"), "{said}");
     });
 }
+
+fn nft(arguments: &[&str]) -> String {
+    let output = Command::new("nft").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Spoils the line of the lease of `container` in the log of the network.
+fn damage(node: &Node, container: &str) {
+    let log = format!("{}/pods/leases.log", node.path("leases"));
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replace(&format!(" {container} eth0 "), " X eth0 ")).unwrap();
+}
+
+#[test]
+fn a_lease_that_cannot_be_read_hides_no_other_pod() {
+    Node::run(|node| {
+        let entry = node.entry(&json!({}));
+        let (damaged, mut conf, result) = node.attach(&entry);
+        let other = Pod::new("d");
+        node.exec("ADD", &other, &conf);
+        damage(node, damaged.name);
+
+        let (code, document) = node.audit(&[]);
+        assert_eq!(
+            (code, &document["pods"], &document["findings"]),
+            (2, &json!(1), &json!([])),
+            "{document}"
+        );
+        let why = document["notSeen"][0]["why"].as_str().unwrap();
+        let whose = "the lease of 10.1.0.2, fd01::2 in pods cannot be read, and stays until its DEL: ";
+        assert!(why.starts_with(whose) && why.contains("is damaged at byte"), "{why}");
+        assert_eq!(document["lessSeen"][0]["of"], "pods/c/eth0", "its pair may be that of the lease");
+        let (code, said) = node.explain(&["--container", "d"]);
+        assert!(code == 0 && said.contains(whose), "{said}");
+        let (code, said) = node.explain(&["--container", "c"]);
+        assert!(code == 2 && said.contains(whose) && said.contains("nothing is known of c"), "{said}");
+
+        // By the result that a runtime keeps all can be told but whether the lease stands, and be put back.
+        node.keep(&damaged, &json!([entry]), &json!({}), &result, "pods");
+        let (code, said) = node.explain(&["--container", "c"]);
+        assert!(code == 2 && said.contains("unknown: whether it has a lease: "), "{said}");
+        nft(&["flush", "ruleset"]);
+        let (code, document) = node.audit(&["--repair"]);
+        let findings = document["findings"].as_array().unwrap();
+        let mended = |finding: &Value| finding["repaired"] == true;
+        let of_damaged = findings.iter().filter(|finding| finding["container"] == "c");
+        assert!(code == 2 && findings.iter().all(mended) && of_damaged.count() == 2, "{document}");
+        conf["prevResult"] = result;
+        node.exec("DEL", &damaged, &conf);
+        fs::remove_file(node.path("cache/results/pods-c-eth0")).unwrap();
+        assert_eq!(node.audit(&[]).0, 0, "with the DEL the damage is gone");
+    });
+}
+
+#[test]
+fn a_network_of_which_no_lease_can_be_read_hides_no_other_and_loses_nothing() {
+    Node::run(|node| {
+        let (_pod, ..) = node.attach(&node.entry(&json!({})));
+        let (other, mut conf) = (Pod::new("d"), node.install(&node.entry(&json!({})), &json!({})));
+        conf["name"] = "others".into();
+        conf["ipam"]["ranges"] = json!([[{"subnet": "10.2.0.0/24"}]]);
+        node.exec("ADD", &other, &conf);
+        fs::write(format!("{}/others/leases.log", node.path("leases")), "no log\n").unwrap();
+        let before = nft(&["list", "ruleset"]);
+        let (code, document) = node.audit(&["--repair"]);
+        assert_eq!(
+            (code, &document["pods"], &document["findings"]),
+            (2, &json!(1), &json!([])),
+            "{document}"
+        );
+        let of: Vec<_> = ["notSeen", "lessSeen"].map(|key| document[key][0]["of"].clone()).into();
+        assert_eq!(of, ["others", "others/d/eth0"], "{document}");
+        assert!(
+            document["notSeen"][0]["why"].as_str().unwrap().starts_with("no lease of others can be read: ")
+        );
+        assert_eq!(nft(&["list", "ruleset"]), before);
+        assert!(node.explain(&["--container", "c"]).1.contains("as planned"));
+    });
+}

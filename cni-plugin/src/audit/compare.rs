@@ -76,8 +76,7 @@ impl<'a> Known<'a> {
     }
 
     fn pairs_without_lease(&self) -> impl Iterator<Item = Finding> {
-        let is_known = |mark: &String| self.leased.contains(mark) || self.seen.kept.contains(mark);
-        let strays = self.seen.pairs.iter().filter(move |(mark, _)| !is_known(mark));
+        let strays = self.seen.without_lease().filter(|_| !self.seen.has_unknown);
         strays.map(|(mark, link)| Finding::new(mark, Problem::NoLease { link: link.clone() }))
     }
 

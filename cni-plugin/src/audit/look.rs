@@ -14,7 +14,7 @@ use super::{Asked, Fate, Finding, Problem, Report, Seen, living, names};
 use crate::check::Node;
 use crate::detach::{detach, remove_unused_table};
 use crate::explain::configuration::{File, data_dirs, files};
-use crate::explain::record::Record;
+use crate::explain::record::{Damage, Record, Remembered};
 use crate::explain::{self, Namespace, Question, Subject, record};
 use crate::finding::{Finding as Line, State, differences, differing};
 use crate::identity::{Identity, mark_of};
@@ -68,7 +68,7 @@ pub(super) fn networks(asked: &Asked) -> Result<Vec<String>, Error> {
         known.extend(explain::networks(dir)?);
     }
     let records = record::all(&asked.places, &files)?;
-    known.extend(records.iter().map(|record| record.attachment.network().to_owned()));
+    known.extend(records.records.iter().map(|record| record.attachment.network().to_owned()));
     let node = Node::default();
     let elements = node.elements()?;
     let owners = elements.masqueraded.iter().map(|found| &found.owner);
@@ -87,18 +87,20 @@ impl Look {
         let seen: Vec<_> =
             networks.iter().map(|network| Seen::of(network, &node)).collect::<Result<_, _>>()?;
         let files = files(&asked.places)?;
+        let Remembered { records, damages } = record::all(&asked.places, &files)?;
         let mut look = Self {
             networks: networks.to_vec(),
             findings: Vec::new(),
             report: Report { networks: networks.len(), ..Report::default() },
             differing: Vec::new(),
-            records: record::all(&asked.places, &files)?,
+            records,
             seen: Vec::new(),
         };
         let fresh = Node::default();
         let from = Viewpoint { places: &asked.places, files: &files, node: &node, fresh: &fresh };
         for (network, mut seen) in networks.iter().zip(seen) {
             look.at_pods(network, &mut seen, &from)?;
+            look.note_damages(&damages, &mut seen, network);
             seen.look_at_chains()?;
             let found = compare(network, &seen, SystemTime::now());
             let found = look.without_living(found, &fresh)?;
@@ -159,6 +161,22 @@ impl Look {
             Some(Err(error)) => self.report.failed.push((mark, chain(&error))),
         }
         Ok(())
+    }
+
+    /// Of a pod whose lease cannot be read nothing that it has may count as nobody's.
+    fn note_damages(&mut self, damages: &[Damage], seen: &mut Seen, network: &str) {
+        for damage in damages.iter().filter(|damage| damage.network == network) {
+            let mark = damage.attachment.as_ref().map(mark_of);
+            seen.has_unknown |= mark.is_none();
+            seen.kept.extend(mark.clone());
+            self.report.failed.push((mark.unwrap_or_else(|| network.to_owned()), damage.to_string()));
+        }
+        if seen.has_unknown {
+            let of_nobody = seen.without_lease().map(|(mark, link)| {
+                (mark.clone(), format!("its pair {link} has no lease, or one that cannot be read"))
+            });
+            self.report.limited.extend(of_nobody);
+        }
     }
 
     fn note(&mut self, subject: Subject) {

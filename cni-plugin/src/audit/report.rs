@@ -96,7 +96,7 @@ impl Report {
     fn conclusion(&self) -> String {
         let looked = format!("looked at {} in {}", count(self.pods, "pod"), count(self.networks, "network"));
         match (self.findings.len(), self.pods, self.failed.len()) {
-            (0, 0, _) => {
+            (0, 0, 0) => {
                 "looked at nothing: no lease and no result of a runtime tells of a pod here".to_owned()
             }
             (0, _, 0) if self.limited.is_empty() => format!("{looked}: all as planned"),

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -28,6 +29,16 @@ pub(crate) struct Kept {
 impl Kept {
     pub(super) fn pod(&self) -> Option<Pod> {
         Pod::from_args(&self.args)
+    }
+
+    /// Whether `address` is in the result, of whatever version.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        let ip = |held: &Value| held.as_str()?.split('/').next()?.parse::<IpAddr>().ok();
+        let result = self.result.as_ref();
+        let list = result.and_then(|result| result.get("ips")?.as_array());
+        let of_list = list.into_iter().flatten().filter_map(|held| ip(held.get("address")?));
+        let before_03 = ["ip4", "ip6"].into_iter().filter_map(|key| ip(result?.get(key)?.get("ip")?));
+        of_list.chain(before_03).any(|held| held == address)
     }
 }
 
@@ -145,6 +156,12 @@ mod tests {
         assert_eq!(found.configuration["name"], "pods");
         assert_eq!(found.pod().unwrap().to_string(), "shop/web");
         assert_eq!(found.netns, Some("/n".into()));
+        assert!(!found.has([10, 1, 0, 2].into()));
+        for result in [json!({"ips": [{"address": "10.1.0.2/24"}]}), json!({"ip4": {"ip": "10.1.0.2/24"}})] {
+            document["result"] = result;
+            let found = kept(&document).unwrap();
+            assert!(found.has([10, 1, 0, 2].into()) && !found.has([10, 1, 0, 3].into()));
+        }
         document["netns"] = "/m".into();
         assert_eq!(kept(&document).unwrap().netns, Some("/m".into()));
         document["kind"] = "other".into();

@@ -1,9 +1,14 @@
 //! Which attachment is meant, and what leases and runtimes know of it.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
-use weft_ipam::Ipam;
+use weft_cni_spec::log;
 use weft_ipam::lease::{Attachment, Lease};
+use weft_ipam::store::local::Error as Local;
+use weft_ipam::store::{self, Damaged};
+use weft_ipam::{Ipam, chain};
 
 use super::configuration::{self, File};
 use super::kept::{self, Kept};
@@ -18,6 +23,27 @@ pub(crate) struct Record {
     /// Where the lease is kept.
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) kept: Option<Kept>,
+    /// Why its lease cannot be read, where it may have one.
+    pub(crate) damage: Option<Damage>,
+}
+
+/// One lease that cannot be read, or all of a network.
+#[derive(Clone, Debug)]
+pub(crate) struct Damage {
+    pub(crate) network: String,
+    /// Whose it is, where that is known.
+    pub(crate) attachment: Option<Attachment>,
+    /// What it holds; nothing where it is all leases of the network.
+    addresses: Vec<IpAddr>,
+    why: String,
+}
+
+/// What leases and runtimes remember.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remembered {
+    pub(crate) records: Vec<Record>,
+    /// What of it cannot be read.
+    pub(crate) damages: Vec<Damage>,
 }
 
 impl Record {
@@ -29,18 +55,57 @@ impl Record {
     }
 }
 
-/// The one that `question` means.
+impl Damage {
+    fn of_one(network: &str, damaged: Damaged<Lease, weft_ipam::Error>) -> Self {
+        let Damaged { addresses, remains, error } = damaged;
+        let attachment = remains.map(|lease| lease.attachment);
+        Self { network: network.to_owned(), attachment, addresses, why: chain(&error) }
+    }
+
+    fn of_all(network: &str, error: &weft_ipam::Error) -> Self {
+        Self { network: network.to_owned(), attachment: None, addresses: Vec::new(), why: chain(error) }
+    }
+
+    /// Whether the lease of the attachment that `kept` tells of may be this one.
+    fn may_be_of(&self, kept: &Kept) -> bool {
+        self.network == kept.attachment.network()
+            && match &self.attachment {
+                Some(attachment) => *attachment == kept.attachment,
+                None => self.addresses.is_empty() || self.addresses.iter().any(|ip| kept.has(*ip)),
+            }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+        match addresses.as_slice() {
+            [] => write!(f, "no lease of {} can be read: {}", self.network, self.why),
+            some => {
+                let (some, network) = (some.join(", "), &self.network);
+                write!(
+                    f,
+                    "the lease of {some} in {network} cannot be read, and stays until its DEL: {}",
+                    self.why
+                )
+            }
+        }
+    }
+}
+
+/// The one that `question` means. Of the others nothing is said but what of their leases cannot be read.
 pub(super) fn find(question: &Question, files: &[File]) -> Result<Record, Error> {
-    choose(question, all(question, files)?)
+    let Remembered { records, damages } = all(question, files)?;
+    for damage in &damages {
+        log(format_args!("weft-cni: {damage}"));
+    }
+    choose(question, records)
 }
 
 /// All that there are.
-pub(crate) fn all(question: &Question, files: &[File]) -> Result<Vec<Record>, Error> {
-    let mut records: Vec<Record> = Vec::new();
-    for (lease, dir) in leases(question, files)? {
-        let attachment = lease.attachment.clone();
-        records.push(Record { attachment, lease: Some(lease), data_dir: Some(dir), kept: None });
-    }
+pub(crate) fn all(question: &Question, files: &[File]) -> Result<Remembered, Error> {
+    let mut remembered = leases(question, files)?;
+    let Remembered { records, damages } = &mut remembered;
     for kept in kept::all(&question.cache_dir)? {
         if !configuration::is_of_weft(&kept.configuration) {
             continue;
@@ -49,23 +114,47 @@ pub(crate) fn all(question: &Question, files: &[File]) -> Result<Vec<Record>, Er
             Some(record) => record.kept = Some(kept),
             None => {
                 let attachment = kept.attachment.clone();
-                records.push(Record { attachment, lease: None, data_dir: None, kept: Some(kept) });
+                let damage = damages.iter().find(|damage| damage.may_be_of(&kept)).cloned();
+                records.push(Record { attachment, lease: None, data_dir: None, kept: Some(kept), damage });
             }
         }
     }
-    Ok(records)
+    Ok(remembered)
 }
 
 /// All leases, each with the directory that it is in.
-fn leases(question: &Question, files: &[File]) -> Result<Vec<(Lease, PathBuf)>, Error> {
-    let mut leases = Vec::new();
+fn leases(question: &Question, files: &[File]) -> Result<Remembered, Error> {
+    let mut found = Remembered::default();
     for dir in configuration::data_dirs(question, files) {
         for network in networks(&dir)? {
-            let found = Ipam::open(&network, &dir)?.leases()?;
-            leases.extend(found.into_iter().map(|lease| (lease, dir.clone())));
+            found.read(&network, &dir)?;
         }
     }
-    Ok(leases)
+    Ok(found)
+}
+
+impl Remembered {
+    /// What is damaged of one network hides neither the rest of it nor the other networks.
+    fn read(&mut self, network: &str, dir: &Path) -> Result<(), Error> {
+        let readable = match Ipam::open(network, dir)?.readable_leases() {
+            Err(error) if !is_refused(&error) => {
+                self.damages.push(Damage::of_all(network, &error));
+                return Ok(());
+            }
+            readable => readable?,
+        };
+        self.damages.extend(readable.damaged.into_iter().map(|damaged| Damage::of_one(network, damaged)));
+        self.records.extend(readable.leases.into_iter().map(|lease| {
+            let (attachment, data_dir) = (lease.attachment.clone(), Some(dir.to_owned()));
+            Record { attachment, lease: Some(lease), data_dir, kept: None, damage: None }
+        }));
+        Ok(())
+    }
+}
+
+/// Whether it is not the leases that are at fault: who may not read these, may read nothing.
+const fn is_refused(error: &weft_ipam::Error) -> bool {
+    matches!(error, weft_ipam::Error::Store(store::Error::Local(Local::Io { .. } | Local::Locked { .. })))
 }
 
 fn choose(question: &Question, mut records: Vec<Record>) -> Result<Record, Error> {
@@ -132,6 +221,7 @@ mod tests {
             lease: None,
             data_dir: None,
             kept: None,
+            damage: None,
         };
         let records =
             vec![record("abc", "eth0"), record("abcd", "eth0"), record("xyz", "eth0"), record("xyz", "net1")];

@@ -42,6 +42,7 @@ impl Report {
         match (self.differing(), &self.netns) {
             (1.., _) => Verdict::Differs,
             (0, Namespace::Unknown) => Verdict::Unknown,
+            (0, _) if self.record.damage.is_some() => Verdict::Unknown,
             (0, _) => Verdict::AsPlanned,
         }
     }
@@ -195,7 +196,7 @@ mod tests {
     fn report(findings: Findings, netns: Namespace) -> Report {
         let attachment = Attachment::new("pods", "3f2a", "eth0").unwrap();
         Report {
-            record: Record { attachment, lease: None, data_dir: None, kept: None },
+            record: Record { attachment, lease: None, data_dir: None, kept: None, damage: None },
             netns,
             modes: vec!["mode routed"],
             from: "/etc/cni/net.d/10-weft.conflist".to_owned(),
