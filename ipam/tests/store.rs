@@ -562,6 +562,30 @@ fn fill(dir: &Path) {
     assert!(is_there(&dir.join("net/leases.reserve")), "for the next time");
 }
 
+#[test]
+fn a_disk_that_leases_alone_have_filled_has_room_again_when_they_end() {
+    let dir = directory();
+    let path = dir.path().to_owned();
+    // The mount ends with the thread that has it.
+    thread::spawn(move || fill_with_leases(&path)).join().unwrap();
+}
+
+fn fill_with_leases(dir: &Path) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("this test needs to be root");
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("size=256k")).unwrap();
+    let ranges = serde_json::json!([[{"subnet": "10.0.0.0/16"}]]);
+    let pool = weft_ipam::config::parse_ranges(&ranges).unwrap();
+    let grant = |container| Some(open(dir).reserve(&pool, Request::new(attachment(container))).ok()?.keep());
+    let held = (0..).take_while(|container| grant(*container).is_some()).count();
+    assert!(held > 100, "{held} leases fit");
+    for container in 0..held {
+        open(dir).release(&attachment(container)).unwrap().unwrap();
+    }
+    assert!(grant(0).is_some(), "{}", chain(&open(dir).check_room(&pool).unwrap_err()));
+}
+
 fn is_there(reserve: &Path) -> bool {
     fs::metadata(reserve).unwrap().len() == local::reserve::SIZE as u64
 }

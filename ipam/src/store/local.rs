@@ -28,8 +28,8 @@
 //!   log that ends before the index says that it was written. Whatever needs that line fails with the file and the offset, and
 //!   the files stay as they are; with a good index that is one lease, and the others are served on. Its addresses stay held.
 //! - **A failed write changes nothing.** On a full disk the log is cut back to its former length, which needs no space.
-//! - **Leases end on a full disk too.** What ends some may use the reserve, and then the index's space; what makes some leaves
-//!   them alone.
+//! - **Leases end on a full disk too.** What ends some may use the reserve, and then the index's space, also to rewrite a log that
+//!   is mostly history; what makes some leaves them alone.
 //! - **On a disk the log is synced before a transaction is answered**; on tmpfs and ramfs there is nothing to sync to.
 //! - **Waiting for the lock ends.** After the timeout the error names the process that holds it, if the kernel tells.
 //!
@@ -525,9 +525,17 @@ impl Files {
     /// Writes the index, and rewrites the log where that is due or space is scarce. `None` where the files are to be opened
     /// anew.
     fn tidy(&self, mut open: Open, is_scarce: bool, notices: &mut Vec<Notice>) -> Option<Open> {
-        if is_scarce || open.index.is_due_for_compaction() {
+        let is_due = open.index.is_due_for_compaction();
+        if is_scarce || is_due {
             match self.write_new(Some(&open)) {
                 Ok(compacted) => open = compacted,
+                Err(full) if is_scarce && is_due && reserve::is_for(&full) => {
+                    let compacted = self.write_new_in_place_of_index(open);
+                    return compacted
+                        .map_err(|error| notices.push(Notice::NotCompacted(error)))
+                        .ok()
+                        .and_then(|open| self.write_index(open, notices));
+                }
                 Err(error) => notices.push(Notice::NotCompacted(error)),
             }
         }
@@ -542,6 +550,16 @@ impl Files {
         let written = open.index.write(|| disk::create(&self.index));
         let written = written.map_err(io_error("write", &self.index));
         written.map_err(|error| notices.push(Notice::NotIndexed(error))).ok().map(|()| open)
+    }
+
+    /// [`Files::write_new`], with the space of the index, which is made of the log: of one that is whole, or nothing is given up.
+    fn write_new_in_place_of_index(&self, Open { log, index }: Open) -> Result<Open, Error> {
+        let mut whole = Open { index: new_index(&log), log };
+        whole.read_on(&self.index)?;
+        whole.index.mark_swept(index.is_swept());
+        let whole = whole.expect_length(index.applied())?;
+        disk::empty(&self.index).map_err(io_error("empty", &self.index))?;
+        self.write_new(Some(&whole))
     }
 
     /// Makes a log of nothing but what is held and remembered, and puts it in the place of the old one.
