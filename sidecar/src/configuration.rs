@@ -16,6 +16,7 @@ use crate::read::decode::Report;
 use crate::read::files::{Content, Listing, Roots, Stamp, absolute};
 use crate::read::surroundings::Surroundings;
 use crate::read::yaml;
+use crate::translate::patch;
 
 /// What a set of files says. A file with mistakes keeps saying what it said before them.
 #[derive(Debug)]
@@ -156,6 +157,7 @@ impl Configuration {
             })
             .collect();
         let Resolution { mesh, diagnostics } = resolve(&documents);
+        mistakes.extend(mesh.as_ref().map(patch::mistakes).unwrap_or_default());
         let mesh = mesh.filter(|_| mistakes.is_empty());
         Resolution { mesh, diagnostics: mistakes.into_iter().chain(diagnostics).collect() }
     }

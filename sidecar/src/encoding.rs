@@ -59,7 +59,7 @@ impl Encoder {
             .map(|(key, service)| {
                 let known = before.and_then(|last| last.encoded(mesh, key, service));
                 let encoded = known.unwrap_or_else(|| {
-                    Arc::new(Encoded::of(of_service(&mesh.sidecar, key, service), |resource| {
+                    Arc::new(Encoded::of(of_service(mesh, key, service), |resource| {
                         builder.insert(resource);
                     }))
                 });
@@ -90,7 +90,9 @@ impl Encoder {
 impl Last {
     /// What the service was encoded to, if it is what it was.
     fn encoded(&self, mesh: &Mesh, key: &ServiceKey, service: &MeshService) -> Option<Arc<Encoded>> {
-        let same = self.mesh.sidecar == mesh.sidecar && self.mesh.services.get(key) == Some(service);
+        let same = self.mesh.sidecar == mesh.sidecar
+            && self.mesh.patches == mesh.patches
+            && self.mesh.services.get(key) == Some(service);
         same.then(|| self.services.get(key).cloned()).flatten()
     }
 

@@ -11,6 +11,7 @@
 pub mod bootstrap;
 pub mod cli;
 pub mod configuration;
+pub mod descriptors;
 pub mod diagnostic;
 pub mod encoding;
 pub mod explain;

@@ -5,6 +5,7 @@
 //! to be tried.
 
 pub mod backend_tls;
+pub mod envoy_patch;
 pub mod filter;
 pub mod gateway;
 pub mod grpc_route;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 pub use object::{Document, Object};
 
 use crate::diagnostic::Origin;
+use envoy_patch::Change;
 use filter::{Filters, Fraction};
 use ingress::{Entrance, Proof, Trust};
 use matching::Match;
@@ -59,10 +61,21 @@ pub struct Mesh {
     pub telemetry: Telemetry,
     /// The services it can call, by namespace and name.
     pub services: BTreeMap<ServiceKey, MeshService>,
+    /// What is changed in the result, in this order.
+    pub patches: Vec<Patch>,
     /// What its Gateways take connections for, by where they listen.
     pub entrances: BTreeMap<SocketAddr, Vec<Entrance>>,
     /// The certificates that something refers to, by the name under which Envoy asks for them.
     pub proofs: BTreeMap<String, Proof>,
+}
+
+/// A change of a resource, and where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Patch {
+    /// Where it names the resource.
+    pub origin: Origin,
+    /// The change.
+    pub change: Change,
 }
 
 /// A service by namespace and name.

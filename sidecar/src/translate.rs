@@ -15,6 +15,7 @@ mod cluster;
 mod endpoint;
 pub mod json;
 mod listener;
+pub mod patch;
 mod policy;
 mod provenance;
 mod route;
@@ -36,8 +37,8 @@ use weft_xds::canonical;
 pub use provenance::{Part, Provenance};
 pub use tags::NAMESPACE as TAGS_NAMESPACE;
 
+use crate::model::envoy_patch::Kind;
 use crate::model::service::AppProtocol;
-use crate::model::sidecar::Sidecar;
 use crate::model::{Backend, Mesh, MeshPort, MeshService, ServiceKey};
 
 /// The name of the listener, of its route configuration and of its statistics.
@@ -93,7 +94,7 @@ pub struct OfService {
 pub fn translate(mesh: &Mesh) -> Resources {
     let mut all = shared(mesh);
     for (key, service) in &mesh.services {
-        let of_service = of_service(&mesh.sidecar, key, service);
+        let of_service = of_service(mesh, key, service);
         all.clusters.extend(of_service.clusters);
         all.endpoints.extend(of_service.endpoints);
         if let Some(outbound) = all.routes.iter_mut().find(|routes| routes.name == OUTBOUND) {
@@ -106,8 +107,9 @@ pub fn translate(mesh: &Mesh) -> Resources {
     all
 }
 
-/// Translates a service. This is given nothing but what the result depends on.
-pub fn of_service(sidecar: &Sidecar, key: &ServiceKey, service: &MeshService) -> OfService {
+/// Translates a service. Of the mesh the result depends on the `Sidecar` and the patches alone.
+pub fn of_service(mesh: &Mesh, key: &ServiceKey, service: &MeshService) -> OfService {
+    let (sidecar, patches) = (&mesh.sidecar, &mesh.patches);
     let mut all = OfService::default();
     for port in ports(key, service) {
         all.clusters.push(cluster::cluster(sidecar, port));
@@ -118,6 +120,9 @@ pub fn of_service(sidecar: &Sidecar, key: &ServiceKey, service: &MeshService) ->
             all.hosts.push(route::host(sidecar, port));
         }
     }
+    patch::merge(patches, Kind::Cluster, &mut all.clusters);
+    patch::merge(patches, Kind::ClusterLoadAssignment, &mut all.endpoints);
+    patch::merge(patches, Kind::VirtualHost, &mut all.hosts);
     all
 }
 
@@ -138,6 +143,20 @@ pub fn shared(mesh: &Mesh) -> Resources {
     }
     all.listeners.push(listener::outbound(mesh));
     all.routes.push(route::outbound(mesh));
+    let patches = &mesh.patches;
+    patch::merge(patches, Kind::Cluster, &mut all.clusters);
+    patch::merge(patches, Kind::Listener, &mut all.listeners);
+    patch::merge(patches, Kind::RouteConfiguration, &mut all.routes);
+    all.clusters.extend(patch::added(patches, Kind::Cluster));
+    all.endpoints.extend(patch::added(patches, Kind::ClusterLoadAssignment));
+    all.listeners.extend(patch::added(patches, Kind::Listener));
+    if let Some(outbound) = all.routes.iter_mut().find(|routes| routes.name == OUTBOUND) {
+        for host in patch::added::<VirtualHost>(patches, Kind::VirtualHost) {
+            outbound.message.virtual_hosts.push(host.message);
+            outbound.parts.extend(host.parts);
+        }
+    }
+    all.routes.extend(patch::added(patches, Kind::RouteConfiguration));
     all
 }
 

@@ -47,6 +47,15 @@ const FILES: &[&str] = &[
     "envoy/extensions/load_balancing_policies/subset/v3/subset.proto",
     "envoy/extensions/retry/host/previous_hosts/v3/previous_hosts.proto",
     "envoy/extensions/upstreams/http/v3/http_protocol_options.proto",
+    // What a patch may add beside these.
+    "envoy/extensions/filters/http/buffer/v3/buffer.proto",
+    "envoy/extensions/filters/http/compressor/v3/compressor.proto",
+    "envoy/extensions/filters/http/ext_proc/v3/ext_proc.proto",
+    "envoy/extensions/filters/http/header_to_metadata/v3/header_to_metadata.proto",
+    "envoy/extensions/filters/http/lua/v3/lua.proto",
+    "envoy/extensions/filters/http/ratelimit/v3/rate_limit.proto",
+    "envoy/extensions/filters/http/set_metadata/v3/set_metadata.proto",
+    "envoy/extensions/compression/gzip/compressor/v3/gzip.proto",
 ];
 
 fn protos() -> PathBuf {

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+#[path = "diagnostics/patches.rs"]
+mod patches;
 #[path = "diagnostics/policies.rs"]
 mod policies;
 #[path = "diagnostics/routes.rs"]

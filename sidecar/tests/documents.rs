@@ -1,4 +1,4 @@
-//! What `docs/sidecar/policies.md` shows is right: each of its examples, together with what it refers to.
+//! What `docs/sidecar/policies.md` and `patches.md` show is right: each of their examples, together with what it refers to.
 
 #![cfg(test)]
 
@@ -50,14 +50,15 @@ spec:
 ";
 
 fn examples() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/sidecar/policies.md");
-    let text = fs::read_to_string(path).expect("the page");
+    let page = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/sidecar").join(name);
+    let read = |name: &str| fs::read_to_string(page(name)).expect("the page");
+    let text = read("policies.md") + &read("patches.md");
     let blocks = text.split("```yaml\n").skip(1);
     blocks.map(|block| block.split("```").next().expect("an end").to_owned()).collect()
 }
 
 #[test]
-fn every_example_about_policies_is_right() {
+fn every_example_about_policies_and_patches_is_right() {
     let examples = examples();
     assert!(examples.len() >= 4, "{}", examples.len());
     for example in examples {

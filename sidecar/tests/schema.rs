@@ -260,7 +260,9 @@ fn the_schema_takes_every_document_that_the_decoders_take() {
 fn the_schema_refuses_what_the_decoders_refuse_for_its_form() {
     let schema = schema::schema(None).expect("of any kind");
     let (mut refused, mut missed) = (0, Vec::new());
-    for (place, document) in documents() {
+    // What is inside of a patch is Envoy's, whose descriptors are no part of the schema.
+    for (place, document) in documents().into_iter().filter(|(_, document)| document["kind"] != "EnvoyPatch")
+    {
         for other in neighbours(&document) {
             let mistakes = mistakes(&other);
             let is_formal = |mistake: &String| {

@@ -1,6 +1,7 @@
 //! One document to one object.
 
 use super::backend_tls::BackendTlsPolicy;
+use super::envoy_patch::EnvoyPatch;
 use super::gateway::{Gateway, GatewayClass};
 use super::metadata::Metadata;
 use super::policy::TrafficPolicy;
@@ -60,6 +61,8 @@ pub enum Object {
     ConfigMap(Secret),
     /// The labels of a namespace, which its metadata has.
     Namespace,
+    /// Changes of Envoy's own resources.
+    EnvoyPatch(EnvoyPatch),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,7 @@ enum Kind {
     Secret,
     ConfigMap,
     Namespace,
+    EnvoyPatch,
 }
 
 const GATEWAY: &[&str] = &["gateway.networking.k8s.io/v1"];
@@ -109,10 +113,11 @@ const KINDS: &[(&[&str], &str, Kind)] = &[
     (&["v1"], "Secret", Kind::Secret),
     (&["v1"], "ConfigMap", Kind::ConfigMap),
     (&["v1"], "Namespace", Kind::Namespace),
+    (&["weft.dev/v1alpha1"], "EnvoyPatch", Kind::EnvoyPatch),
 ];
 
 /// Kinds that the vocabulary has and that have no effect yet: refused, so that nobody relies on them.
-const KNOWN_BUT_UNSUPPORTED: &[&str] = &["EnvoyPatch", "ListenerSet", "UDPRoute"];
+const KNOWN_BUT_UNSUPPORTED: &[&str] = &["ListenerSet", "UDPRoute"];
 
 /// Every kind that is read, with the versions of its `apiVersion`, and what its documents may hold.
 pub fn kinds() -> impl Iterator<Item = (&'static [&'static str], &'static str, Shape)> {
@@ -225,6 +230,7 @@ fn decode_object(
         Kind::HttpRoute => fields.required("spec", http_route::decode).map(Object::HttpRoute),
         Kind::GrpcRoute => fields.required("spec", grpc_route::decode).map(Object::GrpcRoute),
         Kind::ReferenceGrant => fields.required("spec", ReferenceGrant::decode).map(Object::ReferenceGrant),
+        Kind::EnvoyPatch => fields.required("spec", EnvoyPatch::decode).map(Object::EnvoyPatch),
         Kind::TrafficPolicy => {
             fields.required("spec", TrafficPolicy::decode).map(Box::new).map(Object::TrafficPolicy)
         }

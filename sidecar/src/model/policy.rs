@@ -200,7 +200,7 @@ fn check_targets(targets: &[TargetRef], policy: &Policy, report: &mut Report) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::diagnostic::Source;
     use crate::read::yaml;
@@ -216,14 +216,14 @@ pub(super) mod tests {
     }
 
     /// What `decode` makes of `text`, which has no mistake.
-    pub(in crate::model) fn good<T>(text: &str, decode: impl FnOnce(&Node, &mut Report) -> Option<T>) -> T {
+    pub(crate) fn good<T>(text: &str, decode: impl FnOnce(&Node, &mut Report) -> Option<T>) -> T {
         let (value, mistakes) = run(text, decode);
         assert_eq!(mistakes, Vec::<String>::new(), "{text}");
         value.expect("a value")
     }
 
     /// What `decode` finds wrong with `text`: `line:column message (help)`; the text begins in column 4.
-    pub(in crate::model) fn mistakes<T>(
+    pub(crate) fn mistakes<T>(
         text: &str,
         decode: impl FnOnce(&Node, &mut Report) -> Option<T>,
     ) -> Vec<String> {

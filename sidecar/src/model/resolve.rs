@@ -20,9 +20,10 @@ use index::Index;
 use policies::Policies;
 use routes::Ranked;
 
+use super::envoy_patch::Change;
 use super::ingress::Proof;
 use super::sidecar::Sidecar;
-use super::{Document, Mesh, MeshService, Object, ServiceKey};
+use super::{Document, Mesh, MeshService, Object, Patch, ServiceKey};
 use crate::diagnostic::{Diagnostic, Origin, Span};
 
 /// More are not shown: nobody reads them, and comparing them with the last ones would hold up the next change.
@@ -51,6 +52,7 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
         let services = resolver.services();
         let entrances = resolver.entrances();
         Mesh {
+            patches: patches(&index, &documents),
             sidecar: sidecar.clone(),
             sidecar_origin: origin.clone(),
             telemetry: resolver.telemetry(&documents, &services),
@@ -93,6 +95,23 @@ impl<'i, 'd> Resolver<'i, 'd> {
         });
         services.collect()
     }
+}
+
+/// By namespace and name of the documents, then as they stand.
+fn patches<'d>(index: &Index<'d>, documents: &[&'d Document]) -> Vec<Patch> {
+    let mut found: Vec<_> = documents
+        .iter()
+        .filter_map(|document| match &document.object {
+            Object::EnvoyPatch(patch) => Some((index.key(document), document, patch)),
+            _ => None,
+        })
+        .collect();
+    found.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    let changes = found.into_iter().flat_map(|(_, document, patch)| {
+        let place = |change: &Change| document.origin.with_span(change.span);
+        patch.changes.iter().map(move |change| Patch { origin: place(change), change: change.clone() })
+    });
+    changes.collect()
 }
 
 /// By place, without repetitions; of too many, errors are kept before warnings.

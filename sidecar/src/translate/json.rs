@@ -1,20 +1,12 @@
 //! Envoy messages as JSON, as Envoy itself reads and writes them.
 
-use std::sync::LazyLock;
-
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{DynamicMessage, SerializeOptions};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::{Part, Resources, Sourced};
-
-/// The descriptors of every message that is emitted. Made from the `.proto` files of `envoy-types` and held equal to
-/// them by a test (`tests/descriptors.rs`).
-const DESCRIPTORS: &[u8] = include_bytes!("envoy.binpb");
-
-static POOL: LazyLock<Result<DescriptorPool, prost_reflect::DescriptorError>> =
-    LazyLock::new(|| DescriptorPool::decode(DESCRIPTORS));
+use crate::descriptors;
 
 /// A message cannot be shown as JSON.
 #[derive(Debug, Error)]
@@ -116,7 +108,7 @@ pub fn message<M: Message + Name>(message: &M, names: Names) -> Result<Value, Er
 
 /// JSON of a message, of whatever source, in the form that [`message`] gives it with Envoy's names.
 pub fn normalized(message: &str, value: Value) -> Result<Value, Error> {
-    let pool = POOL.as_ref().map_err(Error::Descriptors)?;
+    let pool = descriptors::pool().map_err(Error::Descriptors)?;
     let descriptor = pool.get_message_by_name(message).ok_or_else(|| Error::Unknown(message.to_owned()))?;
     let failed = |source| Error::Json { message: message.to_owned(), source };
     let options = SerializeOptions::new().use_proto_field_name(true);
@@ -128,7 +120,7 @@ pub fn normalized(message: &str, value: Value) -> Result<Value, Error> {
 /// One message, to be walked through by its descriptor.
 pub fn dynamic<M: Message + Name>(message: &M) -> Result<DynamicMessage, Error> {
     let name = M::full_name();
-    let pool = POOL.as_ref().map_err(Error::Descriptors)?;
+    let pool = descriptors::pool().map_err(Error::Descriptors)?;
     let descriptor = pool.get_message_by_name(&name).ok_or_else(|| Error::Unknown(name.clone()))?;
     DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .map_err(|source| Error::Mismatch { message: name, source })

@@ -80,7 +80,7 @@ impl<'d> Index<'d> {
                         }
                     }
                 }
-                Object::TrafficPolicy(_) => {}
+                Object::TrafficPolicy(_) | Object::EnvoyPatch(_) => {}
                 Object::ReferenceGrant(grant) => index.grants.add(index.namespace(document), grant),
                 Object::Gateway(_)
                 | Object::GatewayClass(_)
@@ -98,7 +98,7 @@ impl<'d> Index<'d> {
         document.metadata.namespace.as_deref().unwrap_or(&self.sidecar.namespace)
     }
 
-    fn key(&self, document: &'d Document) -> ServiceKey {
+    pub(super) fn key(&self, document: &'d Document) -> ServiceKey {
         ServiceKey { namespace: self.namespace(document).to_owned(), name: document.metadata.name.clone() }
     }
 
