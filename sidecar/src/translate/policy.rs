@@ -77,10 +77,10 @@ pub(super) fn of_port(route: Route, port: &MeshPort) -> Route {
     }
 }
 
-/// The routes of a rule at a port, with what holds for them: what is said of the rule or its route before what is said of
-/// the port, and what the rule itself says before both.
-pub(super) fn of_rule(routes: Vec<Route>, action: &Action, port: &MeshPort) -> Vec<Route> {
-    let policy = match (action.policy.as_deref(), port.policy.as_deref()) {
+/// The routes of a rule, with what holds for them: what is said of the rule or its route before what is said of the port, if
+/// it is at one, and what the rule itself says before both.
+pub(super) fn of_rule(routes: Vec<Route>, action: &Action, port: Option<&Policy>) -> Vec<Route> {
+    let policy = match (action.policy.as_deref(), port) {
         (Some(rule), Some(port)) => Cow::Owned(rule.over(port)),
         (Some(one), None) | (None, Some(one)) => Cow::Borrowed(one),
         (None, None) => return routes,

@@ -60,7 +60,11 @@ fn routes(sidecar: &Sidecar, of: PortOf<'_>) -> Vec<Route> {
         Routing::Direct => vec![policy::of_port(straight(sidecar, of), of.port)],
         Routing::Rules(rules) => {
             let routes = |rule: &Arc<Rule>| {
-                policy::of_rule(ruled(sidecar, rule, frontend).collect(), &rule.action, of.port)
+                policy::of_rule(
+                    ruled(sidecar, rule, frontend).collect(),
+                    &rule.action,
+                    of.port.policy.as_deref(),
+                )
             };
             rules.iter().flat_map(routes).collect()
         }

@@ -9,7 +9,7 @@ use crate::model::Mesh;
 use crate::model::hostname::Hostname;
 use crate::model::ingress::{Content, Entrance, Host};
 use crate::model::matching::Match;
-use crate::translate::{Part, Sourced, tags};
+use crate::translate::{Part, Sourced, policy, tags};
 
 /// RFC 9110, section 15.5.20: the request came on a connection for another host.
 const MISDIRECTED: u32 = 421;
@@ -53,7 +53,13 @@ fn virtual_host(mesh: &Mesh, port: u16, entrance: &Entrance, host: &Host) -> Vir
     VirtualHost {
         name: name(entrance, host),
         domains: vec![domain(host)],
-        routes: host.rules.iter().flat_map(|rule| ruled(&mesh.sidecar, rule, frontend)).collect(),
+        routes: host
+            .rules
+            .iter()
+            .flat_map(|rule| {
+                policy::of_rule(ruled(&mesh.sidecar, rule, frontend).collect(), &rule.action, None)
+            })
+            .collect(),
         ..VirtualHost::default()
     }
 }
