@@ -34,11 +34,16 @@ struct Message {
 
 /// Encodes `message` so that equal messages give equal bytes.
 pub fn encode<M: prost::Message + prost::Name>(message: &M) -> Bytes {
+    encode_as(&M::full_name(), message).into()
+}
+
+/// The same, for a message whose name is known.
+pub(crate) fn encode_as(name: &str, message: &impl prost::Message) -> Vec<u8> {
     let mut bytes = message.encode_to_vec();
-    if let Some(message) = Message::find(&M::full_name()) {
+    if let Some(message) = Message::find(name) {
         message.order(&mut bytes);
     }
-    bytes.into()
+    bytes
 }
 
 impl Message {

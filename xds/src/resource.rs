@@ -60,7 +60,9 @@ impl Resource {
     #[must_use]
     pub fn encode<M: prost::Message + prost::Name + 'static>(name: impl Into<Arc<str>>, message: &M) -> Self {
         let references = references::of(message as &dyn Any);
-        Self::new(TypeUrl::of_message::<M>(), name.into(), canonical::encode(message), references.into())
+        let type_url = TypeUrl::of_message::<M>();
+        let body = canonical::encode_as(type_url.message_name(), message);
+        Self::new(type_url, name.into(), body.into(), references.into())
     }
 
     /// A resource whose message is encoded already. The version is that of the bytes as they are. What it refers
@@ -195,24 +197,31 @@ impl Resource {
 
     /// What stands before [`sotw_entry`](Self::sotw_entry) in a wrapper `Resource`.
     pub(crate) fn wrapper_head(&self, ttl: Option<Duration>) -> Vec<u8> {
-        self.0.wrapper_head(ttl)
+        let mut head = Vec::with_capacity(self.0.wrapper_head_len(ttl));
+        self.0.put_wrapper_head(&mut head, ttl);
+        head
     }
 }
 
 impl Inner {
-    fn wrapper_head(&self, ttl: Option<Duration>) -> Vec<u8> {
-        let mut head = Vec::with_capacity(64 + self.name.len());
-        wire::put(&mut head, 3, self.name.as_bytes());
-        wire::put(&mut head, 1, self.version.to_string().as_bytes());
+    fn put_wrapper_head(&self, out: &mut Vec<u8>, ttl: Option<Duration>) {
+        wire::put(out, 3, self.name.as_bytes());
+        wire::put(out, 1, &self.version.digits());
         for alias in &self.aliases {
-            wire::put(&mut head, 4, alias.as_bytes());
+            wire::put(out, 4, alias.as_bytes());
         }
         if let Some(ttl) = ttl {
             let ttl = duration(ttl);
-            wire::open(&mut head, 6, ttl.len());
-            head.extend_from_slice(&ttl);
+            wire::open(out, 6, ttl.len());
+            out.extend_from_slice(&ttl);
         }
-        head
+    }
+
+    /// How long [`put_wrapper_head`](Self::put_wrapper_head) is.
+    fn wrapper_head_len(&self, ttl: Option<Duration>) -> usize {
+        let aliases: usize = self.aliases.iter().map(|alias| wire::put_len(alias.len())).sum();
+        let ttl = ttl.map_or(0, |ttl| wire::field_len(duration(ttl).len()));
+        wire::put_len(self.name.len()) + wire::put_len(self.version.digits().len()) + aliases + ttl
     }
 
     /// Puts `frame`, which is the bare body so far, into its frame.
@@ -220,11 +229,10 @@ impl Inner {
         let body = std::mem::take(&mut self.frame);
         let url = self.type_url.as_str();
         let any = wire::put_len(url.len()) + wire::put_len(body.len());
-        let head = self.wrapper_head(self.ttl);
-        let length = head.len() + wire::field_len(any);
+        let length = self.wrapper_head_len(self.ttl) + wire::field_len(any);
         let mut frame = Vec::with_capacity(wire::field_len(length));
         wire::open(&mut frame, 2, length);
-        frame.extend_from_slice(&head);
+        self.put_wrapper_head(&mut frame, self.ttl);
         self.entry = frame.len();
         wire::open(&mut frame, 2, any);
         wire::put(&mut frame, 1, url.as_bytes());

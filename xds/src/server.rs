@@ -10,6 +10,7 @@
 //! They go to whatever recorder the process has installed for the [`metrics`] facade, under the names in
 //! [`metric`]; none is installed here.
 
+mod accept;
 mod admission;
 mod body;
 mod config;
@@ -35,6 +36,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::TcpIncoming;
 
+use self::accept::Accepting;
 pub use self::admission::Peers;
 #[cfg(feature = "tls")]
 pub use self::config::Tls;
@@ -100,7 +102,7 @@ impl Server {
         let service = Service::new(Arc::clone(&self.shared), Some(allowed), stopping.clone());
         let serving = self.transport().serve_with_incoming_shutdown(
             service,
-            UnixListenerStream::new(listener),
+            Accepting::new(UnixListenerStream::new(listener)),
             stopped(shutdown, stop),
         );
         self.serve(serving, stopping).await
@@ -117,7 +119,7 @@ impl Server {
     ) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
         let service = Service::new(Arc::clone(&self.shared), None, stopping.clone());
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = Accepting::new(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let serving =
             self.transport().serve_with_incoming_shutdown(service, incoming, stopped(shutdown, stop));
         self.serve(serving, stopping).await
@@ -136,8 +138,9 @@ impl Server {
     ) -> Result<(), ServeError> {
         let (stop, stopping) = watch::channel(false);
         let service = Service::new(Arc::clone(&self.shared), None, stopping.clone());
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let transport = self.transport().tls_config(tls.into()).map_err(ServeError::Tls)?;
+        let incoming = Accepting::new(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        let tls = tonic::transport::ServerTlsConfig::from(tls).timeout(self.shared.config.keepalive_timeout);
+        let transport = self.transport().tls_config(tls).map_err(ServeError::Tls)?;
         let serving = transport.serve_with_incoming_shutdown(service, incoming, stopped(shutdown, stop));
         self.serve(serving, stopping).await
     }

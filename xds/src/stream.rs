@@ -92,6 +92,9 @@ pub enum Refusal {
     /// More than [`Policy::max_names`].
     #[error("the client asks for more than {0} names")]
     TooManyNames(usize),
+    /// More than [`Policy::max_name_bytes`].
+    #[error("the names that the client asks for take more than {0} bytes")]
+    NamesTooLong(usize),
     /// More than [`Policy::max_types`].
     #[error("the client asks for more than {0} types")]
     TooManyTypes(usize),
@@ -303,13 +306,14 @@ impl Stream {
     }
 
     fn check_limits(&self, type_url: &TypeUrl, request: &Request) -> Result<(), Refusal> {
-        let Policy { max_names, max_types, .. } = self.policy;
-        let others = self.subscriptions.iter().filter(|(other, _)| *other != type_url);
-        let others: usize = others.map(|(_, subscription)| subscription.named()).sum();
-        let known = self.subscriptions.get(type_url).map_or(0, Subscription::named);
-        let more = request.wants.adds();
-        if others + request.wants.names() + if more { known } else { 0 } > max_names {
+        let Policy { max_names, max_name_bytes, max_types, .. } = self.policy;
+        let stays = |of: &TypeUrl| of != type_url || request.wants.adds();
+        let kept = || self.subscriptions.iter().filter(|(of, _)| stays(of)).map(|(_, kept)| kept);
+        if kept().map(Subscription::named).sum::<usize>() + request.wants.names() > max_names {
             return Err(Refusal::TooManyNames(max_names));
+        }
+        if kept().map(Subscription::name_bytes).sum::<usize>() + request.name_bytes() > max_name_bytes {
+            return Err(Refusal::NamesTooLong(max_name_bytes));
         }
         if self.subscriptions.len() >= max_types && !self.subscriptions.contains_key(type_url) {
             return Err(Refusal::TooManyTypes(max_types));

@@ -78,6 +78,11 @@ impl TypeUrl {
         }
     }
 
+    /// The name of the message: what comes after the last slash.
+    pub(crate) fn message_name(&self) -> &str {
+        self.as_str().rsplit('/').next().unwrap_or_default()
+    }
+
     /// The text on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -368,6 +368,24 @@ async fn it_serves_over_tcp_as_well() {
     serving.abort();
 }
 
+// grpcurl and its like say all they have to say at once, and then only read.
+#[tokio::test]
+async fn a_client_that_ends_its_half_is_answered_all_the_same() {
+    let mut server = serve(Config::default());
+    server.publisher.publish(snapshot(1, vec![1]));
+    for _ in 0..20 {
+        let mut client = dial(server.directory.path()).await;
+        let asked = tokio_stream::once(subscription());
+        let mut responses = client.delta_aggregated_resources(asked).await.unwrap().into_inner();
+        let response = timeout(SOON, responses.message()).await.unwrap().unwrap().unwrap();
+        assert_eq!(content(&response), [1]);
+        let end = timeout(SOON, responses.message()).await.unwrap().unwrap_err();
+        assert_eq!(end.code(), Code::Cancelled);
+        while !matches!(server.event().await, Event::Disconnected { .. }) {}
+    }
+    assert!(server.status.streams().is_empty());
+}
+
 // A client that does not read holds up nobody: neither the owner nor the others.
 #[tokio::test]
 async fn a_slow_reader_gets_the_newest_when_it_reads_again() {

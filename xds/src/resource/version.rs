@@ -38,6 +38,15 @@ impl Version {
         mix(named, named >> 32)
     }
 
+    /// The same text as [`Display`](fmt::Display) writes.
+    pub(crate) fn digits(self) -> [u8; 16] {
+        let mut nibbles = (0..16).rev().map(|place| (self.0 >> (4 * place) & 0xf) as u8);
+        std::array::from_fn(|_| match nibbles.next().unwrap_or_default() {
+            digit @ 0..=9 => b'0' + digit,
+            letter => b'a' - 10 + letter,
+        })
+    }
+
     pub(crate) fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
@@ -69,6 +78,7 @@ mod tests {
     fn a_version_is_read_back_from_its_text_and_foreign_ones_are_not() {
         let version = Version::of(b"x");
         assert_eq!(Version::parse(&version.to_string()), Some(version));
+        assert_eq!(version.digits(), version.to_string().as_bytes());
         assert_eq!(Version::parse("7"), None);
         assert_eq!(Version::parse("BA7816BF8F01CFEA"), None);
         assert_eq!(Version::parse("+a7816bf8f01cfea"), None);

@@ -52,7 +52,7 @@ impl Body for Responses {
             return Poll::Ready(None);
         }
         this.line.writer.register(context.waker());
-        if this.pieces.is_empty() && this.line.end().is_none() {
+        if this.pieces.is_empty() && this.line.may_write() {
             this.render();
         }
         if let Some(piece) = this.pieces.pop_front() {

@@ -40,7 +40,7 @@ pub struct Config {
     pub max_recollections: usize,
     /// How often an idle connection is probed. Default: 30 s.
     pub keepalive_interval: Duration,
-    /// How long a probe may stay unanswered. Default: 10 s.
+    /// How long a probe may stay unanswered, and how long a TLS handshake may take. Default: 10 s.
     pub keepalive_timeout: Duration,
     /// How long clients may take to leave on shutdown. Default: 2 s.
     pub shutdown_grace: Duration,

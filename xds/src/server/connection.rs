@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
@@ -30,6 +31,8 @@ pub(super) struct Line {
     pub(super) hung_up: Notify,
     /// How the stream ends.
     end: OnceLock<Status>,
+    /// The client has said all that it will say, and may still read.
+    listens: AtomicBool,
 }
 
 impl Line {
@@ -41,6 +44,7 @@ impl Line {
             written: Notify::new(),
             hung_up: Notify::new(),
             end: OnceLock::new(),
+            listens: AtomicBool::new(false),
         }
     }
 
@@ -56,6 +60,11 @@ impl Line {
     /// How the stream has ended, if it has.
     pub(super) fn end(&self) -> Option<&Status> {
         self.end.get()
+    }
+
+    /// Whether what is due may still be written.
+    pub(super) fn may_write(&self) -> bool {
+        self.end().is_none() || self.listens.load(Ordering::Relaxed)
     }
 
     fn close(&self, status: Status) {
@@ -119,7 +128,12 @@ impl Reader {
         loop {
             let actions = match self.wake(&mut snapshots).await? {
                 Wake::Stop => return Err(Status::unavailable("the xDS server is stopping")),
-                Wake::HungUp | Wake::Request(None) => return Err(Status::cancelled("the client has left")),
+                Wake::HungUp => return Err(Status::cancelled("the client has left")),
+                Wake::Request(None) => {
+                    // One that asks once, as tools do, is answered.
+                    self.line.listens.store(true, Ordering::Relaxed);
+                    return Err(Status::cancelled("the client has said all it will say"));
+                }
                 Wake::Request(Some(request)) => self.take(*request, &mut snapshots),
                 Wake::Snapshot => self.adopt(&mut snapshots),
                 Wake::Again => continue,
@@ -252,7 +266,9 @@ pub(super) fn now() -> std::time::Instant {
 fn refused(refusal: Refusal) -> Status {
     let code = match refusal {
         Refusal::MissingNode | Refusal::MissingTypeUrl | Refusal::WrongType => Code::InvalidArgument,
-        Refusal::TooManyNames(_) | Refusal::TooManyTypes(_) => Code::ResourceExhausted,
+        Refusal::TooManyNames(_) | Refusal::NamesTooLong(_) | Refusal::TooManyTypes(_) => {
+            Code::ResourceExhausted
+        }
     };
     Status::new(code, refusal.to_string())
 }

@@ -17,8 +17,18 @@ pub(super) struct Registry(Mutex<Streams>);
 struct Streams {
     live: BTreeMap<StreamId, Arc<Line>>,
     /// What was known at the end of streams, the oldest first.
-    left: VecDeque<(String, Recollection)>,
+    left: VecDeque<Left>,
 }
+
+#[derive(Debug)]
+struct Left {
+    node: String,
+    known: Recollection,
+    bytes: usize,
+}
+
+/// How much is remembered of all together: nodes are whoever a client says it is.
+const MAX_REMEMBERED_BYTES: usize = 64 << 20;
 
 impl Registry {
     /// Adds a stream; `None` if there are too many.
@@ -33,9 +43,9 @@ impl Registry {
         let mut streams = self.streams();
         streams.live.remove(&line.id());
         if let Some(node) = node.filter(|_| !known.is_empty()) {
-            streams.left.push_back((node.id.clone(), known));
-            let excess = streams.left.len().saturating_sub(max);
-            streams.left.drain(..excess);
+            let bytes = known.bytes();
+            streams.left.push_back(Left { node: node.id.clone(), known, bytes });
+            streams.forget_the_oldest(max);
         }
     }
 
@@ -45,10 +55,9 @@ impl Registry {
         let mut streams = self.streams();
         let mut known = Recollection::default();
         let left = std::mem::take(&mut streams.left);
-        let (own, others) = left.into_iter().partition(|(of, _)| of == node);
-        let own: VecDeque<_> = own;
+        let (own, others): (VecDeque<_>, _) = left.into_iter().partition(|left| left.node == node);
         streams.left = others;
-        own.into_iter().for_each(|(_, earlier)| known.merge(earlier));
+        own.into_iter().for_each(|left| known.merge(left.known));
         for line in streams.live.values().filter(|line| line.id() < stream) {
             let of_node = |known: &mut Recollection, other: &crate::stream::Stream| {
                 if other.node().is_some_and(|other| other.id == node) {
@@ -66,6 +75,16 @@ impl Registry {
 
     fn streams(&self) -> MutexGuard<'_, Streams> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Streams {
+    fn forget_the_oldest(&mut self, max: usize) {
+        let mut bytes: usize = self.left.iter().map(|left| left.bytes).sum();
+        while self.left.len() > max || bytes > MAX_REMEMBERED_BYTES {
+            let Some(oldest) = self.left.pop_front() else { return };
+            bytes -= oldest.bytes;
+        }
     }
 }
 
@@ -90,5 +109,27 @@ impl Status {
         let lines = self.0.registry.lines();
         let line = lines.iter().find(|line| line.id() == id)?;
         Some(line.with_stream(|stream| stream.status()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_has_a_limit_in_number_and_in_size() {
+        let mut streams = Streams::default();
+        let mut leave = |node: &str, bytes| {
+            let known = Recollection::default();
+            streams.left.push_back(Left { node: node.into(), known, bytes });
+            streams.forget_the_oldest(2);
+            streams.left.iter().map(|left| left.node.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(leave("a", 1), ["a"]);
+        assert_eq!(leave("b", 1), ["a", "b"]);
+        assert_eq!(leave("c", 1), ["b", "c"]);
+        assert_eq!(leave("d", MAX_REMEMBERED_BYTES - 1), ["c", "d"]);
+        assert_eq!(leave("e", 1), ["d", "e"]);
+        assert_eq!(leave("f", MAX_REMEMBERED_BYTES + 1), Vec::<String>::new());
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::chunks::Chunks;
-use super::{Failure, Mistake, Revision, Snapshot, SnapshotError};
+use super::chunks::{Chunks, Finder};
+use super::{Failure, Mistake, Resources, Revision, Snapshot, SnapshotError};
 use crate::{Reference, Resource, TypeUrl};
 
 /// Collects the resources of a [`Snapshot`], from nothing or from an earlier one.
@@ -126,40 +126,67 @@ fn required(resource: Option<&Resource>) -> impl Iterator<Item = &Reference> {
 
 /// The references that lead nowhere. Only what was touched can have broken one.
 fn dangling(snapshot: &Snapshot, touched: &BTreeMap<TypeUrl, Chunks<()>>) -> Vec<Mistake> {
-    let mut found = Vec::new();
-    for (type_url, name) in
-        touched.iter().flat_map(|(url, names)| names.iter().map(move |(name, ())| (url, name)))
-    {
-        match snapshot.get(type_url, name) {
-            Some(resource) => found.extend(leads_nowhere(snapshot, resource)),
-            None if is_missing(snapshot, type_url, name) => {
-                found.extend(snapshot.iter().flat_map(|(_, one)| leads_nowhere(snapshot, one)));
-                break;
+    let (mut found, mut there) = (Vec::new(), There::new(snapshot));
+    for (type_url, names) in touched {
+        let mut resources = snapshot.types.get(type_url).map(Resources::finder);
+        for (name, ()) in names.iter() {
+            match resources.as_mut().and_then(|resources| resources.get(name)) {
+                Some(resource) => found.extend(leads_nowhere(&mut there, resource)),
+                None if is_needed(snapshot, type_url, name) && !there.has(type_url, name) => {
+                    return all_dangling(snapshot);
+                }
+                None => {}
             }
-            None => {}
         }
     }
+    sorted(found)
+}
+
+/// The same, with a look at everything: something is gone, and who refers to it is not known.
+fn all_dangling(snapshot: &Snapshot) -> Vec<Mistake> {
+    let mut there = There::new(snapshot);
+    sorted(snapshot.iter().flat_map(|(_, one)| leads_nowhere(&mut there, one)).collect())
+}
+
+fn sorted(mut found: Vec<Mistake>) -> Vec<Mistake> {
     found.sort_by_key(ToString::to_string);
     found.dedup();
     found
 }
 
-fn leads_nowhere(snapshot: &Snapshot, resource: &Resource) -> impl Iterator<Item = Mistake> {
-    let lost = required(Some(resource)).filter(|one| is_missing(snapshot, &one.type_url, &one.name));
+fn leads_nowhere(there: &mut There<'_>, resource: &Resource) -> Vec<Mistake> {
+    let lost = required(Some(resource)).filter(|one| !there.has(&one.type_url, &one.name));
     lost.map(|reference| Mistake::Dangling {
         type_url: resource.type_url().clone(),
         name: Arc::clone(resource.shared_name()),
         needed_type: reference.type_url.clone(),
         needed: Arc::clone(&reference.name),
     })
+    .collect()
 }
 
-/// Whether something needs what is not there.
-fn is_missing(snapshot: &Snapshot, type_url: &TypeUrl, name: &Arc<str>) -> bool {
-    let resources = snapshot.types.get(type_url);
-    let there = resources.is_some_and(|all| all.get(name).is_some() || all.failure(name).is_some());
-    let needed = snapshot.needed.get(type_url).is_some_and(|needed| needed.get(name).is_some());
-    needed && !there && !snapshot.external.contains(&(type_url.clone(), Arc::clone(name)))
+fn is_needed(snapshot: &Snapshot, type_url: &TypeUrl, name: &str) -> bool {
+    snapshot.needed.get(type_url).is_some_and(|needed| needed.get(name).is_some())
+}
+
+/// What can be referred to. Names are often asked for in the order of those that refer to them.
+struct There<'a> {
+    snapshot: &'a Snapshot,
+    finders: BTreeMap<&'a TypeUrl, Finder<'a, Resource>>,
+}
+
+impl<'a> There<'a> {
+    fn new(snapshot: &'a Snapshot) -> Self {
+        let finders = snapshot.types.iter().map(|(type_url, all)| (type_url, all.finder())).collect();
+        Self { snapshot, finders }
+    }
+
+    fn has(&mut self, type_url: &TypeUrl, name: &Arc<str>) -> bool {
+        let found = self.finders.get_mut(type_url).is_some_and(|finder| finder.get(name).is_some());
+        let failure = || self.snapshot.types.get(type_url).and_then(|all| all.failure(name));
+        let external = || self.snapshot.external.contains(&(type_url.clone(), Arc::clone(name)));
+        found || failure().is_some() || external()
+    }
 }
 
 fn naming_mistake(resource: &Resource) -> Option<Mistake> {

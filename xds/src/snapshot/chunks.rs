@@ -6,6 +6,9 @@ use std::sync::Arc;
 /// A chunk that grows beyond this many entries is cut in two.
 const MAX_CHUNK: usize = 64;
 
+/// How full chunks are made by names that come in order; later ones find room.
+const FILLED: usize = 56;
+
 /// A sorted map in chunks that copies share. A change copies one chunk, and one pointer for each of the others; a
 /// comparison of two copies skips what they share.
 #[derive(Debug)]
@@ -28,9 +31,13 @@ impl<V> Default for Chunks<V> {
 
 impl<V> Chunks<V> {
     pub(crate) fn get(&self, name: &str) -> Option<&V> {
-        let chunk = self.0.get(self.place(name))?;
-        let at = chunk.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
-        chunk.get(at).map(|(_, value)| value)
+        let (place, at) = self.find(name)?;
+        self.0.get(place)?.get(at).map(|(_, value)| value)
+    }
+
+    /// Looks names up that come in order, for less than a search each.
+    pub(crate) fn finder(&self) -> Finder<'_, V> {
+        Finder { map: self, next: Cursor::new(self) }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &V)> {
@@ -41,14 +48,26 @@ impl<V> Chunks<V> {
         self.0.is_empty()
     }
 
+    /// The chunk of a name, and its place in it.
+    fn find(&self, name: &str) -> Option<(usize, usize)> {
+        if self.ends_before(name) {
+            return None;
+        }
+        let place = self.place(name);
+        let at = self.0.get(place)?.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
+        Some((place, at))
+    }
+
     /// The chunk in which `name` is, or would be.
     fn place(&self, name: &str) -> usize {
         let begins_before = |chunk: &Chunk<V>| chunk.first().is_some_and(|(key, _)| &**key <= name);
-        // Names often come in order.
-        if self.0.last().is_some_and(begins_before) {
-            return self.0.len() - 1;
-        }
         self.0.partition_point(begins_before).saturating_sub(1)
+    }
+
+    /// Whether all names are less than this one. Names often come in order, and then need no search.
+    fn ends_before(&self, name: &str) -> bool {
+        let last = self.0.last().and_then(|chunk| chunk.last());
+        last.is_none_or(|(key, _)| **key < *name)
     }
 
     /// Tells of every name for which the two do not share the value, in the order of the names.
@@ -80,13 +99,13 @@ impl<V> Chunks<V> {
 
 impl<V: Clone> Chunks<V> {
     pub(crate) fn insert(&mut self, name: Arc<str>, value: V) -> Option<V> {
+        if self.ends_before(&name) {
+            self.append(name, value);
+            return None;
+        }
         let place = self.place(&name);
         let chunks = Arc::make_mut(&mut self.0);
-        let Some(shared) = chunks.get_mut(place) else {
-            chunks.push(Arc::new(vec![(name, value)]));
-            return None;
-        };
-        let chunk = Arc::make_mut(shared);
+        let chunk = Arc::make_mut(chunks.get_mut(place)?);
         let old = match chunk.binary_search_by(|(key, _)| key.cmp(&name)) {
             Ok(at) => chunk.get_mut(at).map(|(_, old)| std::mem::replace(old, value)),
             Err(at) => {
@@ -95,19 +114,29 @@ impl<V: Clone> Chunks<V> {
             }
         };
         if chunk.len() > MAX_CHUNK {
-            // For the same reason the chunk behind stays full.
-            let rest = chunk.split_off(MAX_CHUNK - MAX_CHUNK / 8);
+            let rest = chunk.split_off(MAX_CHUNK / 2);
             chunks.insert(place + 1, Arc::new(rest));
         }
         old
     }
 
+    /// Adds a name behind all others.
+    fn append(&mut self, name: Arc<str>, value: V) {
+        let chunks = Arc::make_mut(&mut self.0);
+        match chunks.last_mut().filter(|last| last.len() < FILLED) {
+            Some(last) => Arc::make_mut(last).push((name, value)),
+            None => {
+                let mut chunk = Vec::with_capacity(FILLED);
+                chunk.push((name, value));
+                chunks.push(Arc::new(chunk));
+            }
+        }
+    }
+
     pub(crate) fn remove(&mut self, name: &str) -> Option<V> {
-        self.get(name)?;
-        let place = self.place(name);
+        let (place, at) = self.find(name)?;
         let chunks = Arc::make_mut(&mut self.0);
         let chunk = Arc::make_mut(chunks.get_mut(place)?);
-        let at = chunk.binary_search_by(|(key, _)| (**key).cmp(name)).ok()?;
         let (_, old) = chunk.remove(at);
         if chunk.is_empty() {
             chunks.remove(place);
@@ -116,7 +145,27 @@ impl<V: Clone> Chunks<V> {
     }
 }
 
+/// Looks names up, best in their order: the one behind the last that was found needs no search.
+#[derive(Debug)]
+pub(crate) struct Finder<'a, V> {
+    map: &'a Chunks<V>,
+    next: Cursor<'a, V>,
+}
+
+impl<'a, V> Finder<'a, V> {
+    pub(crate) fn get(&mut self, name: &str) -> Option<&'a V> {
+        if self.next.peek().is_none_or(|(key, _)| **key != *name) {
+            let (place, at) = self.map.find(name)?;
+            self.next = Cursor::at(self.map, place, at);
+        }
+        let (_, found) = self.next.peek()?;
+        self.next.advance(true);
+        Some(found)
+    }
+}
+
 /// A place in a map.
+#[derive(Debug)]
 struct Cursor<'a, V> {
     chunks: &'a [Chunk<V>],
     entries: &'a [(Arc<str>, V)],
@@ -126,6 +175,14 @@ impl<'a, V> Cursor<'a, V> {
     fn new(map: &'a Chunks<V>) -> Self {
         let mut cursor = Self { chunks: &map.0, entries: &[] };
         cursor.enter();
+        cursor
+    }
+
+    fn at(map: &'a Chunks<V>, place: usize, at: usize) -> Self {
+        let chunks = map.0.get(place..).unwrap_or_default();
+        let mut cursor = Self { chunks, entries: &[] };
+        cursor.enter();
+        cursor.entries = cursor.entries.get(at..).unwrap_or_default();
         cursor
     }
 
@@ -210,6 +267,10 @@ mod tests {
             prop_assert_eq!(map.is_empty(), model.is_empty());
             for name in (0..400).map(|key| format!("{key:03}")) {
                 prop_assert_eq!(map.get(&name), model.get(&name));
+            }
+            let mut finder = map.finder();
+            for name in second.iter().map(|(key, _)| *key).chain(0..400).map(|key| format!("{key:03}")) {
+                prop_assert_eq!(finder.get(&name), model.get(&name));
             }
             let names: std::collections::BTreeSet<_> = old_model.keys().chain(model.keys()).collect();
             let expected: Vec<_> = names

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Failure;
-use super::chunks::Chunks;
+use super::chunks::{Chunks, Finder};
 use crate::{Resource, Version};
 
 /// The resources of one type, by name and by alias.
@@ -23,6 +23,11 @@ impl Resources {
     /// The resource called so, or with such an alias.
     pub(crate) fn get(&self, name: &str) -> Option<&Resource> {
         self.all.get(name)
+    }
+
+    /// The same for many names, best in their order.
+    pub(super) fn finder(&self) -> Finder<'_, Resource> {
+        self.all.finder()
     }
 
     /// Why there is no resource of this name.

@@ -32,6 +32,13 @@ impl Recollection {
         self.0.values().all(Remembered::is_empty)
     }
 
+    /// How much there is to remember: the names, and what is beside each.
+    pub(crate) fn bytes(&self) -> usize {
+        const BESIDE: usize = 200;
+        let names = self.0.values().flat_map(|of_type| of_type.held.keys());
+        names.map(|name| name.len() + BESIDE).sum()
+    }
+
     /// Adds what another, later stream of the client knows.
     pub fn merge(&mut self, later: Self) {
         for (type_url, later) in later.0 {

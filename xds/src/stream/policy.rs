@@ -28,6 +28,8 @@ pub struct Policy {
     pub max_message_bytes: usize,
     /// How many names, versions included, a client may have on one stream, over all types. Default: 1 000 000.
     pub max_names: usize,
+    /// How long these names may be together. Default: 128 MiB.
+    pub max_name_bytes: usize,
     /// How many types a client may ask for on one stream. Default: 64.
     pub max_types: usize,
     /// Answer a subscription to a route configuration that does not exist with an empty one of that name. The answer
@@ -57,6 +59,7 @@ impl Default for Policy {
             max_response_bytes: 32 << 20,
             max_message_bytes: 64 << 20,
             max_names: 1_000_000,
+            max_name_bytes: 128 << 20,
             max_types: 64,
             empty_for_missing: true,
             resource_errors: false,

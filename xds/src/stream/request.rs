@@ -33,9 +33,7 @@ impl Request {
     pub fn node(&self) -> Option<&Node> {
         self.node.as_ref()
     }
-}
 
-impl Request {
     /// The type it is about, as the client has written it.
     #[must_use]
     pub fn type_url(&self) -> &str {
@@ -46,6 +44,11 @@ impl Request {
     #[must_use]
     pub fn with_node(self, node: Node) -> Self {
         Self { node: Some(node), ..self }
+    }
+
+    /// What remembering it takes, about.
+    pub(super) fn name_bytes(&self) -> usize {
+        self.type_url.len() + self.wants.name_bytes()
     }
 }
 
@@ -61,6 +64,16 @@ impl Wants {
     /// Whether the names are more than those before, and not all there are.
     pub(super) fn adds(&self) -> bool {
         matches!(self, Self::Change { subscribe, .. } if !subscribe.is_empty())
+    }
+
+    /// How long the names are together.
+    pub(super) fn name_bytes(&self) -> usize {
+        match self {
+            Self::Change { subscribe, holds, .. } => {
+                subscribe.iter().chain(holds.keys()).map(String::len).sum()
+            }
+            Self::All { names, .. } => names.iter().map(String::len).sum(),
+        }
     }
 
     pub(super) fn names(&self) -> usize {

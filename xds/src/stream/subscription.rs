@@ -35,6 +35,8 @@ pub(super) struct Subscription {
     /// No name was ever asked for: nothing in particular means everything.
     legacy: bool,
     explicit: BTreeSet<Arc<str>>,
+    /// How long the names are together that the client has given.
+    name_bytes: usize,
     collections: Collections,
     /// What there is.
     target: Resources,
@@ -219,6 +221,11 @@ impl Subscription {
         self.explicit.len().max(self.held.len()) + self.collections.iter().len()
     }
 
+    /// How long they are together.
+    pub(super) fn name_bytes(&self) -> usize {
+        self.name_bytes
+    }
+
     /// The names of the next response: `None` if there is nothing that may be sent.
     pub(super) fn batch(&self, permit: Permit) -> Option<Vec<Arc<str>>> {
         if !self.due.has_permitted(permit) {
@@ -334,9 +341,9 @@ impl Subscription {
         let offered = response.names.iter().filter_map(|(name, resource)| Some((name, resource.as_ref()?)));
         let names: Vec<_> = offered.clone().map(|(name, _)| Arc::clone(name)).collect();
         let guilty = rejection::blame(message, &names);
+        let reasons: BTreeMap<_, _> = guilty.iter().map(|(name, reason)| (name, reason.as_str())).collect();
         for (name, resource) in offered {
-            let reason = guilty.iter().find(|(guilty, _)| guilty == name).map(|(_, reason)| reason.as_str());
-            self.record_rejected(name, resource.version(), reason, now);
+            self.record_rejected(name, resource.version(), reasons.get(name).copied(), now);
             if guilty.is_empty() {
                 self.suspects.insert(Arc::clone(name));
             }

@@ -39,11 +39,13 @@ pub(in crate::stream) struct Opening<'a> {
 impl Subscription {
     /// Opens the subscription with the first request for its type on this stream.
     pub(in crate::stream) fn open(type_url: TypeUrl, wants: &Wants, opening: &Opening<'_>) -> Self {
+        let name_bytes = type_url.as_str().len();
         let mut opened = Self {
             type_url,
             wildcard: false,
             legacy: true,
             explicit: BTreeSet::new(),
+            name_bytes,
             collections: Collections::default(),
             target: opening.target.clone(),
             base: Resources::default(),
@@ -68,6 +70,8 @@ impl Subscription {
             Wants::Change { .. } | Wants::All { .. } => opened.owes_answer = true,
         }
         opened.forget_the_rest();
+        let held = opened.held.keys().filter(|name| !opened.explicit.contains(*name));
+        opened.name_bytes += held.map(|name| name.len()).sum::<usize>();
         opened.touch_all();
         opened
     }
@@ -188,7 +192,7 @@ impl Subscription {
         }
         let name = self.shared(name);
         let accepted = self.state(&name).and_then(|held| held.accepted.clone());
-        self.explicit.insert(Arc::clone(&name));
+        self.name_explicitly(&name);
         self.held.insert(Arc::clone(&name), Held { accepted, ..Held::default() });
         self.touch(&name);
     }
@@ -233,14 +237,26 @@ impl Subscription {
         let name = self.shared(name);
         if self.explicit.contains(&name) {
             self.held_mut(&name).sent = Sent::Nothing;
-            self.explicit.remove(&name);
+            self.unname_explicitly(&name);
             self.touch(&name);
+        }
+    }
+
+    fn name_explicitly(&mut self, name: &Arc<str>) {
+        if self.explicit.insert(Arc::clone(name)) {
+            self.name_bytes += name.len();
+        }
+    }
+
+    fn unname_explicitly(&mut self, name: &Arc<str>) {
+        if self.explicit.remove(name) {
+            self.name_bytes -= name.len();
         }
     }
 
     /// The client no longer asks for a name. What it holds of it under the wildcard it keeps.
     fn drop_name(&mut self, name: &Arc<str>) {
-        self.explicit.remove(name);
+        self.unname_explicitly(name);
         self.changed_at.remove(name);
         if !self.is_covered(name) {
             self.held.remove(name);

@@ -96,3 +96,20 @@ fn a_client_with_too_many_types_is_refused() {
     client.subscribes_to_all(TypeUrl::new("type.googleapis.com/example.Third"));
     assert_eq!(server.refused(), Some(Refusal::TooManyTypes(2)));
 }
+
+// What is counted is what is remembered: a name that is left makes room.
+#[test]
+fn a_client_whose_names_are_too_long_is_refused() {
+    for variant in [Variant::Incremental, Variant::StateOfTheWorld] {
+        let policy = Policy { max_name_bytes: 1_000, ..Policy::default() };
+        let long = |letter: &str| letter.repeat(400);
+        let (client, server) = Setup { variant, policy, ..Setup::default() }.connect();
+        server.has(1, &[]);
+        client.subscribes(EDS, &[&long("a"), &long("b")]);
+        client.unsubscribes(EDS, &[&long("a")]);
+        client.subscribes(EDS, &[&long("c")]);
+        assert_eq!(server.refused(), None);
+        client.subscribes(EDS, &[&long("d")]);
+        assert_eq!(server.refused(), Some(Refusal::NamesTooLong(1_000)));
+    }
+}
