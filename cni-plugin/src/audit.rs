@@ -45,6 +45,8 @@ pub(crate) struct Report {
     failed: Vec<(String, String)>,
     /// Networks whose pods nobody remembers, and why.
     unjudged: Vec<(String, String)>,
+    /// What is nobody's difference, and may be in the way of pods all the same.
+    remarks: Vec<String>,
 }
 
 /// A difference.

@@ -4,9 +4,11 @@
 //! that the runtime keeps, the configuration. What stands is compared with it as CHECK does. An audit asks the same of every
 //! pod.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use ipnetwork::IpNetwork;
 use weft_cni_spec::{AttachmentId, CheckRequest, Conf, ContainerId, IfName, Route};
 use weft_ipam::Ipam;
 use weft_ipam::lease::{Assigned, Lease};
@@ -18,7 +20,7 @@ use crate::extras::TABLE;
 use crate::finding::{Finding, Findings, State};
 use crate::identity::Identity;
 use crate::plan::{Inputs, Plan};
-use crate::{Error, addresses, ports};
+use crate::{Error, addresses, foreign, ports};
 
 pub(crate) mod configuration;
 mod kept;
@@ -74,7 +76,8 @@ pub(crate) fn explain(question: &Question) -> Result<Report, Error> {
     let files = configuration::files(question)?;
     let record = record::find(question, &files)?;
     let (subject, from) = look(question, record, &files, &Node::default())?;
-    Ok(subject.report(from, question))
+    let remarks = foreign::remarks(&subject.subnets(), subject.has_ports())?;
+    Ok(subject.report(from, question, remarks))
 }
 
 /// The same of an attachment that is known, and where its configuration was found.
@@ -271,11 +274,27 @@ impl Subject {
         Ok(())
     }
 
-    fn report(self, from: String, question: &Question) -> Report {
+    /// Those of its addresses.
+    pub(crate) fn subnets(&self) -> BTreeSet<IpNetwork> {
+        let leased = self.record.lease.iter().flat_map(|lease| &lease.addresses).map(|held| held.address);
+        let planned = self.planned.iter().flat_map(|planned| &planned.plan.veth.pod.addresses).copied();
+        leased.chain(planned).filter_map(subnet).collect()
+    }
+
+    fn has_ports(&self) -> bool {
+        self.planned.iter().any(|planned| !planned.plan.extras.published.is_empty())
+    }
+
+    fn report(self, from: String, question: &Question, remarks: Vec<String>) -> Report {
         let (is_restorable, places) = (self.is_restorable(), question.clone());
         let Self { record, netns, modes, findings, unknown, .. } = self;
-        Report { record, netns, modes, from, places, is_restorable, findings, unknown }
+        Report { record, netns, modes, from, places, is_restorable, findings, unknown, remarks }
     }
+}
+
+/// The subnet of an address.
+pub(crate) fn subnet(address: IpNetwork) -> Option<IpNetwork> {
+    IpNetwork::new(address.network(), address.prefix()).ok()
 }
 
 fn of_result(request: &CheckRequest) -> Result<Vec<Assigned>, Error> {

@@ -28,6 +28,7 @@ mod error;
 mod explain;
 mod extras;
 mod finding;
+mod foreign;
 mod gc;
 pub mod identity;
 mod log;

@@ -532,6 +532,75 @@ fn an_audit_sees_what_explain_sees_and_a_repair_puts_back_what_it_can() {
 }
 
 #[test]
+fn a_chain_of_others_that_drops_what_is_forwarded_is_a_remark_and_no_difference() {
+    Node::run(|node| {
+        let (pod, conf, _) = node.attach(&node.entry(&json!({})));
+        let silent = |why: &str| {
+            let (code, report) = node.audit(&[]);
+            assert_eq!((code, &report["remarks"]), (0, &json!([])), "{why}");
+        };
+        silent("nobody else has a firewall");
+        for (chain, rules, line) in [
+            ("ip filter FORWARD", "policy drop;", "`iptables -I FORWARD -s 10.1.0.0/24 -j ACCEPT`"),
+            ("inet site out", "policy drop;", "`nft insert rule inet site out ip6 daddr fd01::/64 accept`"),
+            (
+                "inet firewalld filter_FORWARD",
+                "policy accept; ct state established accept; counter log reject with icmpx admin-prohibited;",
+                "--zone=trusted --add-source=10.1.0.0/24`",
+            ),
+        ] {
+            let [family, table, name] = names(chain);
+            sh(&format!(
+                "nft 'table {family} {table} {{ chain {name} {{ type filter hook forward priority 0; {rules} }}; }}'"
+            ));
+            let told = format!("the nftables chain {chain} drops by default what is forwarded");
+            for (code, said) in [node.audit_said(&[], 0), node.explain(&["--container", "c"])] {
+                assert_eq!(code, 0, "{said}");
+                assert!(said.contains(&format!("remark: {told}")) && said.contains(line), "{line}: {said}");
+                assert!(said.contains("as planned"), "{said}");
+            }
+            let (_, report) = node.audit(&[]);
+            assert!(report["remarks"][0].as_str().unwrap().starts_with(&told), "{report}");
+            let (_, said) = node.explain(&["--container", "c", "--json"]);
+            assert!(said.contains(r#""remarks":["the nftables chain"#), "{said}");
+            sh(&format!("nft delete table {family} {table}"));
+        }
+        for harmless in [
+            "table ip filter { chain INPUT { type filter hook input priority 0; policy drop; }; }",
+            "table ip filter { chain FORWARD { type filter hook forward priority 0; ip saddr 10.9.0.1 drop; }; }",
+            "table ip6 nat { chain PREROUTING { type nat hook prerouting priority -150; }; }",
+        ] {
+            sh(&format!("nft '{harmless}'"));
+            silent(harmless);
+            sh("nft list tables | grep -v weft | xargs -rn3 nft delete");
+        }
+        node.exec("DEL", &pod, &conf);
+    });
+}
+
+#[test]
+fn a_chain_of_others_that_translates_before_wefts_is_a_remark_where_there_are_host_ports() {
+    Node::run(|node| {
+        let (pod, conf) = (Pod::new("c"), node.install(&node.entry(&json!({})), &asked()));
+        node.exec("ADD", &pod, &conf);
+        sh("nft 'table ip early { chain pre { type nat hook prerouting priority -150; }; }'");
+        for (code, said) in [node.audit_said(&[], 0), node.explain(&["--container", "c"])] {
+            assert_eq!(code, 0, "{said}");
+            assert!(
+                said.contains("remark: the nftables chain ip early pre translates destinations"),
+                "{said}"
+            );
+        }
+        node.exec("DEL", &pod, &conf);
+    });
+}
+
+fn names(chain: &str) -> [&str; 3] {
+    let names: Vec<_> = chain.split(' ').collect();
+    names.try_into().unwrap()
+}
+
+#[test]
 fn what_may_not_be_read_is_no_agreement() {
     Node::run(|node| {
         let (pod, conf, _) = node.attach(&node.entry(&json!({})));

@@ -50,7 +50,8 @@ pub use interface::{Interface, Neighbour, Route, Veth};
 pub use mac::Mac;
 pub use netns::{NetNs, NetNsIdentity};
 pub use nft::{
-    Chain, HostPort, Masquerade, Masqueraded, Nft, PinnedSource, PortSources, Protocol, Published,
+    BaseChain, Chain, Hook, HostPort, Masquerade, Masqueraded, Nft, PinnedSource, PortSources, Protocol,
+    Published,
 };
 pub use observe::{Link, Observed};
 pub use rtnl::{Ends, Rtnl};

@@ -39,6 +39,7 @@ use nix::errno::Errno;
 use crate::Error;
 use crate::netlink::{Reply, Request, Socket, attribute_of};
 
+mod base;
 mod chains;
 mod element;
 mod expr;
@@ -47,6 +48,7 @@ mod ports;
 mod source;
 pub(crate) mod wire;
 
+pub use base::{BaseChain, Hook};
 pub use chains::Chain;
 pub use ports::{HostPort, PortSources, Protocol, Published};
 pub use source::PinnedSource;

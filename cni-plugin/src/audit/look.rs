@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use ipnetwork::IpNetwork;
 use weft_datapath::Nft;
 use weft_ipam::lease::Attachment;
 use weft_ipam::{Ipam, chain};
@@ -18,7 +19,7 @@ use crate::explain::record::{Damage, Record, Remembered};
 use crate::explain::{self, Namespace, Question, Subject, record};
 use crate::finding::{Finding as Line, State, differences, differing};
 use crate::identity::{Identity, mark_of};
-use crate::{Error, ports};
+use crate::{Error, foreign, ports};
 
 pub(super) struct Look {
     pub(super) networks: Vec<String>,
@@ -26,6 +27,7 @@ pub(super) struct Look {
     report: Report,
     /// Those that are not as planned.
     differing: Vec<Subject>,
+    subnets: BTreeSet<IpNetwork>,
     records: Vec<Record>,
     seen: Vec<Seen>,
 }
@@ -93,6 +95,7 @@ impl Look {
             findings: Vec::new(),
             report: Report { networks: networks.len(), ..Report::default() },
             differing: Vec::new(),
+            subnets: BTreeSet::new(),
             records,
             seen: Vec::new(),
         };
@@ -108,6 +111,8 @@ impl Look {
             look.note_unjudged(network, &asked.places, &files);
             look.seen.push(seen);
         }
+        let have_ports = look.seen.iter().any(|seen| !seen.ports.is_empty());
+        look.report.remarks = foreign::remarks(&look.subnets, have_ports)?;
         Ok(look)
     }
 
@@ -139,6 +144,7 @@ impl Look {
             }
             (Some(lease), _) => {
                 let is_abandoned = ipam(&record)?.is_some_and(|ipam| ipam.is_abandoned(lease));
+                self.subnets.extend(lease.addresses.iter().filter_map(|held| explain::subnet(held.address)));
                 seen.leases.push((lease.clone(), is_abandoned));
                 is_abandoned
             }
@@ -180,6 +186,7 @@ impl Look {
     }
 
     fn note(&mut self, subject: Subject) {
+        self.subnets.extend(subject.subnets());
         let mark = subject.mark();
         let host = subject.host_ifname().to_owned();
         let is_nodes = |line: &Line| {

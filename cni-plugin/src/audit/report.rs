@@ -90,6 +90,7 @@ impl Report {
         for (label, lines) in said {
             text.extend(lines.iter().map(|(of, why)| format!("{label}: {of}: {why}\n")));
         }
+        text.extend(self.remarks.iter().map(|remark| format!("remark: {remark}\n")));
         text
     }
 
@@ -139,6 +140,7 @@ impl Report {
             "lessSeen": said(&self.limited),
             "notSeen": said(&self.failed),
             "notJudged": said(&self.unjudged),
+            "remarks": self.remarks,
         })
     }
 }

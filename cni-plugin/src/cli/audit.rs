@@ -30,7 +30,8 @@ Options:
   -h, --help        Print this
 
 `less seen` are pods of which no configuration is found: only their leases are compared. `not judged` are networks
-with addresses of another plugin, where the runtime keeps no results.
+with addresses of another plugin, where the runtime keeps no results. A `remark` is what others have put on the node
+that may be in the way of pods; it is no difference.
 
 Exit code: 0 if nothing differs (with --repair: any more), 1 if something does, 2 if it could not look, 64 for wrong
 usage.

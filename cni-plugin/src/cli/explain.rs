@@ -34,6 +34,7 @@ Each line of the table is a thing that ADD decided on:
   DIFFERENT   Something else stands in its place
   EXTRA       It bears the pod's mark, but is not in the plan
   beside      It stands on the pod's interface and is not Weft's; no difference
+A `remark` is what others have put on the node that may be in the way; no difference.
 
 Exit code: 0 if all is as planned, 1 if something differs, 2 if that cannot be told, 64 for wrong usage.
 

@@ -26,6 +26,8 @@ pub(crate) struct Report {
     pub(super) findings: Vec<Finding>,
     /// What could not be found out.
     pub(super) unknown: Vec<String>,
+    /// What is no part of a plan, and may be in the way all the same.
+    pub(super) remarks: Vec<String>,
 }
 
 /// What the comparison comes to.
@@ -64,7 +66,8 @@ impl Report {
             (some, all) => format!("{some} of {all} differ"),
         };
         let mut text = format!("{}\n{}\n{conclusion}\n", columns("", &self.head()), columns("", &rows));
-        for (label, lines) in [("unknown", &self.unknown), ("next", &self.next())] {
+        for (label, lines) in [("unknown", &self.unknown), ("remark", &self.remarks), ("next", &self.next())]
+        {
             text.extend(lines.iter().map(|line| format!("{label}: {line}\n")));
         }
         text
@@ -168,6 +171,7 @@ impl Report {
             "differing": self.differing(),
             "findings": self.findings.iter().map(finding).collect::<Vec<_>>(),
             "unknown": self.unknown,
+            "remarks": self.remarks,
             "next": self.next(),
         })
     }
@@ -204,6 +208,7 @@ mod tests {
             is_restorable: false,
             findings: findings.into_list(),
             unknown: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 

@@ -1,0 +1,114 @@
+//! What others have put on the node that is in the way of pods although all of Weft's stands as planned. It is a remark and no
+//! difference: nothing of it was in a plan, and no repair may touch it.
+
+use std::collections::BTreeSet;
+
+use ipnetwork::IpNetwork;
+use weft_datapath::{BaseChain, Hook, Nft};
+
+use crate::Error;
+
+/// Where Weft's own chain translates destinations.
+const PRIORITY_OF_PORTS: i32 = -100;
+
+/// What may keep packets from pods in `subnets`, and, where they `have_ports`, from their host ports.
+pub(crate) fn remarks(subnets: &BTreeSet<IpNetwork>, have_ports: bool) -> Result<Vec<String>, Error> {
+    let Some(nft) = Nft::open_if_any()? else { return Ok(Vec::new()) };
+    let chains = nft.foreign_chains()?;
+    Ok(chains.iter().filter_map(|chain| remark(chain, subnets, have_ports)).collect())
+}
+
+fn remark(chain: &BaseChain, subnets: &BTreeSet<IpNetwork>, have_ports: bool) -> Option<String> {
+    match chain.hook {
+        Hook::Forward if chain.drops => dropping(chain, subnets),
+        Hook::TranslatesDestination if have_ports && chain.priority < PRIORITY_OF_PORTS => Some(format!(
+            "the nftables chain {chain} translates destinations before Weft: a rule of it for a host port wins"
+        )),
+        Hook::Forward | Hook::TranslatesDestination => None,
+    }
+}
+
+/// Whether its rules accept the pods is more than can be told here.
+fn dropping(chain: &BaseChain, subnets: &BTreeSet<IpNetwork>) -> Option<String> {
+    let concerns = |subnet: &&IpNetwork| match chain.family {
+        "ip" => subnet.is_ipv4(),
+        "ip6" => subnet.is_ipv6(),
+        _ => true,
+    };
+    let remedies: Vec<_> = subnets.iter().filter(concerns).map(|subnet| remedy(chain, *subnet)).collect();
+    (!remedies.is_empty()).then(|| {
+        format!(
+            "the nftables chain {chain} drops by default what is forwarded: unless a rule of it accepts them, packets from \
+             and to pods are lost; to accept them: {}",
+            remedies.join("; ")
+        )
+    })
+}
+
+/// In the words of whose chain it is; what is put into the tables of iptables or firewalld by other means is gone with their
+/// next reload.
+fn remedy(chain: &BaseChain, subnet: IpNetwork) -> String {
+    let tables = if subnet.is_ipv4() { "iptables" } else { "ip6tables" };
+    match (chain.table.as_str(), chain.name.as_str()) {
+        ("filter", "FORWARD") => format!(
+            "the plugin `firewall` behind Weft in the list, or `{tables} -I FORWARD -s {subnet} -j ACCEPT` and `{tables} -I \
+             FORWARD -d {subnet} -j ACCEPT`"
+        ),
+        ("firewalld", _) => {
+            format!(
+                "`firewall-cmd --permanent --zone=trusted --add-source={subnet}` and `firewall-cmd --reload`"
+            )
+        }
+        _ => {
+            let ip = if subnet.is_ipv4() { "ip" } else { "ip6" };
+            let rule = |side| format!("`nft insert rule {chain} {ip} {side} {subnet} accept`");
+            format!("{} and {}", rule("saddr"), rule("daddr"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(family: &'static str, table: &str, hook: Hook, priority: i32, drops: bool) -> BaseChain {
+        BaseChain { family, table: table.to_owned(), name: "FORWARD".to_owned(), hook, priority, drops }
+    }
+
+    fn said(chain: &BaseChain, subnets: &[&str]) -> Option<String> {
+        remark(chain, &subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(), true)
+    }
+
+    #[test]
+    fn what_drops_by_default_is_told_with_the_line_to_add() {
+        let both = ["10.1.0.0/24", "fd01::/64"];
+        for (family, table, lines) in [
+            ("ip", "filter", vec!["`iptables -I FORWARD -s 10.1.0.0/24 -j ACCEPT`", "the plugin `firewall`"]),
+            ("ip6", "filter", vec!["`ip6tables -I FORWARD -d fd01::/64 -j ACCEPT`"]),
+            ("inet", "firewalld", vec!["--add-source=10.1.0.0/24`", "--add-source=fd01::/64`"]),
+            (
+                "inet",
+                "mine",
+                vec![
+                    "`nft insert rule inet mine FORWARD ip saddr 10.1.0.0/24 accept`",
+                    "`nft insert rule inet mine FORWARD ip6 daddr fd01::/64 accept`",
+                ],
+            ),
+        ] {
+            let said = said(&chain(family, table, Hook::Forward, 0, true), &both).unwrap();
+            assert!(said.contains(&format!("chain {family} {table} FORWARD drops by default")), "{said}");
+            assert!(lines.iter().all(|line| said.contains(line)), "{lines:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_concerns_no_pod_is_not_told() {
+        assert_eq!(said(&chain("ip6", "filter", Hook::Forward, 0, true), &["10.1.0.0/24"]), None);
+        assert_eq!(said(&chain("inet", "filter", Hook::Forward, 0, true), &[]), None);
+        assert_eq!(said(&chain("ip", "filter", Hook::Forward, 0, false), &["10.1.0.0/24"]), None);
+        let later = chain("ip", "nat", Hook::TranslatesDestination, PRIORITY_OF_PORTS, false);
+        assert_eq!(said(&later, &["10.1.0.0/24"]), None);
+        let earlier = chain("ip", "nat", Hook::TranslatesDestination, -150, false);
+        assert!(said(&earlier, &[]).unwrap().contains("chain ip nat FORWARD translates destinations before"));
+    }
+}
