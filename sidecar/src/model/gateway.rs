@@ -12,9 +12,6 @@ use crate::diagnostic::{Diagnostic, Span};
 use crate::read::Node;
 use crate::read::decode::{Report, one_of, text};
 
-/// The controller that a `GatewayClass` names to have its Gateways played by this sidecar.
-pub const CONTROLLER: &str = "weft.dev/sidecar";
-
 /// A gateway as its document has it.
 #[derive(Debug, Clone)]
 pub struct Gateway {
@@ -37,10 +34,11 @@ pub struct Address {
     pub ip: Option<IpAddr>,
 }
 
-/// Who plays the Gateways of a class.
+/// Who plays the Gateways of a class in a cluster; the Gateways in the files of a sidecar are played by that, whatever their
+/// class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayClass {
-    /// The controller's name; ours is [`CONTROLLER`].
+    /// The controller's name.
     pub controller: String,
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 
 use super::Resolver;
 use super::attachment::{Claim, Place};
-use super::index::{Attached, Index};
+use super::index::Attached;
 use super::listeners::{AllPlayed, GROUP, Problem, State};
 use crate::diagnostic::{Diagnostic, Origin};
 use crate::model::gateway::Protocol;
@@ -220,7 +220,7 @@ impl<'d> Resolver<'_, 'd> {
         }
         let found = match all.get(gateway) {
             Some(played) => self.index.attach_to(gateway, played, claim),
-            None => Err(self.index.no_gateway(gateway, claim.parent)),
+            None => Err(Problem::no_gateway(gateway, claim.parent)),
         };
         found.unwrap_or_else(|problem| {
             let warning = Diagnostic::warning(format!("{}: {}", problem.reason, problem.message));
@@ -246,14 +246,10 @@ impl<'d> Resolver<'_, 'd> {
     }
 }
 
-impl Index<'_> {
-    pub(super) fn no_gateway(&self, gateway: &ServiceKey, parent: &ParentRef) -> Problem {
-        let message = if self.ingress.gateways.contains_key(gateway) {
-            format!("Gateway {gateway} is of a class that somebody else plays")
-        } else {
-            format!("there is no Gateway {gateway}, so that the route takes no requests from it")
-        };
-        Problem::new("NoMatchingParent", message, parent.span)
+impl Problem {
+    pub(super) fn no_gateway(gateway: &ServiceKey, parent: &ParentRef) -> Self {
+        let message = format!("there is no Gateway {gateway}, so that the route takes no requests from it");
+        Self::new("NoMatchingParent", message, parent.span)
     }
 }
 

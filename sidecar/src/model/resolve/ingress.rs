@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::index::{Attached, twice};
 use crate::diagnostic::Diagnostic;
 use crate::model::backend_tls::BackendTlsPolicy;
-use crate::model::gateway::{CONTROLLER, Gateway, GatewayClass};
+use crate::model::gateway::{Gateway, GatewayClass};
 use crate::model::secret::Secret;
 use crate::model::stream_route::{StreamKind, StreamRoute};
 use crate::model::{Document, Object, ServiceKey};
@@ -45,11 +45,6 @@ impl<'d> Ingress<'d> {
             _ => None,
         };
         diagnostics.extend(first.map(|first| twice(kind(&document.object), name, document, &first.origin)));
-    }
-
-    /// Whether somebody else plays the Gateways of a class: a class that is not there, as `weft`, is ours.
-    pub(super) fn is_foreign(&self, class: &str) -> bool {
-        self.classes.get(class).is_some_and(|(_, class)| class.controller != CONTROLLER)
     }
 
     /// The labels of a namespace; every one has its name as one (KEP-2161).

@@ -65,10 +65,10 @@ impl State<'_> {
 }
 
 impl<'d> Index<'d> {
-    /// Looks at all Gateways but those that somebody else plays.
+    /// Looks at all Gateways: whatever their class, nobody else reads these files.
     pub(super) fn played(&self) -> AllPlayed<'d> {
-        let ours = self.ingress.gateways.iter().filter(|(_, (_, at))| !self.ingress.is_foreign(&at.class));
-        let mut all: AllPlayed<'d> = ours
+        let gateways = self.ingress.gateways.iter();
+        let mut all: AllPlayed<'d> = gateways
             .map(|(key, (document, gateway))| (key.clone(), self.played_one(key, document, gateway)))
             .collect();
         let conflicts = conflicts(&all);
