@@ -151,13 +151,15 @@ pub fn with_proofs(resources: &Value) -> Result<Value> {
     let secrets = resources.get_mut("secrets").and_then(Value::as_array_mut);
     for secret in secrets.into_iter().flatten() {
         let proof = authority.vouch_for(&["example.com"])?;
-        if let Some(pair) = secret.get_mut("tlsCertificate") {
+        for name in ["tlsCertificate", "tls_certificate"] {
+            let Some(pair) = secret.get_mut(name) else { continue };
             *pair = json!({
                 "certificateChain": { "inlineString": proof.certificate },
                 "privateKey": { "inlineString": proof.key },
             });
         }
-        if let Some(authorities) = secret.pointer_mut("/validationContext/trustedCa") {
+        for place in ["/validationContext/trustedCa", "/validation_context/trusted_ca"] {
+            let Some(authorities) = secret.pointer_mut(place) else { continue };
             *authorities = json!({ "inlineString": authority.certificate() });
         }
     }

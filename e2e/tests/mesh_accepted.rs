@@ -76,3 +76,23 @@ fn the_real_envoy_refuses_a_golden_file_that_is_spoilt() {
     let said = complaints(&bootstrap, &dir.path().join("spoilt.json")).expect("a complaint");
     assert!(said.contains("single wildcard domain"), "{said}");
 }
+
+/// `WEFT_MANIFESTS` is a directory of configurations, each a directory: the examples of the Gateway API as they are, and
+/// beside them a Sidecar and the Services and Secrets that they name.
+#[test]
+#[ignore = "needs WEFT_MANIFESTS"]
+fn the_real_envoy_accepts_manifests_of_others() {
+    let manifests = std::env::var("WEFT_MANIFESTS").expect("WEFT_MANIFESTS is set");
+    let dir = tempfile::tempdir().unwrap();
+    let mut refused = Vec::new();
+    for entry in fs::read_dir(manifests).unwrap() {
+        let config = entry.unwrap().path();
+        let mut translate = Command::new(binaries::weft("weft-sidecar").unwrap());
+        translate.args(["translate", "--output", "json", "--config"]).arg(&config);
+        let resources: Value = serde_json::from_str(&output(&mut translate).unwrap()).unwrap();
+        let whole = self_contained(bootstrap(&config), &with_proofs(&resources).unwrap());
+        let said = complaints(&whole, &dir.path().join("envoy.json"));
+        refused.extend(said.map(|said| format!("{}: {said}", config.display())));
+    }
+    assert!(refused.is_empty(), "{}", refused.join("\n"));
+}

@@ -6,6 +6,7 @@
 mod explanation;
 mod mistakes;
 mod planning;
+mod standing;
 mod translation;
 mod yaml;
 
@@ -110,6 +111,15 @@ enum Command {
         #[command(flatten)]
         comparison: Comparison,
     },
+    /// Tell how Gateways, routes and policies stand, in the conditions of the Gateway API; exit code 1 if one is not good
+    Status {
+        /// Directories with YAML and JSON files, or single files
+        #[arg(required = true, value_name = "DIR")]
+        config: Vec<PathBuf>,
+        /// For whom
+        #[arg(long, value_enum, default_value_t = standing::Output::Human)]
+        output: standing::Output,
+    },
     /// Draw listeners, hosts, routes, clusters and endpoints, and what leads where
     Graph {
         #[command(flatten)]
@@ -193,6 +203,7 @@ impl Command {
                 with_mesh(config.paths, |mesh| Ok(selection.print(&translate(mesh))?))
             }
             Self::Plan { config, comparison } => planned(config, &comparison),
+            Self::Status { config, output } => standing(config, output),
             Self::Graph { config, output } => with_mesh(config.paths, |mesh| {
                 let graph = Graph::of(&translate(mesh))?;
                 Ok(match output {
@@ -249,6 +260,18 @@ fn summary(files: usize, errors: usize, mistakes: &[Diagnostic]) -> ExitCode {
 
 fn count(number: usize, of: &str) -> String {
     format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
+
+fn standing(paths: Vec<PathBuf>, output: standing::Output) -> ExitCode {
+    let (configuration, mistakes) = load(paths);
+    let (errors, _warnings): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(Diagnostic::is_error);
+    show(&errors);
+    if !errors.is_empty() {
+        return ExitCode::from(USAGE);
+    }
+    let objects = configuration.status();
+    let printed = print(&output.print(&objects));
+    if standing::is_good(&objects) { printed } else { ExitCode::FAILURE }
 }
 
 /// Prints what `make` makes of the configuration, if that has no mistakes.

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::diagnostic::{Diagnostic, Origin, Source};
-use crate::model::resolve::{Resolution, resolve};
+use crate::model::resolve::{Resolution, resolve, status};
 use crate::model::sidecar::Sidecar;
+use crate::model::status::ObjectStatus;
 use crate::model::{Document, Object, object};
 use crate::read::Node;
 use crate::read::decode::Report;
@@ -110,6 +111,13 @@ impl Configuration {
         let documents: Vec<Arc<Document>> =
             self.files.values().flat_map(|file| &file.documents).cloned().collect();
         self.connect(documents)
+    }
+
+    /// How the objects of the last good documents stand, in the words of the Gateway API.
+    pub fn status(&self) -> Vec<ObjectStatus> {
+        let documents: Vec<Arc<Document>> =
+            self.files.values().flat_map(|file| &file.documents).cloned().collect();
+        status(&documents)
     }
 
     /// What there is to look at now: the files of the roots, and where the tags come from that they name.

@@ -25,6 +25,7 @@ pub mod route;
 pub mod secret;
 pub mod service;
 pub mod sidecar;
+pub mod status;
 pub mod stream_route;
 pub mod tag;
 pub mod telemetry;

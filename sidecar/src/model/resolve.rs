@@ -11,6 +11,7 @@ mod listeners;
 mod policies;
 mod proofs;
 mod routes;
+mod status;
 mod telemetry;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ use super::ingress::Proof;
 use super::sidecar::Sidecar;
 use super::{Document, Mesh, MeshService, Object, Patch, ServiceKey};
 use crate::diagnostic::{Diagnostic, Origin, Span};
+
+pub use status::status;
 
 /// More are not shown: nobody reads them, and comparing them with the last ones would hold up the next change.
 pub const MAX_DIAGNOSTICS: usize = 1_000;

@@ -81,12 +81,15 @@ impl<'d> Index<'d> {
     }
 
     fn played_one(&self, key: &ServiceKey, document: &'d Document, gateway: &'d Gateway) -> Played<'d> {
-        let addresses = addresses(gateway);
+        let mut addresses = addresses(gateway);
         let unusable = gateway.addresses.iter().find(|address| address.ip.is_none());
         let problem = unusable.map(|address| {
             let message = "only IP addresses can be listened on, and none is assigned by itself";
             Problem::new("UnsupportedAddress", message, address.span)
         });
+        if problem.is_some() {
+            addresses.clear();
+        }
         let states = gateway.listeners.iter().map(|listener| self.state(key, listener, &addresses));
         Played { document, listeners: states.collect(), addresses, problem }
     }

@@ -1,0 +1,148 @@
+//! What is told of Gateways, routes and policies, in the conditions of the Gateway API.
+
+#![cfg(test)]
+
+use std::fs;
+
+use weft_sidecar::configuration::Configuration;
+use weft_sidecar::read::files::Roots;
+
+const SIDECAR: &str = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: a, namespace: shop}\n";
+
+const WEB: &str = "\
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: far, namespace: other}
+spec: {ports: [{port: 80}]}
+";
+
+fn gateway(listeners: &str) -> String {
+    let head = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw}\n";
+    format!("{head}spec: {{gatewayClassName: weft, listeners: [{listeners}]}}\n")
+}
+
+fn route(kind: &str, name: &str, parent: &str, rest: &str) -> String {
+    let head =
+        format!("---\napiVersion: gateway.networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}}}\n");
+    format!("{head}spec: {{parentRefs: [{parent}], {rest}}}\n")
+}
+
+/// `kind name, part: type=status reason` of every condition that is not good.
+fn not_good(documents: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("directory");
+    fs::write(dir.path().join("a.yaml"), format!("{SIDECAR}{WEB}{documents}")).expect("write");
+    let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+    let listing = configuration.roots().list();
+    configuration.look(&listing, &Default::default());
+    let errors: Vec<_> = configuration.mistakes().into_iter().filter(|one| one.is_error()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    let mut told = Vec::new();
+    for object in configuration.status() {
+        let whole = (String::new(), object.conditions.clone());
+        let parts = object.parts.iter().map(|part| (format!(", {}", part.name), part.conditions.clone()));
+        for (part, conditions) in std::iter::once(whole).chain(parts) {
+            let bad = conditions.iter().filter(|one| !one.is_good());
+            told.extend(bad.map(|one| {
+                format!(
+                    "{} {}{part}: {}={} {}",
+                    object.kind, object.key, one.of_type, one.is_true, one.reason
+                )
+            }));
+        }
+    }
+    told
+}
+
+#[test]
+fn listeners_that_cannot_be_told_apart_are_all_in_conflict() {
+    let listeners = "{name: a, port: 80, protocol: HTTP}, {name: b, port: 80, protocol: TCP},
+      {name: c, port: 81, protocol: HTTP}, {name: d, port: 82, protocol: UDP}, {name: e, port: 15001, protocol: HTTP}";
+    assert_eq!(
+        not_good(&gateway(listeners)),
+        [
+            "Gateway shop/gw: Accepted=true ListenersNotValid",
+            "Gateway shop/gw, listener a, 0 routes: Accepted=false ProtocolConflict",
+            "Gateway shop/gw, listener a, 0 routes: Conflicted=true ProtocolConflict",
+            "Gateway shop/gw, listener a, 0 routes: Programmed=false Invalid",
+            "Gateway shop/gw, listener b, 0 routes: Accepted=false ProtocolConflict",
+            "Gateway shop/gw, listener b, 0 routes: Conflicted=true ProtocolConflict",
+            "Gateway shop/gw, listener b, 0 routes: Programmed=false Invalid",
+            "Gateway shop/gw, listener d, 0 routes: Accepted=false UnsupportedProtocol",
+            "Gateway shop/gw, listener d, 0 routes: Programmed=false Invalid",
+            "Gateway shop/gw, listener e, 0 routes: Accepted=false PortUnavailable",
+            "Gateway shop/gw, listener e, 0 routes: Programmed=false Invalid",
+        ]
+    );
+}
+
+#[test]
+fn a_certificate_must_be_there_and_permitted() {
+    let listeners =
+        "{name: a, port: 443, protocol: HTTPS, hostname: a.org, tls: {certificateRefs: [{name: gone}]}},
+      {name: b, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: far, namespace: other}]}},
+      {name: c, port: 80, protocol: HTTP, allowedRoutes: {kinds: [{kind: TCPRoute}, {kind: HTTPRoute}]}}";
+    assert_eq!(
+        not_good(&gateway(listeners)),
+        [
+            "Gateway shop/gw: Accepted=true ListenersNotValid",
+            "Gateway shop/gw, listener a, 0 routes: ResolvedRefs=false InvalidCertificateRef",
+            "Gateway shop/gw, listener a, 0 routes: Programmed=false Invalid",
+            "Gateway shop/gw, listener b, 0 routes: ResolvedRefs=false RefNotPermitted",
+            "Gateway shop/gw, listener b, 0 routes: Programmed=false Invalid",
+            "Gateway shop/gw, listener c, 0 routes: ResolvedRefs=false InvalidRouteKinds",
+        ]
+    );
+}
+
+#[test]
+fn each_step_of_attaching_a_route_has_a_reason_of_its_own() {
+    let listeners = "{name: http, port: 80, protocol: HTTP, hostname: '*.example.com'}, {name: tcp, port: 81, protocol: TCP}";
+    let web = "rules: [{backendRefs: [{name: web, port: 80}]}]";
+    let documents = [
+        gateway(listeners),
+        route("HTTPRoute", "a-good", "{name: gw}", web),
+        route("HTTPRoute", "b-no-gateway", "{name: gv}", web),
+        route("HTTPRoute", "c-no-listener", "{name: gw, sectionName: htp}", web),
+        route("HTTPRoute", "d-not-allowed", "{name: gw, sectionName: tcp}", web),
+        route("HTTPRoute", "e-other-host", "{name: gw}", &format!("hostnames: [example.org], {web}")),
+        route("HTTPRoute", "f-no-backend", "{name: gw}", "rules: [{backendRefs: [{name: wbe, port: 80}]}]"),
+        route(
+            "TCPRoute",
+            "g-not-permitted",
+            "{name: gw}",
+            "rules: [{backendRefs: [{name: far, namespace: other, port: 80}]}]",
+        ),
+        route("HTTPRoute", "h-no-port", "{group: '', kind: Service, name: web}", web),
+    ];
+    assert_eq!(
+        not_good(&documents.concat()),
+        [
+            "HTTPRoute shop/b-no-gateway, at Gateway shop/gv: Accepted=false NoMatchingParent",
+            "HTTPRoute shop/c-no-listener, at Gateway shop/gw, htp: Accepted=false NoMatchingParent",
+            "HTTPRoute shop/d-not-allowed, at Gateway shop/gw, tcp: Accepted=false NotAllowedByListeners",
+            "HTTPRoute shop/e-other-host, at Gateway shop/gw: Accepted=false NoMatchingListenerHostname",
+            "HTTPRoute shop/f-no-backend, at Gateway shop/gw: ResolvedRefs=false BackendNotFound",
+            "TCPRoute shop/g-not-permitted, at Gateway shop/gw: ResolvedRefs=false RefNotPermitted",
+        ]
+    );
+}
+
+#[test]
+fn a_policy_that_trusts_nobody_is_not_accepted() {
+    let policy = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: p}\nspec:\n  \
+      targetRefs: [{group: '', kind: Service, name: web}]\n  \
+      validation: {hostname: web.org, caCertificateRefs: [{group: '', kind: ConfigMap, name: gone}]}\n";
+    assert_eq!(
+        not_good(policy),
+        [
+            "BackendTLSPolicy shop/p: Accepted=false NoValidCACertificate",
+            "BackendTLSPolicy shop/p: ResolvedRefs=false InvalidCACertificateRef",
+        ]
+    );
+}
