@@ -146,3 +146,19 @@ fn a_policy_that_trusts_nobody_is_not_accepted() {
         ]
     );
 }
+
+/// The first example of `docs/sidecar/gateways.md`, and what is said there of it without its Secret.
+#[test]
+fn what_the_page_shows_is_what_is_told() {
+    let page = include_str!("../../docs/sidecar/gateways.md");
+    let fenced =
+        |kind: &str| page.split(&format!("```{kind}\n")).nth(1).and_then(|rest| rest.split("```").next());
+    let (example, shown) = (fenced("yaml").expect("an example"), fenced("console").expect("its status"));
+    let dir = tempfile::tempdir().expect("directory");
+    fs::write(dir.path().join("a.yaml"), format!("{SIDECAR}{WEB}---\n{example}")).expect("write");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
+    let done = command.arg("status").arg(dir.path()).output().expect("the program runs");
+    let told = String::from_utf8(done.stdout).expect("text");
+    assert_eq!(format!("$ weft-sidecar status mesh\n{told}"), shown);
+    assert_eq!(done.status.code(), Some(1));
+}
