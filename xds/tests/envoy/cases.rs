@@ -9,7 +9,7 @@ use weft_xds::{Event, Resource, TypeUrl};
 use crate::Way;
 use crate::control::Control;
 use crate::proxy::Envoy;
-use crate::resources::{cluster, endpoints, listener, rejected_cluster, routes};
+use crate::resources::{CLUSTERS, LISTENERS, cluster, endpoints, listener, rejected_cluster, routes};
 
 const CDS: TypeUrl = TypeUrl::CLUSTER;
 const EDS: TypeUrl = TypeUrl::ENDPOINT;
@@ -141,6 +141,38 @@ pub(crate) async fn of_a_response_that_is_rejected_only_the_guilty_is_parked(way
     control.accepted(&[CDS]).await;
     assert_eq!(envoy.stat("cluster_manager.cds.update_rejected").await, 1);
     envoy.await_answer("in.sock", (200, "hello")).await;
+}
+
+pub(crate) async fn collections_of_clusters_and_listeners_are_served(way: Way) {
+    let mut control = Control::start();
+    let socket = control.directory().join("in.sock");
+    let clusters = |builder: &mut Builder, name: &str| {
+        insert(builder, [cluster(way, name, FIRST), endpoints(name, "/dev/null")]);
+    };
+    control.publish(|builder| {
+        clusters(builder, &format!("{CLUSTERS}/one"));
+        clusters(builder, "outside");
+        insert(
+            builder,
+            [listener(way, &format!("{LISTENERS}/in"), &socket, "web"), routes("web", "hello", 0)],
+        );
+    });
+    let envoy = Envoy::start(way, control.directory());
+    control.accepted(&[CDS, LDS, RDS]).await;
+    envoy.await_answer("in.sock", (200, "hello")).await;
+    // The server's own and the one in the collection.
+    assert_eq!(envoy.stat("cluster_manager.active_clusters").await, 2);
+
+    control.publish(|builder| clusters(builder, &format!("{CLUSTERS}/two")));
+    control.accepted(&[CDS]).await;
+    assert_eq!(envoy.stat("cluster_manager.active_clusters").await, 3);
+    control.publish(|builder| {
+        builder.remove(&CDS, &format!("{CLUSTERS}/one"));
+        insert(builder, [routes("web", "still", 0)]);
+    });
+    control.accepted(&[CDS]).await;
+    assert_eq!(envoy.stat("cluster_manager.active_clusters").await, 2);
+    envoy.await_answer("in.sock", (200, "still")).await;
 }
 
 pub(crate) async fn sixty_megabytes_of_routes_arrive(way: Way) {

@@ -18,6 +18,8 @@ struct Way {
     variant: Variant,
     /// All types on one stream, instead of a stream for each.
     aggregated: bool,
+    /// Clusters and listeners by the collections they are in, instead of all.
+    collections: bool,
 }
 
 /// A test for each case and each of these ways to ask.
@@ -45,6 +47,8 @@ cases! {
         incremental incremental_by_type state_of_the_world state_of_the_world_by_type;
     of_a_response_that_is_rejected_only_the_guilty_is_parked:
         incremental incremental_by_type state_of_the_world state_of_the_world_by_type;
+    collections_of_clusters_and_listeners_are_served:
+        incremental_by_collection;
     sixty_megabytes_of_routes_arrive:
         incremental state_of_the_world;
     // By type it would open 5 000 streams.
@@ -54,7 +58,12 @@ cases! {
 
 impl Way {
     fn incremental() -> Self {
-        Self { variant: Variant::Incremental, aggregated: true }
+        Self { variant: Variant::Incremental, aggregated: true, collections: false }
+    }
+
+    /// Envoy 1.40 knows collections in this variant only.
+    fn incremental_by_collection() -> Self {
+        Self { collections: true, ..Self::incremental() }
     }
 
     fn incremental_by_type() -> Self {
@@ -62,7 +71,7 @@ impl Way {
     }
 
     fn state_of_the_world() -> Self {
-        Self { variant: Variant::StateOfTheWorld, aggregated: true }
+        Self { variant: Variant::StateOfTheWorld, ..Self::incremental() }
     }
 
     fn state_of_the_world_by_type() -> Self {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use weft_xds::stream::Variant;
 
 use crate::Way;
+use crate::resources::{CLUSTERS, LISTENERS};
 
 /// What takes longer on a busy machine than it should: thousands of clusters cost an Envoy seconds of CPU.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(80);
@@ -124,6 +125,11 @@ fn bootstrap(way: Way, directory: &Path) -> String {
         "api_type: {api_type}, transport_api_version: V3, set_node_on_first_message_only: true, \
          grpc_services: [{{ envoy_grpc: {{ cluster_name: xds }} }}]"
     );
+    let locators = if way.collections {
+        format!("cds_resources_locator: '{CLUSTERS}/*'\n  lds_resources_locator: '{LISTENERS}/*'")
+    } else {
+        String::new()
+    };
     let (ads, source) = if way.aggregated {
         (format!("ads_config: {{ {server} }}"), "ads: {}".to_owned())
     } else {
@@ -141,6 +147,7 @@ dynamic_resources:
   {ads}
   cds_config: {{ resource_api_version: V3, initial_fetch_timeout: 0s, {source} }}
   lds_config: {{ resource_api_version: V3, initial_fetch_timeout: 0s, {source} }}
+  {locators}
 static_resources:
   clusters:
   - name: xds

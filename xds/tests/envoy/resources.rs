@@ -33,6 +33,10 @@ use weft_xds::stream::Variant;
 
 use crate::Way;
 
+/// The directories that an Envoy asks for by collection.
+pub(crate) const CLUSTERS: &str = "xdstp://weft/envoy.config.cluster.v3.Cluster/all";
+pub(crate) const LISTENERS: &str = "xdstp://weft/envoy.config.listener.v3.Listener/all";
+
 /// A cluster that takes its endpoints from the server. Another `timeout`, in seconds, is another cluster.
 pub(crate) fn cluster(way: Way, name: &str, timeout: i64) -> Resource {
     let eds_config = Some(way.source());
