@@ -160,10 +160,9 @@ impl Client {
         let Some(asked) = self.types.get_mut(type_url).filter(|asked| asked.open) else { return };
         if name == "*" {
             asked.wildcard = false;
-            let names = &asked.names;
-            asked.holds.retain(|held, _| names.contains(held));
-        } else if asked.names.remove(name) && !asked.wildcard {
-            asked.holds.remove(name);
+            asked.forget_the_rest();
+        } else if asked.names.remove(name) {
+            asked.forget_the_rest();
         }
         if !asked.wildcard && asked.names.is_empty() {
             // It drops what comes for a type it has left.
@@ -213,7 +212,7 @@ impl Client {
     /// What the client holds is what it asked for and what there is.
     pub(crate) fn assert_agrees_with(&self, snapshot: &Snapshot) {
         for (type_url, asked) in &self.types {
-            let wanted = |name: &str| asked.open && (asked.wildcard || asked.names.contains(name));
+            let wanted = |name: &str| asked.open && asked.wants(name);
             let there: BTreeMap<_, _> = snapshot
                 .iter()
                 .filter(|(url, resource)| *url == type_url && wanted(resource.name()))
@@ -244,6 +243,20 @@ fn is_whole(type_url: &TypeUrl) -> bool {
 }
 
 impl Asked {
+    fn wants(&self, name: &str) -> bool {
+        let collection = || name.rsplit_once('/').map(|(directory, _)| format!("{directory}/*"));
+        self.wildcard
+            || self.names.contains(name)
+            || collection().is_some_and(|collection| self.names.contains(&collection))
+    }
+
+    /// It keeps only what it still asks for.
+    fn forget_the_rest(&mut self) {
+        let mut holds = std::mem::take(&mut self.holds);
+        holds.retain(|held, _| self.wants(held));
+        self.holds = holds;
+    }
+
     fn request(
         &self,
         variant: Variant,
@@ -286,7 +299,7 @@ impl Asked {
             .unwrap_or_default()
             .into_iter()
             .map(|any| Body::decode(any.value.as_slice()).expect("a body"))
-            .filter(|body| self.wildcard || self.names.contains(&body.name))
+            .filter(|body| self.wants(&body.name))
             .collect();
         let (bad, good): (Vec<_>, Vec<_>) =
             bodies.into_iter().partition(|body| body.content == BAD || body.content == BAD_UNNAMED);

@@ -30,8 +30,17 @@ fn types() -> impl Strategy<Value = TypeUrl> {
     (0usize..4).prop_map(|at| TYPES[at].clone())
 }
 
+/// The name of a resource: two of them are in a collection.
+fn name(at: usize) -> String {
+    if at < 2 { format!("n{at}") } else { format!("xdstp://a/t/all/{at}") }
+}
+
 fn names() -> impl Strategy<Value = String> {
-    (0usize..5).prop_map(|at| if at == 4 { "*".into() } else { format!("n{at}") })
+    (0usize..6).prop_map(|at| match at {
+        4 => "*".into(),
+        5 => "xdstp://a/t/all/*".into(),
+        at => name(at),
+    })
 }
 
 /// Contents from 2 on are rejected.
@@ -61,7 +70,7 @@ fn render(revision: u64, intent: &Intent) -> Arc<Snapshot> {
         .iter()
         .map(|names| {
             let there = names.iter().enumerate().filter_map(|(at, number)| Some((at, (*number)?)));
-            there.map(|(at, number)| format!("n{at}@{}", content(number))).collect()
+            there.map(|(at, number)| format!("{}@{}", name(at), content(number))).collect()
         })
         .collect();
     let texts: Vec<Vec<&str>> = texts.iter().map(|all| all.iter().map(String::as_str).collect()).collect();
