@@ -71,7 +71,7 @@
 //!
 //! A name is any text but `*`. Names of the form `xdstp://…` are compared as they are written, parameters included, and one that
 //! ends in `/*` before its parameters subscribes to a collection: all resources one step below, as Envoy's
-//! `cds_resources_locator` and `lds_resources_locator` ask for. An empty collection is answered with nothing. Of a list
+//! `cds_resources_locator` and `lds_resources_locator` ask for. An empty collection is answered by its own name among what is removed, or in the state of the world with nothing. Of a list
 //! collection (`envoy.config.cluster.v3.ClusterCollection`, inline entries) nothing is known here: it is a resource like
 //! any other, and its owner makes it. The parameters of a `ResourceLocator` (xRFC TP2) choose no variant.
 //!

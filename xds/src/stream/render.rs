@@ -115,6 +115,7 @@ impl Stream {
             }
             names.push((name, found));
         }
+        say_empty_collections(response, subscription);
         names
     }
 
@@ -274,6 +275,15 @@ impl Stream {
         let mut response = self.begin(target, &type_url);
         response.entries = beats.into_iter().map(Entry::Heartbeat).collect();
         Some(self.send(now, target, response, Names::new()))
+    }
+}
+
+/// A collection that is asked for and empty is said to be gone: an Envoy hands an answer without any name to none of its
+/// collections, and waits for ever (`WatchMap::onConfigUpdate` in its `watch_map.cc`; so does 1.40 with an
+/// `initial_fetch_timeout` of 0).
+fn say_empty_collections(response: &mut Response, subscription: &Subscription) {
+    if subscription.owes_answer() {
+        response.removed.extend(subscription.empty_collections().cloned());
     }
 }
 

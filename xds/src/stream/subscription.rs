@@ -211,6 +211,13 @@ impl Subscription {
         self.collections.iter()
     }
 
+    /// Those of them in which there is nothing.
+    pub(super) fn empty_collections(&self) -> impl Iterator<Item = &Arc<str>> {
+        let is_empty =
+            |one: &&Arc<str>| !self.target.iter().any(|found| Collections::holds(one, found.name()));
+        self.collections.iter().filter(is_empty)
+    }
+
     /// Whether the client has asked for this very name.
     pub(super) fn is_named(&self, name: &str) -> bool {
         self.explicit.contains(name)

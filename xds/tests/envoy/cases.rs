@@ -175,6 +175,24 @@ pub(crate) async fn collections_of_clusters_and_listeners_are_served(way: Way) {
     envoy.await_answer("in.sock", (200, "still")).await;
 }
 
+// An answer without any name reaches none of an Envoy's collections: it would wait for its clusters for ever.
+pub(crate) async fn an_empty_collection_holds_nothing_up(way: Way) {
+    let mut control = Control::start();
+    let socket = control.directory().join("in.sock");
+    control.publish(|builder| {
+        insert(
+            builder,
+            [listener(way, &format!("{LISTENERS}/in"), &socket, "web"), routes("web", "hello", 0)],
+        );
+    });
+    let envoy = Envoy::start(way, control.directory());
+    envoy.await_answer("in.sock", (200, "hello")).await;
+    let name = format!("{CLUSTERS}/late");
+    control.publish(|builder| insert(builder, [cluster(way, &name, FIRST), endpoints(&name, "/dev/null")]));
+    control.accepted(&[CDS]).await;
+    assert_eq!(envoy.stat("cluster_manager.active_clusters").await, 2);
+}
+
 pub(crate) async fn sixty_megabytes_of_routes_arrive(way: Way) {
     let (mut control, envoy) = started(way, 1).await;
     let published = Instant::now();

@@ -49,6 +49,8 @@ cases! {
         incremental incremental_by_type state_of_the_world state_of_the_world_by_type;
     collections_of_clusters_and_listeners_are_served:
         incremental_by_collection;
+    an_empty_collection_holds_nothing_up:
+        incremental_by_collection;
     sixty_megabytes_of_routes_arrive:
         incremental state_of_the_world;
     // By type it would open 5 000 streams.

@@ -3,7 +3,7 @@
 //! Envoy asks so for clusters and listeners where its bootstrap has a `cds_resources_locator` or `lds_resources_locator`
 //! that ends in `/*`, and subscribes to `xdstp://authority/type/directory/*?parameters`. The resources of the collection are
 //! those with the same authority, type and parameters one step below the directory, which is how Envoy itself gives what
-//! it receives to its collections (`XdsResourceIdentifier` and `WatchMap`). Parameters are compared as they are written;
+//! it receives to its collections (`WatchMap::watchesInterestedIn` in its `watch_map.cc`). Parameters are compared as they are written;
 //! Envoy sorts them. Any other `xdstp` name is a name.
 //!
 //! [tp1]: https://github.com/cncf/xds/blob/main/proposals/TP1-xds-transport-next.md
@@ -20,6 +20,11 @@ impl Collections {
     /// Whether a name stands for a collection.
     pub(super) fn is_one(name: &str) -> bool {
         collection(name).is_some_and(|collection| collection == name)
+    }
+
+    /// Whether a resource is in this collection.
+    pub(super) fn holds(collection: &str, name: &str) -> bool {
+        self::collection(name).is_some_and(|of_name| of_name == collection)
     }
 
     /// Whether a resource is in any of them.
