@@ -2,12 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::service::status::v3::ClientStatusRequest;
 use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_client::ClientStatusDiscoveryServiceClient;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -100,6 +103,22 @@ async fn mutual_tls_lets_in_who_has_a_certificate_and_nobody_else() {
     let known = stranger.clone().identity(Identity::from_pem(&client.0, &client.1));
     assert!(asks(address, known).await);
     assert!(!asks(address, stranger).await);
+    serving.abort();
+}
+
+// Whoever connects and says nothing would hold a file descriptor for as long as it likes.
+#[tokio::test]
+async fn a_handshake_that_does_not_go_on_is_given_up() {
+    let server = certificates().server;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tls = Tls { certificate: server.0.into(), key: server.1.into(), client_authority: None };
+    let config = Config { keepalive_timeout: Duration::from_millis(100), ..Config::default() };
+    let (xds, _publisher, _events) = Server::new(config);
+    let serving = tokio::spawn(xds.serve_tls(listener, tls, std::future::pending()));
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let closed = timeout(Duration::from_secs(10), silent.read(&mut [0])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
     serving.abort();
 }
 
