@@ -162,3 +162,25 @@ fn what_the_page_shows_is_what_is_told() {
     assert_eq!(format!("$ weft-sidecar status mesh\n{told}"), shown);
     assert_eq!(done.status.code(), Some(1));
 }
+
+/// Manifests as the guides of the Gateway API write them, with nothing beside them but a Sidecar and what they name.
+#[test]
+fn what_is_written_for_the_gateway_api_works_as_it_is() {
+    let manifests = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gateway-api");
+    let mut tried = 0;
+    for entry in fs::read_dir(manifests).expect("list") {
+        let folder = entry.expect("an entry").path();
+        let mut configuration = Configuration::new(Roots::new([folder.clone()]));
+        let listing = configuration.roots().list();
+        configuration.look(&listing, &Default::default());
+        let mistakes: Vec<String> = configuration.mistakes().iter().map(ToString::to_string).collect();
+        assert!(mistakes.is_empty(), "{}", mistakes.join("\n\n"));
+        let objects = configuration.status();
+        let told: String = objects.iter().map(|object| object.human()).collect();
+        let mut conditions = objects.iter().flat_map(|object| object.all_conditions());
+        assert!(!objects.is_empty() && conditions.all(|one| one.is_good()), "{told}");
+        assert!(!told.contains(", 0 routes"), "{told}");
+        tried += 1;
+    }
+    assert!(tried >= 5);
+}
