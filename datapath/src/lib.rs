@@ -34,6 +34,7 @@ mod bridge;
 pub mod conntrack;
 mod error;
 mod interface;
+mod listening;
 mod mac;
 mod netlink;
 mod netns;
@@ -47,6 +48,7 @@ mod tc;
 pub use bridge::{Bridge, Port};
 pub use error::{Error, Refusal};
 pub use interface::{Interface, Neighbour, Route, Veth};
+pub use listening::listened_to;
 pub use mac::Mac;
 pub use netns::{NetNs, NetNsIdentity};
 pub use nft::{
