@@ -262,9 +262,11 @@ pub struct Backend {
 }
 
 impl Dns {
-    /// The host that requests to it bear: somebody else's server knows itself by no other.
+    /// The host that requests to it bear: somebody else's server knows itself by no other. The ports that go without saying
+    /// are those of the two schemes; nobody speaks clear text on that of TLS.
     pub fn authority(&self) -> Option<Arc<str>> {
-        let host = if self.port == 80 { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
+        let plain = matches!(self.port, 80 | 443);
+        let host = if plain { self.host.clone() } else { format!("{}:{}", self.host, self.port) };
         self.is_external.then(|| host.into())
     }
 }

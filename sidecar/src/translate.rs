@@ -23,6 +23,7 @@ mod secret;
 mod tags;
 mod telemetry;
 
+use std::fmt;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
@@ -59,8 +60,8 @@ pub struct Resources {
     pub secrets: Vec<Sourced<Secret>>,
 }
 
-/// A resource that remembers which documents it was made from.
-#[derive(Debug, Clone)]
+/// A resource that remembers which documents it was made from. Shown, it is its name: it may hold a private key.
+#[derive(Clone)]
 pub struct Sourced<M> {
     /// The name under which Envoy asks for it.
     pub name: String,
@@ -68,6 +69,12 @@ pub struct Sourced<M> {
     pub message: M,
     /// What it was made from.
     pub parts: Vec<Part>,
+}
+
+impl<M> fmt::Debug for Sourced<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name)
+    }
 }
 
 /// The port of a service that is being translated.
