@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
-use crate::netlink::{Attributes, Request, flag};
+use crate::netlink::{Attributes, Object, Purpose, Request, flag};
 use crate::observe::{self, Link, Observed};
 use crate::rtnl::wire::*;
 use crate::rtnl::{address_message, get_route, with_mac};
@@ -87,7 +87,7 @@ impl Rtnl {
     /// # Errors
     /// Where the kernel refuses.
     pub fn announce(&self, link: &Link) -> Result<(), Error> {
-        self.socket.carry_out(&[set_mac(format!("announce the addresses of {}", link.name), link)])
+        self.socket.carry_out(&[set_mac(Purpose::of("announce the addresses of", &link.name), link)])
     }
 
     /// The bridge that `port` is of.
@@ -136,7 +136,7 @@ impl Rtnl {
         }
         let mut requests: Vec<_> = rivals.iter().map(|rival| remove_address(bridge, link, *rival)).collect();
         // One that the kernel chose changes as ports come and go, and with it the address that pods know.
-        requests.push(set_mac(format!("keep the hardware address of {}", bridge.name), link));
+        requests.push(set_mac(Purpose::of("keep the hardware address of", &bridge.name), link));
         requests.push(add_address(bridge, link, address));
         self.socket.carry_out(&requests)
     }
@@ -147,7 +147,7 @@ pub(crate) fn port(name: &str, index: u32, port: &Port) -> Vec<Request> {
     let flags = [(IFLA_BRPORT_MODE, port.hairpin), (IFLA_BRPORT_ISOLATED, port.isolated)];
     let set = flags.iter().filter(|(_, is_set)| *is_set);
     let set = set.fold(Attributes::default(), |set, (kind, _)| set.bytes(*kind, &[1]));
-    let doing = |what: &str| format!("{what} {name} on {}", port.bridge);
+    let doing = |what| Purpose::of(what, name).and("on", &port.bridge);
     let mut requests = Vec::new();
     if !set.is_empty() {
         let message = of_port(index).nested(IFLA_PROTINFO, set);
@@ -213,9 +213,9 @@ fn new_bridge(bridge: &Bridge) -> Attributes {
 }
 
 fn usable(bridge: &Bridge, link: &Link) -> Result<(), Error> {
-    let doing = format!("use {} as a bridge", bridge.name);
     let refused = |errno, words: &str| {
-        Err(Error::new(doing.clone(), Refusal { errno, explanation: Some(words.to_owned()) }))
+        let refusal = Refusal { errno, explanation: Some(words.to_owned()) };
+        Err(Error::new(format!("use {} as a bridge", bridge.name), refusal))
     };
     match link.kind.as_deref() {
         Some("bridge") if bridge.vlan_filtering && !link.vlan_filtering => {
@@ -262,10 +262,10 @@ fn refuse_advertisements(name: &str) -> Result<(), Error> {
 fn up(bridge: &Bridge, link: &Link) -> Request {
     let flags = if bridge.promiscuous { IFF_UP | IFF_PROMISC } else { IFF_UP };
     let header = LinkHeader { flags, change: flags, ..LinkHeader::of(link.index) };
-    request(format!("bring {} up", bridge.name), RTM_SETLINK, header.message(), 0)
+    request(Purpose::of("bring", &bridge.name).and("up", Object::Nothing), RTM_SETLINK, header.message(), 0)
 }
 
-fn set_mac(doing: String, link: &Link) -> Request {
+fn set_mac(doing: Purpose, link: &Link) -> Request {
     request(doing, RTM_SETLINK, LinkHeader::of(link.index).message().with(link.mac, with_mac), 0)
 }
 

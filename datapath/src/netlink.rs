@@ -17,8 +17,10 @@ use crate::error::Doing;
 use crate::{Error, Refusal};
 
 mod attributes;
+mod purpose;
 
 pub(crate) use attributes::{Attributes, attribute_of, attributes_of, native};
+pub(crate) use purpose::{Object, Purpose};
 
 /// Flags of `linux/netlink.h`.
 pub(crate) mod flag {
@@ -52,7 +54,7 @@ thread_local! {
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     /// What it does, as it completes "cannot …".
-    pub(crate) doing: String,
+    pub(crate) doing: Purpose,
     /// Message type.
     pub(crate) kind: u16,
     /// Flags beside [`flag::REQUEST`].
@@ -183,7 +185,7 @@ impl Socket {
                 };
                 *answer = Some(match message.refusal() {
                     Some(refusal) if request.forgiven.contains(&refusal.errno) => None,
-                    Some(refusal) => return Err(Error::new(request.doing.clone(), refusal)),
+                    Some(refusal) => return Err(Error::new(&request.doing, refusal)),
                     None => Some(message.into_reply()),
                 });
             }
@@ -195,7 +197,7 @@ impl Socket {
     fn exchange(&self, requests: &[&Request], awaited: usize, end: End) -> Result<Option<Message>, Error> {
         let first = self.send_all(requests, (end != End::Answered).then_some(awaited))?;
         let requests = requests.get(..=awaited).unwrap_or_default();
-        let doing = requests.last().map_or("", |request| &request.doing);
+        let Some(doing) = requests.last().map(|request| &request.doing) else { return Ok(None) };
         let mut refused = None;
         loop {
             for message in self.receive(doing)? {
@@ -204,7 +206,7 @@ impl Socket {
                 let refusal = message.refusal();
                 let is_refused = refusal.is_some();
                 if let Some(refusal) = refusal.filter(|r| !request.forgiven.contains(&r.errno)) {
-                    refused.get_or_insert_with(|| Error::new(request.doing.clone(), refusal));
+                    refused.get_or_insert_with(|| Error::new(&request.doing, refusal));
                 }
                 if index == awaited || (end == End::AcknowledgedOrRefused && refused.is_some()) {
                     return refused.map_or_else(|| Ok((!is_refused).then_some(message)), Err);
@@ -224,7 +226,8 @@ impl Socket {
             let sequence = first.wrapping_add(index as u32);
             frame(&mut packet, request.kind, flag::REQUEST | request.flags | ack, sequence, &request.body);
         }
-        self.send(&packet, requests.last().map_or("", |request| &request.doing))?;
+        let Some(last) = requests.last() else { return Ok(first) };
+        self.send(&packet, &last.doing)?;
         Ok(first)
     }
 
@@ -237,7 +240,7 @@ impl Socket {
             }
         }
         let words = format!("the table kept changing through {DUMP_ATTEMPTS} attempts");
-        Err(io::Error::other(words)).doing(|| request.doing.clone())
+        Err(io::Error::other(words)).doing(|| &request.doing)
     }
 
     fn dump_once(&self, request: &Request) -> Result<Option<Vec<Reply>>, Error> {
@@ -253,11 +256,7 @@ impl Socket {
                 }
                 if let Some(refusal) = message.refusal() {
                     let absent = request.forgiven.contains(&refusal.errno);
-                    return if absent {
-                        Ok(Some(replies))
-                    } else {
-                        Err(Error::new(request.doing.clone(), refusal))
-                    };
+                    return if absent { Ok(Some(replies)) } else { Err(Error::new(&request.doing, refusal)) };
                 }
                 coherent &= message.flags & flag::DUMP_INTERRUPTED == 0;
                 if message.kind == NLMSG_DONE {
@@ -282,7 +281,7 @@ impl Socket {
             .and_then(|()| setsockopt(&self.raw, sockopt::RcvBufForce, &(REFUSAL * requests.len())));
     }
 
-    fn send(&self, packet: &[u8], doing: &str) -> Result<(), Error> {
+    fn send(&self, packet: &[u8], doing: &Purpose) -> Result<(), Error> {
         self.raw.send(packet, 0).doing(|| doing).map(|_sent_whole| ())
     }
 
@@ -293,11 +292,11 @@ impl Socket {
         first
     }
 
-    fn receive(&self, doing: &str) -> Result<Vec<Message>, Error> {
+    fn receive(&self, doing: &Purpose) -> Result<Vec<Message>, Error> {
         RECEIVED.with_borrow_mut(|buffer| self.receive_into(buffer, doing))
     }
 
-    fn receive_into(&self, buffer: &mut Vec<u8>, doing: &str) -> Result<Vec<Message>, Error> {
+    fn receive_into(&self, buffer: &mut Vec<u8>, doing: &Purpose) -> Result<Vec<Message>, Error> {
         buffer.clear();
         buffer.reserve(RECEIVE_BUFFER);
         loop {

@@ -8,7 +8,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
 use crate::bridge;
-use crate::netlink::{Attributes, Reply, Request, Socket, flag};
+use crate::netlink::{Attributes, Object, Purpose, Reply, Request, Socket, flag};
 use crate::observe::{self, Link};
 use crate::{Error, Interface, Mac, Neighbour, NetNs, Observed, Refusal, Route, Shaping, Veth, tc};
 
@@ -57,12 +57,11 @@ impl Rtnl {
         let message = end(&veth.host)
             .with(bridge, |message, link| message.native(IFLA_MASTER, link.index))
             .nested(IFLA_LINKINFO, info);
-        let doing = format!("create the pair {} and {}", veth.host.name, veth.pod.name);
+        let doing = Purpose::of("create the pair", &veth.host.name).and("and", &veth.pod.name);
         let create = request(doing, RTM_NEWLINK, message, flag::CREATE | flag::EXCL);
-        let name = &veth.host.name;
-        let reply = self.socket.carry_out_and_get(&[create], &get_link(name))?;
-        let gone = || Error::new(format!("look up {name}"), Errno::ENODEV);
-        let host = read_link(format!("look up {name}"), reply)?;
+        let look = get_link(&veth.host.name);
+        let host = read_link(&look, self.socket.carry_out_and_get(&[create], &look)?)?;
+        let gone = || Error::new(&look.doing, Errno::ENODEV);
         host.and_then(|host| Ends::of(veth, host)).ok_or_else(gone)
     }
 
@@ -131,7 +130,7 @@ impl Rtnl {
     /// Where the kernel refuses.
     pub fn delete_link(&self, link: &Link) -> Result<(), Error> {
         let message = LinkHeader::of(link.index).message();
-        let mut delete = request(format!("delete {}", link.name), RTM_DELLINK, message, 0);
+        let mut delete = request(Purpose::of("delete", &link.name), RTM_DELLINK, message, 0);
         delete.forgiven = &[Errno::ENODEV];
         self.socket.carry_out(&[delete])
     }
@@ -153,7 +152,7 @@ impl Rtnl {
         }
         let links: Vec<_> = links.into_iter().map(get_link_by_index).collect();
         for (get, reply) in links.iter().zip(self.socket.get_each(&links)?) {
-            found.extend(read_link(get.doing.clone(), reply)?.map(|link| link.mtu));
+            found.extend(read_link(get, reply)?.map(|link| link.mtu));
         }
         Ok(found.into_iter().min())
     }
@@ -185,9 +184,9 @@ impl Rtnl {
     /// Where the kernel does not tell.
     pub fn observe(&self) -> Result<Observed, Error> {
         let dump = |what: &str, request: Request| {
-            self.socket.dump(&Request { doing: format!("list the {what}"), ..request })
+            self.socket.dump(&Request { doing: Purpose::of("list the", what), ..request })
         };
-        let of_all = |kind, message| request(String::new(), kind, message, 0);
+        let of_all = |kind, message| request("", kind, message, 0);
         Ok(Observed::from_replies(&[
             dump("links", of_all(RTM_GETLINK, LinkHeader::default().message()))?,
             dump("addresses", of_all(RTM_GETADDR, AddressHeader::default().message()))?,
@@ -199,7 +198,7 @@ impl Rtnl {
 
     fn ask_link(&self, get: Request) -> Result<Option<Link>, Error> {
         let reply = self.socket.get(&get)?;
-        read_link(get.doing, reply)
+        read_link(&get, reply)
     }
 }
 
@@ -236,24 +235,25 @@ impl Ends {
 const ETH_DATA_LEN: u32 = 1500;
 
 fn get_link(name: &str) -> Request {
-    get_link_of(format!("look up {name}"), LinkHeader::default().message().text(IFLA_IFNAME, name))
+    get_link_of(Purpose::of("look up", name), LinkHeader::default().message().text(IFLA_IFNAME, name))
 }
 
 pub(crate) fn get_link_by_index(index: u32) -> Request {
-    get_link_of(format!("look up interface {index}"), LinkHeader::of(index).message())
+    get_link_of(Purpose::of("look up", Object::Index(index)), LinkHeader::of(index).message())
 }
 
 /// Nobody asks for the counters, which are half of the answer.
-fn get_link_of(doing: String, message: Attributes) -> Request {
+fn get_link_of(doing: Purpose, message: Attributes) -> Request {
     const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
     let message = message.native(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
     Request { forgiven: &[Errno::ENODEV], ..request(doing, RTM_GETLINK, message, 0) }
 }
 
-fn read_link(doing: String, reply: Option<Reply>) -> Result<Option<Link>, Error> {
+fn read_link(asked: &Request, reply: Option<Reply>) -> Result<Option<Link>, Error> {
     let Some(reply) = reply else { return Ok(None) };
-    let unreadable = Refusal { errno: Errno::EBADMSG, explanation: Some("the answer is no link".to_owned()) };
-    observe::link(&reply).map(Some).ok_or_else(|| Error::new(doing, unreadable))
+    let words = || Some("the answer is no link".to_owned());
+    let unreadable = || Refusal { errno: Errno::EBADMSG, explanation: words() };
+    observe::link(&reply).map(Some).ok_or_else(|| Error::new(&asked.doing, unreadable()))
 }
 
 /// Asks for the route to `destination`.
@@ -265,7 +265,7 @@ pub(crate) fn get_route(destination: IpAddr, flags: u32) -> Request {
         ..RouteHeader::default()
     };
     let message = header.message().ip(RTA_DST, destination);
-    let get = request(format!("look up the route to {destination}"), RTM_GETROUTE, message, 0);
+    let get = request(Purpose::of("look up the route to", destination), RTM_GETROUTE, message, 0);
     Request { forgiven: UNREACHABLE, ..get }
 }
 
@@ -309,7 +309,7 @@ fn without_link_local(name: &str, index: u32) -> Request {
     let mode = Attributes::default().bytes(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
     let spec = Attributes::default().nested(AF_INET6.into(), mode);
     let message = LinkHeader::of(index).message().nested(IFLA_AF_SPEC, spec);
-    let doing = format!("turn off link-local addresses on {name}");
+    let doing = Purpose::of("turn off link-local addresses on", name);
     // A kernel or an interface without IPv6 makes no link-local address anyway.
     let forgiven = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP];
     Request { forgiven, ..request(doing, RTM_SETLINK, message, 0) }
@@ -339,13 +339,14 @@ fn up(interface: &Interface, link: &Link) -> Request {
         .with(interface.group, |message, _until_now| message.native(IFLA_GROUP, DEFAULT_GROUP))
         .with(interface.tx_queue_len, |message, length| message.native(IFLA_TXQLEN, length));
     let doing = if interface.up { "bring up" } else { "set the attributes of" };
-    request(format!("{doing} {}", interface.name), RTM_SETLINK, message, 0)
+    request(Purpose::of(doing, &interface.name), RTM_SETLINK, message, 0)
 }
 
 fn add_address(name: &str, index: u32, address: IpNetwork) -> Request {
     // IPAM has settled who owns the address, so nobody waits to detect a duplicate; IPv4 ignores the flag.
     let message = address_message(index, address, IFA_F_NOPREFIXROUTE | IFA_F_NODAD | IFA_F_PERMANENT);
-    request(format!("add address {address} to {name}"), RTM_NEWADDR, message, flag::CREATE | flag::EXCL)
+    let doing = Purpose::of("add address", address).and("to", name);
+    request(doing, RTM_NEWADDR, message, flag::CREATE | flag::EXCL)
 }
 
 pub(crate) fn address_message(index: u32, address: IpNetwork, flags: u32) -> Attributes {
@@ -363,7 +364,8 @@ fn add_neighbour(name: &str, index: u32, neighbour: &Neighbour) -> Request {
         .message()
         .ip(NDA_DST, *ip)
         .bytes(NDA_LLADDR, &mac.octets());
-    request(format!("add neighbour {ip} to {name}"), RTM_NEWNEIGH, message, flag::CREATE | flag::REPLACE)
+    let doing = Purpose::of("add neighbour", *ip).and("to", name);
+    request(doing, RTM_NEWNEIGH, message, flag::CREATE | flag::REPLACE)
 }
 
 fn add_route(name: &str, index: u32, route: &Route) -> Request {
@@ -389,7 +391,7 @@ fn add_route(name: &str, index: u32, route: &Route) -> Request {
         .with(Some(metrics).filter(|metrics| !metrics.is_empty()), |message, metrics| {
             message.nested(RTA_METRICS, metrics)
         });
-    let doing = format!("add route {} through {name}", route.dst);
+    let doing = Purpose::of("add route", route.dst).and("through", name);
     // Two networks of a pod may both lead to the outside: of IPv4 the first goes on to do so, of IPv6 the kernel takes one by
     // turns. Two interfaces may be in the same subnet, as with the kernel's own routes. One host is on one link.
     let is_one_on_link = route.gateway.is_none() && route.dst == IpNetwork::from(route.dst.ip());

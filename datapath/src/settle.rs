@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-use crate::netlink::{Reply, Request, Socket};
+use crate::netlink::{Purpose, Reply, Request, Socket};
 use crate::observe::{self, Link};
 use crate::rtnl::wire::*;
 use crate::rtnl::{UNREACHABLE, get_link_by_index};
@@ -109,6 +109,6 @@ fn route_through(link: &Link, destination: IpAddr) -> Request {
     let (family, prefix) = (family_of(destination), IpNetwork::from(destination).prefix());
     let header = RouteHeader { family, prefix, ..RouteHeader::default() };
     let message = header.message().ip(RTA_DST, destination).native(RTA_OIF, link.index);
-    let doing = format!("look up the route to {destination} through {}", link.name);
+    let doing = Purpose::of("look up the route to", destination).and("through", &link.name);
     Request { forgiven: UNREACHABLE, ..request(doing, RTM_GETROUTE, message, 0) }
 }

@@ -5,7 +5,7 @@
 use nix::errno::Errno;
 
 use crate::Link;
-use crate::netlink::{Attributes, Reply, Request, attribute_of, flag};
+use crate::netlink::{Attributes, Purpose, Reply, Request, attribute_of, flag};
 
 /// Message types.
 const RTM_NEWQDISC: u16 = 36;
@@ -75,7 +75,7 @@ pub(crate) fn shape(link: &Link, shaping: Shaping) -> Request {
     let message =
         Attributes::behind(&tcmsg(link.index, HANDLE, ROOT)).text(TCA_KIND, TBF).nested(TCA_OPTIONS, options);
     Request {
-        doing: format!("shape what leaves by {}", link.name),
+        doing: Purpose::of("shape what leaves by", &link.name),
         kind: RTM_NEWQDISC,
         flags: flag::CREATE | flag::REPLACE,
         body: message.into_bytes(),
@@ -85,13 +85,13 @@ pub(crate) fn shape(link: &Link, shaping: Shaping) -> Request {
 
 /// Takes away the root qdisc of the interface.
 pub(crate) fn unshape(link: &Link) -> Request {
-    let (doing, body) = (format!("end the shaping of {}", link.name), tcmsg(link.index, 0, ROOT));
+    let (doing, body) = (Purpose::of("end the shaping of", &link.name), tcmsg(link.index, 0, ROOT));
     Request { doing, kind: RTM_DELQDISC, flags: 0, body, forgiven: &[Errno::ENOENT, Errno::EINVAL] }
 }
 
 /// Asks for the qdiscs of all interfaces. A kernel without any answers that it has no such request.
 pub(crate) fn list() -> Request {
-    let (doing, body) = (String::new(), tcmsg(0, 0, 0));
+    let (doing, body) = (Purpose::default(), tcmsg(0, 0, 0));
     Request { doing, kind: RTM_GETQDISC, flags: 0, body, forgiven: &[Errno::EOPNOTSUPP] }
 }
 

@@ -4,11 +4,13 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attributes(Vec<u8>);
 
+/// Most messages fit, so that they are written without being moved.
+const MOST: usize = 128;
+
 impl Attributes {
     /// None yet, behind `header`.
     pub(crate) fn behind(header: &[u8]) -> Self {
-        // Most messages fit, so that they are written without being moved.
-        let mut bytes = Vec::with_capacity(128);
+        let mut bytes = Vec::with_capacity(MOST);
         bytes.extend_from_slice(header);
         Self(bytes)
     }
@@ -70,6 +72,7 @@ impl Attributes {
     fn begin(&mut self, kind: u16, length: usize) {
         let [a, b] = ((4 + length) as u16).to_ne_bytes();
         let [c, d] = kind.to_ne_bytes();
+        self.0.reserve(if self.0.is_empty() { MOST.max(8 + length) } else { 8 + length });
         self.0.extend_from_slice(&[a, b, c, d]);
     }
 

@@ -10,7 +10,7 @@ use super::element::{self, bytes_of, comment, elements_of, owner_of};
 use super::expr::{Expressions, Side, jump, octets};
 use super::wire::{self, Attributes, message};
 use super::{Masquerade, Masqueraded};
-use crate::netlink::{Reply, Request, flag};
+use crate::netlink::{Object, Purpose, Reply, Request, flag};
 use crate::rtnl::wire::ip;
 
 pub(super) const TABLE: &str = "weft";
@@ -112,18 +112,18 @@ pub(super) fn add_element(element: &Masquerade) -> Request {
     let attributes = key(ip)
         .nested(element::DATA, jump(&chain_of(element.address)))
         .bytes(element::USERDATA, &comment(&element.owner));
-    let doing = format!("masquerade {ip} for {}", element.owner);
+    let doing = Purpose::of("masquerade", ip).and("for", &element.owner);
     message(doing, wire::NEWSETELEM, flag::CREATE | flag::EXCL, in_map(ip, attributes))
 }
 
 /// Takes `address` out of its family's map.
 pub(super) fn delete_element(address: IpAddr) -> Request {
-    message(format!("stop masquerading {address}"), wire::DELSETELEM, 0, in_map(address, key(address)))
+    message(Purpose::of("stop masquerading", address), wire::DELSETELEM, 0, in_map(address, key(address)))
 }
 
 /// Asks whether `address` is in its family's map.
 pub(super) fn get_element(address: IpAddr) -> Request {
-    let doing = format!("look up whether {address} is masqueraded");
+    let doing = Purpose::of("look up whether", address).and("is masqueraded", Object::Nothing);
     let mut request = message(doing, wire::GETSETELEM, 0, in_map(address, key(address)));
     request.forgiven = &[Errno::ENOENT];
     request

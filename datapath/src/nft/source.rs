@@ -28,7 +28,7 @@ use super::element::{self, bytes_of, comment, elements_of, owner_of};
 use super::expr::{Expressions, value};
 use super::layout::TABLE;
 use super::wire::{self, Attributes, NFPROTO_BRIDGE, message_in};
-use crate::netlink::{Reply, Request, flag};
+use crate::netlink::{Purpose, Reply, Request, flag};
 use crate::{Error, Mac};
 
 const SOURCES: &str = "sources";
@@ -269,6 +269,6 @@ fn read_element(element: &[u8]) -> Option<PinnedSource> {
     })
 }
 
-fn of_bridge(doing: impl Into<String>, kind: u16, flags: u16, attributes: Attributes) -> Request {
+fn of_bridge(doing: impl Into<Purpose>, kind: u16, flags: u16, attributes: Attributes) -> Request {
     message_in(NFPROTO_BRIDGE, doing, kind, flags, attributes)
 }

@@ -2,7 +2,7 @@
 //! `linux/netfilter/nf_tables.h`.
 
 pub(crate) use crate::netlink::Attributes;
-use crate::netlink::Request;
+use crate::netlink::{Purpose, Request};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 pub(super) const NFPROTO_INET: u8 = 1;
@@ -27,24 +27,24 @@ pub(super) const GETGEN: u16 = 16;
 /// A message of another subsystem of nfnetlink.
 pub(crate) fn message_of(
     subsystem: u16,
-    doing: String,
+    doing: impl Into<Purpose>,
     kind: u16,
     family: u8,
     attributes: Attributes,
 ) -> Request {
     let kind = (subsystem << 8) | kind;
-    Request { doing, kind, flags: 0, body: body(family, 0, attributes), forgiven: &[] }
+    Request { doing: doing.into(), kind, flags: 0, body: body(family, 0, attributes), forgiven: &[] }
 }
 
 /// A message of nf_tables for the family `inet`.
-pub(super) fn message(doing: impl Into<String>, kind: u16, flags: u16, attributes: Attributes) -> Request {
+pub(super) fn message(doing: impl Into<Purpose>, kind: u16, flags: u16, attributes: Attributes) -> Request {
     message_in(NFPROTO_INET, doing, kind, flags, attributes)
 }
 
 /// A message of nf_tables for `family`.
 pub(super) fn message_in(
     family: u8,
-    doing: impl Into<String>,
+    doing: impl Into<Purpose>,
     kind: u16,
     flags: u16,
     attributes: Attributes,
@@ -73,7 +73,7 @@ pub(super) fn batch_end() -> Request {
 
 fn batch_message(kind: u16, attributes: Attributes) -> Request {
     let body = body(0, NFNL_SUBSYS_NFTABLES, attributes);
-    Request { doing: "change the nftables ruleset".to_owned(), kind, flags: 0, body, forgiven: &[] }
+    Request { doing: "change the nftables ruleset".into(), kind, flags: 0, body, forgiven: &[] }
 }
 
 /// `struct nfgenmsg` and what follows it.

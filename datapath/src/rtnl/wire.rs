@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use crate::netlink::{Attributes, Request};
+use crate::netlink::{Attributes, Purpose, Request};
 
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_BRIDGE: u8 = 7;
@@ -132,7 +132,7 @@ impl LinkHeader {
 
     pub(crate) fn message(self) -> Attributes {
         let Self { family, index, flags, change } = self;
-        Attributes::behind(&words([u32::from_ne_bytes([family, 0, 0, 0]), index, flags, change]))
+        Attributes::behind_words([u32::from_ne_bytes([family, 0, 0, 0]), index, flags, change])
     }
 
     /// The header at the beginning of `body`, and the attributes behind it.
@@ -145,7 +145,7 @@ impl LinkHeader {
 
 impl AddressHeader {
     pub(crate) fn message(self) -> Attributes {
-        Attributes::behind(&words([u32::from_ne_bytes([self.family, self.prefix, 0, 0]), self.index]))
+        Attributes::behind_words([u32::from_ne_bytes([self.family, self.prefix, 0, 0]), self.index])
     }
 
     /// The header at the beginning of `body`, and the attributes behind it.
@@ -160,7 +160,7 @@ impl NeighbourHeader {
     pub(crate) fn message(self) -> Attributes {
         let [a, b] = self.state.to_ne_bytes();
         let (first, last) = (u32::from_ne_bytes([self.family, 0, 0, 0]), u32::from_ne_bytes([a, b, 0, 0]));
-        Attributes::behind(&words([first, self.index, last]))
+        Attributes::behind_words([first, self.index, last])
     }
 
     /// The header at the beginning of `body`, and the attributes behind it.
@@ -176,7 +176,7 @@ impl RouteHeader {
         let Self { family, prefix, table, protocol, scope, kind, flags } = self;
         let first = u32::from_ne_bytes([family, prefix, 0, 0]);
         let second = u32::from_ne_bytes([table, protocol, scope, kind]);
-        Attributes::behind(&words([first, second, flags]))
+        Attributes::behind_words([first, second, flags])
     }
 
     /// The header at the beginning of `body`, and the attributes behind it.
@@ -188,11 +188,6 @@ impl RouteHeader {
     }
 }
 
-/// The headers are words in the order of the machine, some of them with fields of a byte inside.
-fn words<const N: usize>(words: [u32; N]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-}
-
 fn split_words<const N: usize>(bytes: &[u8]) -> Option<([u32; N], &[u8])> {
     let (header, rest) = bytes.split_at_checked(4 * N)?;
     let (chunks, _) = header.as_chunks::<4>();
@@ -202,8 +197,8 @@ fn split_words<const N: usize>(bytes: &[u8]) -> Option<([u32; N], &[u8])> {
 }
 
 /// A request whose message is `message`.
-pub(crate) fn request(doing: String, kind: u16, message: Attributes, flags: u16) -> Request {
-    Request { doing, kind, flags, body: message.into_bytes(), forgiven: &[] }
+pub(crate) fn request(doing: impl Into<Purpose>, kind: u16, message: Attributes, flags: u16) -> Request {
+    Request { doing: doing.into(), kind, flags, body: message.into_bytes(), forgiven: &[] }
 }
 
 pub(crate) const fn family_of(address: IpAddr) -> u8 {
@@ -211,6 +206,11 @@ pub(crate) const fn family_of(address: IpAddr) -> u8 {
 }
 
 impl Attributes {
+    /// Headers are words in the order of the machine, some of them with fields of a byte inside.
+    fn behind_words<const N: usize>(words: [u32; N]) -> Self {
+        Self::behind(words.map(u32::to_ne_bytes).as_flattened())
+    }
+
     /// An address as it is in packets.
     pub(crate) fn ip(self, kind: u16, address: IpAddr) -> Self {
         match address {

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::layout::Family;
 use super::{HostPort, Protocol, Published};
-use crate::netlink::{Reply, Request, flag};
+use crate::netlink::{Object, Purpose, Reply, Request, flag};
 use crate::nft::element::{self, bytes_of, comment, elements_of, owner_of};
 use crate::nft::expr::{octets, value};
 use crate::nft::wire::{self, Attributes, message};
@@ -22,8 +22,8 @@ pub(super) const MAPS: [(&str, Family); 4] =
 pub(super) struct Slot {
     set: &'static str,
     key: Vec<u8>,
-    /// What is there, as it completes "publish …" and "look up …".
-    what: String,
+    /// What is there, as it completes "publish …" and "look up …", with words before and behind.
+    what: (&'static str, Object, &'static str),
 }
 
 impl Slot {
@@ -33,15 +33,17 @@ impl Slot {
         let mut key = if everywhere { Vec::new() } else { octets(port.address) };
         key.extend_from_slice(&[port.protocol.number(), 0, 0, 0]);
         key.extend_from_slice(&word(port.port));
-        Self { set: map(family, !everywhere), key, what: format!("host port {port}") }
+        Self { set: map(family, !everywhere), key, what: ("", Object::Port(*port), "") }
     }
 
     fn attributes(&self) -> Attributes {
         element::with_key(&self.key)
     }
 
-    fn request(&self, verb: &str, kind: u16, flags: u16, element: Attributes) -> Request {
-        message(format!("{verb} {}", self.what), kind, flags, element::one_of(self.set, element))
+    fn request(&self, verb: &'static str, kind: u16, flags: u16, element: Attributes) -> Request {
+        let (before, what, after) = self.what.clone();
+        let doing = Purpose::from(verb).and(before, what).and(after, Object::Nothing);
+        message(doing, kind, flags, element::one_of(self.set, element))
     }
 }
 
@@ -59,13 +61,13 @@ impl Hairpin<'_> {
         let pod = octets(self.pod);
         let family = Family::of(self.pod);
         if self.from_anybody {
-            let what = format!("the masqueraded way to {}", self.pod);
+            let what = ("the masqueraded way to", self.pod.into(), "");
             return Slot { set: from_anybody_set(family), key: pod, what };
         }
         Slot {
             set: hairpin_set(family),
             key: [pod.as_slice(), pod.as_slice()].concat(),
-            what: format!("the way of {} to itself", self.pod),
+            what: ("the way of", self.pod.into(), "to itself"),
         }
     }
 
