@@ -53,10 +53,12 @@ pub(crate) fn begin(env: &Environment, conf: &Conf) {
     let logging = Logging::read(&conf.document, &mut Vec::new());
     let trace = env.traceparent.as_deref().and_then(Trace::continued);
     let now = Instant::now();
+    let sink = Sink::open(&logging);
+    let is_written = !matches!(sink, Sink::Nothing);
     let log = Log {
         level: logging.level.unwrap_or(Level::Error),
-        sink: Sink::open(&logging),
-        context: context(env, conf, trace.as_ref()),
+        sink,
+        context: if is_written { context(env, conf, trace.as_ref()) } else { Line::default() },
         facts: Line::default(),
         trace,
         is_question: env.command == Command::Status,

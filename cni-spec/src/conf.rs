@@ -25,18 +25,16 @@ impl Conf {
     /// # Errors
     /// [`Code::DECODE`], [`Code::INVALID_CONFIG`] or [`Code::INCOMPATIBLE_VERSION`].
     pub fn parse(stdin: &[u8]) -> Result<Self, Error> {
-        let mut document = object(stdin)?;
+        object(stdin).and_then(Self::read)
+    }
+
+    /// The same for a document that has been decoded.
+    pub(crate) fn read(mut document: Map<String, Value>) -> Result<Self, Error> {
         capabilities::spell(&mut document);
         let name = network(&document)?;
         let version = version(&document)?;
         refuse_list(&document)?;
         Ok(Self { version, name, document })
-    }
-
-    /// The version that `stdin` speaks, as far as it can be told: errors are answered in it too.
-    #[must_use]
-    pub fn sniff_version(stdin: &[u8]) -> Option<Version> {
-        object(stdin).ok().and_then(|document| version(&document).ok())
     }
 
     /// The result of the plugins before this one, where there is one.
@@ -52,7 +50,8 @@ impl Conf {
     }
 }
 
-fn object(stdin: &[u8]) -> Result<Map<String, Value>, Error> {
+/// Decodes `stdin`.
+pub(crate) fn object(stdin: &[u8]) -> Result<Map<String, Value>, Error> {
     let undecodable =
         |why: String| Error::new(Code::DECODE, "cannot decode the configuration").with_details(why);
     match serde_json::from_slice(stdin) {
@@ -86,7 +85,8 @@ fn refuse_list(document: &Map<String, Value>) -> Result<(), Error> {
     Err(Error::new(Code::INVALID_CONFIG, msg))
 }
 
-fn version(document: &Map<String, Value>) -> Result<Version, Error> {
+/// The version that `document` speaks: errors are answered in it too, also where all else is wrong.
+pub(crate) fn version(document: &Map<String, Value>) -> Result<Version, Error> {
     match document.get("cniVersion") {
         None | Some(Value::Null) => Ok(Version::V0_1_0),
         Some(Value::String(text)) if text.is_empty() => Ok(Version::V0_1_0),

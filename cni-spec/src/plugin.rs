@@ -5,11 +5,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     AddResult, Args, Code, Command, Conf, ContainerId, EnvSource, Environment, Error, IfName, NetworkName,
-    Version, log,
+    Version, conf, log,
 };
 
 /// The verbs of a plugin. Every request has been validated when it arrives.
@@ -188,7 +188,11 @@ pub fn run(
         Err(error) => (Some(error.to_json(version)), None, Outcome::Failure),
     };
     let Some(document) = document else { return outcome };
-    let Err(error) = writeln!(stdout, "{document}").and_then(|()| stdout.flush()) else { return outcome };
+    // In one piece: standard output would take each token by itself.
+    let answer = format!("{document}\n");
+    let Err(error) = stdout.write_all(answer.as_bytes()).and_then(|()| stdout.flush()) else {
+        return outcome;
+    };
     log(format_args!("cannot write the answer to standard output: {error}; it was {document}"));
     if let Some(request) = added {
         // Whoever does not know of an attachment never asks for its DEL.
@@ -231,14 +235,14 @@ fn serve(
     version: &mut Version,
 ) -> Result<Answer, Error> {
     let env = Environment::read(env)?;
-    let stdin = read(stdin)?;
-    if let Some(spoken) = Conf::sniff_version(&stdin) {
+    let document = conf::object(&read(stdin)?);
+    if let Some(spoken) = document.as_ref().ok().and_then(|document| conf::version(document).ok()) {
         *version = spoken;
     }
     if env.command == Command::Version {
-        return Ok(Answer::document(versions(&stdin)));
+        return Ok(Answer::document(versions(document.as_ref().ok())));
     }
-    let conf = Conf::parse(&stdin)?;
+    let conf = Conf::read(document?)?;
     plugin.begin(&env, &conf);
     let answer = dispatch(plugin, env, conf);
     plugin.end(answer.as_ref().map(|_answer| ()));
@@ -288,9 +292,8 @@ fn read(stdin: impl Read) -> Result<Vec<u8>, Error> {
     }
 }
 
-fn versions(stdin: &[u8]) -> Value {
-    let spoken = serde_json::from_slice::<Value>(stdin).ok();
-    let spoken = spoken.as_ref().and_then(|document| document.get("cniVersion")).and_then(Value::as_str);
+fn versions(document: Option<&Map<String, Value>>) -> Value {
+    let spoken = document.and_then(|document| document.get("cniVersion")).and_then(Value::as_str);
     json!({
         "cniVersion": spoken.unwrap_or(Version::LATEST.as_str()),
         "supportedVersions": Version::ALL.map(Version::as_str),
