@@ -1,6 +1,8 @@
 //! Reserving and releasing: the pure parts and a store, put together for a plugin.
 
 use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -584,8 +586,9 @@ fn report(store: &dyn Store) {
 
 /// The id of this boot, where the kernel tells.
 pub(crate) fn this_boot() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim_end().to_owned())
+    let mut id = [0; 64];
+    let length = File::open("/proc/sys/kernel/random/boot_id").ok()?.read(&mut id).ok()?;
+    Some(str::from_utf8(id.get(..length)?).ok()?.trim_end().to_owned())
 }
 
 /// An error and its causes on one line.

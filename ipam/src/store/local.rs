@@ -297,8 +297,7 @@ impl LocalStore {
 impl Store for LocalStore {
     fn update(&self, decide: Decide<'_>) -> Result<(), store::Error> {
         let Inner { open, notices } = &mut *self.inner();
-        self.files.create_dir()?;
-        let _locks = self.files.lock_to_write(self.timeout)?;
+        let _locks = self.files.lock_or_create(self.timeout)?;
         let mut current = self.files.open_to_write(open.take(), notices)?;
         notices.extend(current.cut_unfinished()?);
         let line = self.files.prepare(&mut current, decide, notices)?;
@@ -360,15 +359,22 @@ impl Store for LocalStore {
 impl Files {
     /// Only the network's own directory is closed to others: what is above it may hold more than leases.
     fn create_dir(&self) -> Result<(), Error> {
-        if self.dir.is_dir() {
-            return Ok(());
-        }
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(io_error("create", parent))?;
         match DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(io_error("create", &self.dir)(error)),
             Ok(()) => sync_dir(parent),
+        }
+    }
+
+    fn lock_or_create(&self, timeout: Duration) -> Result<[File; 2], Error> {
+        match self.lock_to_write(timeout) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                self.create_dir()?;
+                self.lock_to_write(timeout)
+            }
+            locked => locked,
         }
     }
 

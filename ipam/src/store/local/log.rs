@@ -39,7 +39,7 @@ use std::iter;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::lease::{Assigned, Holder, Record, Timestamp, split};
+use crate::lease::{Assigned, Holder, Record, Timestamp, find, split};
 use crate::state::Change;
 use crate::store::local::{Error, io_error};
 
@@ -121,7 +121,7 @@ impl Header {
     /// What the `start` of a file says. A log has its place only when it is whole, so its header always is.
     fn parse(start: &[u8], path: &Path) -> Result<Self, Error> {
         let foreign = || Error::Foreign { path: path.into() };
-        let end = memchr::memchr(b'\n', start).ok_or_else(foreign)?;
+        let end = find(start, b'\n').ok_or_else(foreign)?;
         let line = start.get(..end).and_then(|line| line.strip_prefix(MAGIC.as_bytes()));
         let line = line.and_then(|line| str::from_utf8(line).ok()).ok_or_else(foreign)?;
         let damaged = || Error::Header { path: path.into(), line: format!("{MAGIC}{line}") };
@@ -223,7 +223,7 @@ impl Lines<'_> {
     fn find_line(&mut self) -> Result<Option<usize>, Error> {
         loop {
             let rest = self.buffer.get(self.taken..).unwrap_or_default();
-            if let Some(length) = memchr::memchr(b'\n', rest) {
+            if let Some(length) = find(rest, b'\n') {
                 return Ok(Some(length));
             }
             if !self.read_on()? {
