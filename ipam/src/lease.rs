@@ -71,7 +71,16 @@ pub struct NetnsIdentity {
     /// Where the path is `/proc/PID/…`: the inode of the pid namespace in which that is a process, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid_namespace: Option<u64>,
+    /// Of any other path: the directory that it is in, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Directory>,
 }
+
+/// Which directory a path led to: the device and the inode. A bind mount has those of what it shows; another file system, such as
+/// a container's own tmpfs over `/run/netns`, has another device for as long as the first one is mounted anywhere, and a mounted
+/// namespace keeps its own mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory(u64, u64);
 
 /// Addresses in the hands of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,8 +177,9 @@ impl NetnsIdentity {
     /// The namespace with this `inode` that has, or had, a `path` which means to this process what it means to the runtime.
     pub fn new(path: impl Into<PathBuf>, inode: u64) -> Self {
         let path = path.into();
-        let pid_namespace = if is_of_process(&path) { pid_namespace() } else { None };
-        Self { path, inode, pid_namespace }
+        let (pid_namespace, directory) =
+            if is_of_process(&path) { (pid_namespace(), None) } else { (None, Directory::around(&path)) };
+        Self { path, inode, pid_namespace, directory }
     }
 
     /// Whether the path names it now.
@@ -177,29 +187,34 @@ impl NetnsIdentity {
         fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
     }
 
-    /// Whether the namespace is surely not there any more: its path names another one, or nothing although the directory
-    /// it was in can be seen. Where the directory is missing too, or the path names an ordinary file, this process may just
-    /// have another view of the file system than the runtime (a container sees the files of `/run/netns` without what is
-    /// mounted on them), and nothing is sure. Nor is it where the path has a pid of another pid namespace, or of one that is not
-    /// known: here that is another process, or none.
+    /// Whether the namespace is surely not there any more: its path names another one, or nothing. That is sure only of a path that
+    /// means here what it meant to the runtime: one in the very directory that was recorded, or with a pid of the recorded pid
+    /// namespace. In other mount namespaces another directory may be there, with the same name. Nor is it sure where the path names
+    /// an ordinary file (a container sees the files of `/run/netns` without what is mounted on them), or is a link, which
+    /// leads elsewhere.
     pub fn is_gone(&self) -> bool {
-        let is_elsewhere = is_of_process(&self.path)
-            && (self.pid_namespace.is_none() || self.pid_namespace != pid_namespace());
-        if is_elsewhere {
+        if !self.can_be_judged() {
             return false;
         }
         match fs::metadata(&self.path) {
             Ok(found) => found.ino() != self.inode && is_namespace(&self.path),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.is_missed_where_it_was(),
-            Err(_) => false,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
 
-    /// `/proc/PID/ns/net` goes away with its directory, so there it is `/proc` that must be seen.
-    fn is_missed_where_it_was(&self) -> bool {
-        let directory =
-            if is_of_process(&self.path) { Some(Path::new("/proc/self")) } else { self.path.parent() };
-        directory.is_some_and(Path::is_dir)
+    /// `/proc/PID/ns/net` goes away with its directory, so there it is the pid namespace that tells.
+    fn can_be_judged(&self) -> bool {
+        if is_of_process(&self.path) {
+            return self.pid_namespace.is_some() && self.pid_namespace == pid_namespace();
+        }
+        self.directory.is_some() && self.directory == Directory::around(&self.path) && !self.path.is_symlink()
+    }
+}
+
+impl Directory {
+    fn around(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path.parent()?).ok()?;
+        Some(Self(found.dev(), found.ino()))
     }
 }
 

@@ -199,6 +199,45 @@ fn a_pid_of_another_pid_namespace_is_not_judged() {
     assert_eq!(node.lease_count(), 1);
 }
 
+/// All that it mounts ends with it.
+const ANOTHER_RUN_NETNS: &str = r#"
+    add() {
+        touch "$netns/$1"
+        mount --bind "$2" "$netns/$1"
+        CNI_COMMAND=ADD CNI_CONTAINERID=$1 CNI_IFNAME=eth0 CNI_NETNS=$netns/$1 "$weft" < "$dir/conf" > "$dir/result"
+    }
+    list() { "$weft" list --json --data-dir "$dir"; }
+    mkdir "$netns"
+    add lives "$first"
+    add gone "$second"
+    mount -t tmpfs none "$netns"
+    list
+    "$weft" reclaim --json --data-dir "$dir"
+    umount "$netns"
+    umount "$netns/gone"
+    rm "$netns/gone"
+    list
+"#;
+
+#[test]
+fn a_mount_namespace_with_another_directory_in_that_place_judges_nobody() {
+    let (node, first, second) = (Node::new(), Namespace::new(), Namespace::new());
+    fs::write(node.dir.path().join("conf"), node.conf("1.1.0").to_string()).unwrap();
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-ec", ANOTHER_RUN_NETNS])
+        .envs([("weft", Path::new(BINARY)), ("dir", node.dir.path())])
+        .envs([("netns", &node.dir.path().join("netns")), ("first", &first.path), ("second", &second.path)])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: Vec<Value> =
+        serde_json::Deserializer::from_slice(&output.stdout).into_iter().map(Result::unwrap).collect();
+    let states = |of: &Value| [0, 1].map(|lease| of["networks"][0]["leases"][lease]["state"].clone());
+    assert_eq!(states(&said[0]), ["unknown", "unknown"]);
+    assert_eq!(said[1]["networks"][0]["reclaimed"], json!([]));
+    assert_eq!(states(&said[2]), ["lives", "gone"]);
+}
+
 #[test]
 fn a_lease_of_a_process_whose_pid_namespace_nobody_noted_is_held() {
     let node = Node::new();

@@ -4,14 +4,14 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
-use weft_ipam::lease::{Attachment, Lease, NetnsIdentity, Pod};
+use weft_ipam::lease::{Attachment, Directory, Lease, NetnsIdentity, Pod};
 use weft_ipam::range::Pool;
 use weft_ipam::store::local::{self, LocalStore};
 use weft_ipam::store::{self, Store};
@@ -393,8 +393,33 @@ fn exhaustion_reclaims_from_namespaces_that_are_gone_and_from_no_other() {
         "another took its path"
     );
     fs::remove_file(&file).unwrap();
-    assert!(is_reclaimed_from(Some(hidden)), "it was removed");
+    assert!(is_reclaimed_from(Some(hidden.clone())), "it was removed");
+    let recorded_before = NetnsIdentity::new("/nowhere/netns", 1).directory;
+    assert!(!is_reclaimed_from(Some(with_directory(hidden, recorded_before))), "nobody noted where it was");
     assert!(is_reclaimed_from(Some(NetnsIdentity::new("/proc/4194305/ns/net", 1))), "its process ended");
+}
+
+fn with_directory(mut netns: NetnsIdentity, directory: Option<Directory>) -> NetnsIdentity {
+    netns.directory = directory;
+    netns
+}
+
+#[test]
+fn what_is_missing_in_another_directory_of_the_same_name_is_not_gone() {
+    let dir = directory();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("netns")).unwrap();
+    let netns = NetnsIdentity::new(at("netns/pod"), 1);
+    fs::rename(at("netns"), at("hidden")).unwrap();
+    assert!(!is_reclaimed_from(Some(netns.clone())), "its directory is not there");
+    fs::create_dir(at("netns")).unwrap();
+    assert!(!is_reclaimed_from(Some(netns.clone())), "another one is");
+    fs::remove_dir(at("netns")).unwrap();
+    symlink(at("hidden"), at("netns")).unwrap();
+    symlink("/nowhere/netns", at("hidden/pod")).unwrap();
+    assert!(!is_reclaimed_from(Some(netns.clone())), "it is a link, and leads elsewhere");
+    fs::remove_file(at("hidden/pod")).unwrap();
+    assert!(is_reclaimed_from(Some(netns)), "a directory may have several names");
 }
 
 /// A lease whose namespace's process has ended.
@@ -611,7 +636,7 @@ fn an_index_that_is_a_link_is_not_followed() {
     let (index, victim) = (dir.path().join("net/leases.index"), dir.path().join("victim"));
     fs::write(&victim, "somebody's").unwrap();
     fs::remove_file(&index).unwrap();
-    std::os::unix::fs::symlink(&victim, &index).unwrap();
+    symlink(&victim, &index).unwrap();
     open(dir.path()).reserve(&pool(), request(2)).unwrap().keep();
     assert_eq!(open(dir.path()).leases().unwrap().len(), 2);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "somebody's");

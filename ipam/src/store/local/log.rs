@@ -21,8 +21,9 @@
 //! | retire | `~ ` time ` ` address: it is free, and the last in the order of reuse |
 //! | time | nanoseconds since 1970 in decimal |
 //! | addresses | one or more of address `/` prefix length, then `@` gateway where there is one; joined by `,` |
-//! | detail | a JSON object without line breaks and tabs: `pod` {`namespace`, `name`, `uid`}, `netns` {`path`, `inode`, `pidNamespace`}, `boot`, `notes`; each may be absent, others are to be ignored |
+//! | detail | a JSON object without line breaks and tabs: `pod` {`namespace`, `name`, `uid`}, `netns` {`path`, `inode`, `pidNamespace`, `directory`}, `boot`, `notes`; each may be absent, others are to be ignored |
 //! | `pidNamespace` | of a path below `/proc`: the inode of the pid namespace of whoever made the lease. Without it, as releases before it wrote them, nobody can tell from such a path that the namespace is gone |
+//! | `directory` | of any other path: `[DEVICE, INODE]` of the directory that it is in, as `stat` has them (`st_dev`, `st_ino`), when the lease was made. Without it, as releases before it wrote them, the same holds |
 //!
 //! The names obey the rules of [`Attachment`](crate::lease::Attachment), so they have no white space; JSON writes line
 //! breaks, tabs and NUL bytes as escapes. So `\n` ends a line and nothing else does, and no byte is ever 0.

@@ -8,7 +8,8 @@
 //!     "leases": [{ "container": "3f2a…", "ifname": "eth0",
 //!                  "addresses": [{"address": "10.244.0.2/24", "gateway": "10.244.0.1"}],
 //!                  "pod": {"namespace": "shop", "name": "cart", "uid": "…"} | null,
-//!                  "netns": {"path": "/run/netns/…", "inode": 4026532345, "pidNamespace": …, if the path is below /proc} | null,
+//!                  "netns": {"path": "/run/netns/…", "inode": 4026532345, "pidNamespace": …, if the path is below /proc, else
+//!                            "directory": [DEVICE, INODE]} | null,
 //!                  "bootId": "…" | null, "sinceUnixNanos": 1795371611000000000, "notes": {} }],
 //!     "freed": [{"address": "10.244.0.9", "atUnixNanos": 1795371600000000000}],
 //!     "damaged": [{ "addresses": ["10.244.0.3"], "container": "77ab…" | null, "ifname": "eth0" | null, "why": "…" }] }] }
