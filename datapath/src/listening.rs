@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::errno::Errno;
 
-use crate::netlink::{Request, Socket};
+use crate::netlink::{Object, Purpose, Request, Socket};
 use crate::rtnl::wire::family_of;
 use crate::{Error, HostPort, Protocol};
 
@@ -49,7 +49,7 @@ fn look_up(port: &HostPort) -> Request {
     // EINVAL and ENOENT also where the kernel, or its module for the protocol, is without it.
     let forgiven = &[Errno::ENOENT, Errno::EINVAL, Errno::EOPNOTSUPP];
     Request {
-        doing: format!("look up who listens on {port}"),
+        doing: Purpose::of("look up who listens on", Object::Port(*port)),
         kind: SOCK_DIAG_BY_FAMILY,
         flags: 0,
         body,
