@@ -134,6 +134,33 @@ fn each_step_of_attaching_a_route_has_a_reason_of_its_own() {
 }
 
 #[test]
+fn a_gateway_that_is_misspelt_has_its_right_name_beside_it() {
+    let dir = tempfile::tempdir().expect("directory");
+    let gateway = gateway("{name: http, port: 80, protocol: HTTP}").replace("name: gw", "name: public");
+    let route = route("HTTPRoute", "r", "{name: pubilc}", "rules: [{backendRefs: [{name: web, port: 80}]}]");
+    fs::write(dir.path().join("a.yaml"), format!("{SIDECAR}{WEB}{gateway}{route}")).expect("write");
+    let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+    let listing = configuration.roots().list();
+    configuration.look(&listing, &Default::default());
+    let told: Vec<String> = configuration.mistakes().iter().filter_map(|one| one.help.clone()).collect();
+    assert!(told.contains(&"did you mean \"public\"?".to_owned()), "{told:?}");
+}
+
+#[test]
+fn a_route_of_connections_is_refused_at_a_service() {
+    let dir = tempfile::tempdir().expect("directory");
+    let parent = "{group: '', kind: Service, name: web}";
+    let route = route("TCPRoute", "r", parent, "rules: [{backendRefs: [{name: web, port: 80}]}]");
+    fs::write(dir.path().join("a.yaml"), format!("{SIDECAR}{WEB}{route}")).expect("write");
+    let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
+    let listing = configuration.roots().list();
+    configuration.look(&listing, &Default::default());
+    let mut errors = configuration.mistakes().into_iter().filter(|one| one.is_error());
+    let error = errors.next().expect("an error");
+    assert_eq!(error.message, "a TCPRoute cannot be attached to a Service yet");
+}
+
+#[test]
 fn a_policy_that_trusts_nobody_is_not_accepted() {
     let policy = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {name: p}\nspec:\n  \
       targetRefs: [{group: '', kind: Service, name: web}]\n  \

@@ -223,7 +223,10 @@ impl<'d> Resolver<'_, 'd> {
             None => Err(Problem::no_gateway(gateway, claim.parent)),
         };
         found.unwrap_or_else(|problem| {
-            let warning = Diagnostic::warning(format!("{}: {}", problem.reason, problem.message));
+            let near = all.keys().filter(|other| other.namespace == gateway.namespace && *other != gateway);
+            let near = near.map(|other| other.name.as_str()).filter(|_| !all.contains_key(gateway));
+            let warning = Diagnostic::warning(format!("{}: {}", problem.reason, problem.message))
+                .nearest(&gateway.name, near);
             self.diagnostics.push(warning.at(&place));
             Vec::new()
         })

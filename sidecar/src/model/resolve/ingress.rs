@@ -20,6 +20,8 @@ pub(super) struct Ingress<'d> {
     pub(super) config_maps: BTreeMap<ServiceKey, Found<'d, Secret>>,
     pub(super) streams: BTreeMap<(StreamKind, ServiceKey), Found<'d, StreamRoute>>,
     pub(super) policies: BTreeMap<ServiceKey, Found<'d, BackendTlsPolicy>>,
+    /// The policies by the Services that they are about.
+    pub(super) policies_of: BTreeMap<ServiceKey, Vec<ServiceKey>>,
     /// The routes of requests that name a Gateway, by that.
     pub(super) routes: BTreeMap<ServiceKey, Vec<Attached<'d>>>,
     /// Neither classes nor namespaces are in a namespace.
@@ -37,7 +39,13 @@ impl<'d> Ingress<'d> {
             Object::Secret(secret) => add(&mut self.secrets, key, document, secret),
             Object::ConfigMap(map) => add(&mut self.config_maps, key, document, map),
             Object::StreamRoute(route) => add(&mut self.streams, (route.kind, key), document, route),
-            Object::BackendTlsPolicy(policy) => add(&mut self.policies, key, document, policy),
+            Object::BackendTlsPolicy(policy) => {
+                for target in &policy.targets {
+                    let service = ServiceKey { namespace: key.namespace.clone(), name: target.name.clone() };
+                    self.policies_of.entry(service).or_default().push(key.clone());
+                }
+                add(&mut self.policies, key, document, policy)
+            }
             Object::Namespace => {
                 self.namespaces.insert(name, document);
                 None

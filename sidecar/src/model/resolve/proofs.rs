@@ -105,9 +105,9 @@ impl<'d> Index<'d> {
         service: &ServiceKey,
         port: &ServicePort,
     ) -> Option<(ServiceKey, &'d Document, &'d BackendTlsPolicy)> {
-        let same_namespace =
-            self.ingress.policies.iter().filter(|(key, _)| key.namespace == service.namespace);
-        let targeting = same_namespace.filter_map(|(key, (document, policy))| {
+        let of_service = self.ingress.policies_of.get(service)?;
+        let targeting = of_service.iter().filter_map(|key| {
+            let (document, policy) = self.ingress.policies.get(key)?;
             let mine = policy.targets.iter().filter(|target| {
                 target.name == service.name
                     && target.section_name.as_ref().is_none_or(|name| *name == port.name)
