@@ -705,7 +705,7 @@ fn a_network_of_which_no_lease_can_be_read_hides_no_other_and_loses_nothing() {
         let of: Vec<_> = ["notSeen", "lessSeen"].map(|key| document[key][0]["of"].clone()).into();
         assert_eq!(of, ["others", "others/d/eth0"], "{document}");
         assert!(
-            document["notSeen"][0]["why"].as_str().unwrap().starts_with("no lease of others can be read: ")
+            document["notSeen"][0]["why"].as_str().unwrap().starts_with("leases of others cannot be read: ")
         );
         assert_eq!(nft(&["list", "ruleset"]), before);
         assert!(node.explain(&["--container", "c"]).1.contains("as planned"));

@@ -145,6 +145,32 @@ fn a_resolv_conf_that_never_ends_is_not_read() {
 }
 
 #[test]
+fn pods_beside_a_damaged_lease_go_as_ever_although_the_index_is_lost() {
+    Node::run(|node| {
+        let (conf, [a, b]) = (node.conf("weft"), ["a", "b"].map(Pod::new));
+        node.add(&a, &conf);
+        node.add(&b, &conf);
+        let log = node.dir.path().join("weft/leases.log");
+        let text = std::fs::read_to_string(&log).unwrap();
+        std::fs::write(&log, text.replacen(" a eth0 ", " X eth0 ", 1)).unwrap();
+        std::fs::remove_file(node.dir.path().join("weft/leases.index")).unwrap();
+        let add =
+            |name| answer(&exec("ADD", name, &Pod::new(name).netns, &conf, Stdio::piped())).unwrap_err();
+        let (code, said) = add("c");
+        assert!(code == 5 && said.contains("is damaged at byte"), "{said}");
+        node.del("b", &conf);
+        assert_eq!(owners(), ["weft/a/eth0"]);
+        let (code, said) = add("c");
+        assert!(code == 5 && said.contains("is damaged at byte"), "{said}");
+        node.del("a", &conf);
+        std::fs::remove_dir_all(node.dir.path().join("weft")).unwrap();
+        let (c, first) = (Pod::new("c"), "10.1.0.2".parse::<IpAddr>().unwrap());
+        assert_eq!(first_address(&node.add(&c, &conf)), first, "an empty network begins anew");
+        node.del("c", &conf);
+    });
+}
+
+#[test]
 fn a_reclaimed_lease_leaves_nothing_in_the_kernel() {
     Node::run(|node| {
         let conf = node.conf("weft");

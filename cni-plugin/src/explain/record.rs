@@ -80,7 +80,7 @@ impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         match addresses.as_slice() {
-            [] => write!(f, "no lease of {} can be read: {}", self.network, self.why),
+            [] => write!(f, "leases of {} cannot be read: {}", self.network, self.why),
             some => {
                 let (some, network) = (some.join(", "), &self.network);
                 write!(

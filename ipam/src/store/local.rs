@@ -26,7 +26,10 @@
 //!   log, which is checked line by line on the way.
 //! - **Nothing else is ever cut.** A line that is whole but does not match its checksum is damage, not a crash, and so is a
 //!   log that ends before the index says that it was written. Whatever needs that line fails with the file and the offset, and
-//!   the files stay as they are; with a good index that is one lease, and the others are served on. Its addresses stay held.
+//!   the line stays as it is; with a good index that is one lease, and the others are served on. Its addresses stay held.
+//! - **Without an index nothing is guessed.** Which addresses a damaged line held nobody knows then: leases are found and end as
+//!   ever, but none is made, and neither is an index, so that nobody forgets it. A later line may tell that an earlier lease has
+//!   ended: nobody is given what is held.
 //! - **A failed write changes nothing.** On a full disk the log is cut back to its former length, which needs no space.
 //! - **Leases end on a full disk too.** What ends some may use the reserve, and then the index's space, also to rewrite a log that
 //!   is mostly history; what makes some leaves them alone.
@@ -513,6 +516,9 @@ impl Files {
         if changes.is_empty() {
             return Ok(None);
         }
+        if !changes.iter().all(|change| matches!(change, Change::Release { .. })) {
+            open.expect_no_gap()?;
+        }
         let text = log::transaction(&changes);
         for (change, spot) in changes.iter().zip(Spot::all(open.index.applied(), text.len())) {
             open.index.apply(change, spot, &open.log).map_err(|refusal| match refusal {
@@ -531,6 +537,9 @@ impl Files {
     /// Writes the index, and rewrites the log where that is due or space is scarce. `None` where the files are to be opened
     /// anew.
     fn tidy(&self, mut open: Open, is_scarce: bool, notices: &mut Vec<Notice>) -> Option<Open> {
+        if open.index.gap().is_some() {
+            return Some(open);
+        }
         let is_due = open.index.is_due_for_compaction();
         if is_scarce || is_due {
             match self.write_new(Some(&open)) {
@@ -553,6 +562,9 @@ impl Files {
     }
 
     fn write_index(&self, mut open: Open, notices: &mut Vec<Notice>) -> Option<Open> {
+        if open.index.gap().is_some() {
+            return Some(open);
+        }
         let written = open.index.write(|| disk::create(&self.index));
         let written = written.map_err(io_error("write", &self.index));
         written.map_err(|error| notices.push(Notice::NotIndexed(error))).ok().map(|()| open)
@@ -564,12 +576,14 @@ impl Files {
         whole.read_on(&self.index)?;
         whole.index.mark_swept(index.is_swept());
         let whole = whole.expect_length(index.applied())?;
+        whole.expect_no_gap()?;
         disk::empty(&self.index).map_err(io_error("empty", &self.index))?;
         self.write_new(Some(&whole))
     }
 
     /// Makes a log of nothing but what is held and remembered, and puts it in the place of the old one.
     fn write_new(&self, old: Option<&Open>) -> Result<Open, Error> {
+        old.map_or(Ok(()), Open::expect_no_gap)?;
         let made = self.write_aside(old);
         let open = made.inspect_err(|_| drop(disk::remove(&self.new)))?;
         disk::rename(&self.new, &self.log).map_err(io_error("replace", &self.log))?;
@@ -619,15 +633,30 @@ impl Open {
         if self.log.length()? <= self.index.applied() {
             return Ok(());
         }
-        let mut lines = self.log.lines(self.index.applied());
-        while let Some(transaction) = lines.next_transaction()? {
-            for (spot, change) in transaction.changes(&self.log)? {
-                let applied = self.index.apply(&change, spot, &self.log);
-                applied.map_err(|refusal| self.log.refuse(refusal, transaction.offset(), index_path))?;
+        let Self { log, index } = self;
+        let mut lines = log.lines(index.applied());
+        loop {
+            let (end, changes) = match lines.next_transaction() {
+                Ok(None) => return Ok(()),
+                Ok(Some(transaction)) => (transaction.end(), transaction.changes(log)),
+                Err(error) => (lines.offset(), Err(error)),
+            };
+            match changes {
+                Ok(changes) => log.apply(changes, index, index_path)?,
+                // One without an end has nothing behind it, and nothing may be written there.
+                Err(Error::Damaged { offset, source, .. }) if end > offset => {
+                    index.has_missed(offset, end, source);
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
-            self.index.has_applied(transaction.end());
+            index.has_applied(end);
         }
-        Ok(())
+    }
+
+    /// Fails where a line of the log is in nobody's index: which addresses are held is then not known.
+    fn expect_no_gap(&self) -> Result<(), Error> {
+        self.index.gap().map_or(Ok(()), |(offset, flaw)| Err(self.log.damaged(*offset, flaw.clone())))
     }
 
     /// Whether what was written once is all there.
@@ -663,6 +692,17 @@ impl Open {
 }
 
 impl Log {
+    /// Makes the changes of the next line in `index`.
+    fn apply(&self, changes: Vec<(Spot, Change)>, index: &mut Index, path: &Path) -> Result<(), Error> {
+        let offset = index.applied();
+        for (spot, change) in changes {
+            let way = if index.gap().is_some() { index.make_way(&change, self) } else { Ok(()) };
+            let applied = way.and_then(|()| index.apply(&change, spot, self));
+            applied.map_err(|refusal| self.refuse(refusal, offset, path))?;
+        }
+        Ok(())
+    }
+
     fn refuse(&self, refusal: Refusal, offset: u64, index: &Path) -> Error {
         match refusal {
             Refusal::Flaw(source) => Error::Index { path: index.into(), source },

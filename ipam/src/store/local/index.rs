@@ -48,7 +48,7 @@ use crate::lease::{Holder, Record, Timestamp};
 use crate::range::Range;
 use crate::state::{Change, Conflict, REMEMBERED};
 use crate::store::local::disk;
-use crate::store::local::log::{Log, Spot};
+use crate::store::local::log::{self, Log, Spot};
 use crate::store::local::tree::{Flaw, Key, Shape, Tree};
 
 /// The format this release writes. Another one is no error: the index is made anew.
@@ -72,6 +72,8 @@ pub(super) struct Index {
     seen: [u8; HEADER],
     /// Whether a lease was ended whose line in the log is damaged.
     outlived_damage: bool,
+    /// The first line of the log that should be in here and could not be read. Such an index is never written.
+    gap: Option<(u64, log::Flaw)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +127,7 @@ impl Index {
             shape: tree.shape(),
             swept: false,
         };
-        Self { tree, header, seen: [0; HEADER], outlived_damage: false }
+        Self { tree, header, seen: [0; HEADER], outlived_damage: false, gap: None }
     }
 
     /// The index in `file`, if it is one of the log with the id `log`.
@@ -137,7 +139,7 @@ impl Index {
         match Header::decode(&seen) {
             Some((header, is_whole)) if header.log == log && is_whole && header.boot == boot => {
                 let tree = Tree::open(file, header.shape);
-                Found::Good(Box::new(Self { tree, header, seen, outlived_damage: false }))
+                Found::Good(Box::new(Self { tree, header, seen, outlived_damage: false, gap: None }))
             }
             Some((header, _)) if header.log == log => Found::Doubtful(header.applied),
             _ => Found::Doubtful(0),
@@ -188,6 +190,17 @@ impl Index {
     pub(super) fn has_applied(&mut self, end: u64) {
         self.header.applied = end;
         self.header.lines += 1;
+    }
+
+    /// What is in the line of the log that begins at `offset` and ends at `end` is not known.
+    pub(super) fn has_missed(&mut self, offset: u64, end: u64, flaw: log::Flaw) {
+        self.gap.get_or_insert((offset, flaw));
+        self.has_applied(end);
+    }
+
+    /// The first line of the log that is not in here, if there is one.
+    pub(super) const fn gap(&self) -> Option<&(u64, log::Flaw)> {
+        self.gap.as_ref()
     }
 
     /// Whether more than a third of the log is history, or a line that nobody needs any more is damaged. Looked at once in so
@@ -276,6 +289,24 @@ impl Index {
                 Ok(())
             }
         }
+    }
+
+    /// Whoever holds what `change` gives to another has released it in a line that could not be read: nobody is given what is
+    /// held.
+    pub(super) fn make_way(&mut self, change: &Change, log: &Log) -> Result<(), Refusal> {
+        let (addresses, at) = match change {
+            Change::Grant(record) => {
+                self.release(&record.holder, record.since, log)?;
+                (record.addresses.iter().map(|assigned| assigned.address.ip()).collect(), record.since)
+            }
+            Change::Retire { address, at } => (vec![*address], *at),
+            Change::Release { .. } | Change::Ranges { .. } => return Ok(()),
+        };
+        for address in addresses {
+            let earlier = self.grant_on(address)?.and_then(|spot| log.record_at(spot).ok());
+            earlier.map_or(Ok(()), |earlier| self.release(&earlier.holder, at, log))?;
+        }
+        Ok(())
     }
 
     fn grant(&mut self, record: &Record, spot: Spot) -> Result<(), Refusal> {

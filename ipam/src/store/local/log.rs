@@ -206,18 +206,25 @@ impl Spot {
 }
 
 impl Lines<'_> {
-    /// The next line, or `None` at the end and before an unfinished one.
+    /// The next line, or `None` at the end and before an unfinished one. One that is damaged is passed over after the error,
+    /// unless its line break is what is damaged.
     pub(super) fn next_transaction(&mut self) -> Result<Option<Transaction<'_>>, Error> {
         let Some(length) = self.find_line()? else { return Ok(None) };
         let (start, offset) = (self.taken, self.offset);
         let line = self.buffer.get(start..start + length).unwrap_or_default();
-        let Some(payload) = checked(line) else {
-            let is_unfinished = line.contains(&0) && self.log.length()? == offset + length as u64 + 1;
-            return if is_unfinished { Ok(None) } else { Err(self.log.damaged(offset, Flaw::Checksum)) };
-        };
+        let payload = checked(line);
+        if payload.is_none() && line.contains(&0) && self.log.length()? == offset + length as u64 + 1 {
+            return Ok(None);
+        }
         let length = length as u32 + 1;
         (self.taken, self.offset) = (start + length as usize, offset + u64::from(length));
+        let payload = payload.ok_or_else(|| self.log.damaged(offset, Flaw::Checksum))?;
         Ok(Some(Transaction { payload, offset, length }))
+    }
+
+    /// Where the next line begins.
+    pub(super) const fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// How long the next line is, without its line break.
@@ -264,10 +271,6 @@ impl Transaction<'_> {
     /// Where the line ends.
     pub(super) fn end(&self) -> u64 {
         self.offset + u64::from(self.length)
-    }
-
-    pub(super) fn offset(&self) -> u64 {
-        self.offset
     }
 }
 

@@ -36,6 +36,12 @@ impl Seen<'_> {
         Ok(freed)
     }
 
+    /// The line that the index could not be made of.
+    fn gap(&self) -> Option<Error> {
+        let ((offset, flaw), log) = self.index.gap().zip(self.log)?;
+        Some(log.damaged(*offset, flaw.clone()))
+    }
+
     fn record_at(&self, spot: Spot) -> Result<Option<Record>, Error> {
         self.log.map(|log| log.record_at(spot)).transpose()
     }
@@ -51,17 +57,22 @@ impl Seen<'_> {
 
 impl View for Seen<'_> {
     fn get(&self, holder: &Holder) -> Result<Option<Record>, store::Error> {
-        let Some(spot) = self.checked(self.index.grant_of(holder))? else { return Ok(None) };
+        let Some(spot) = self.checked(self.index.grant_of(holder))? else {
+            return self.gap().map_or(Ok(None), |damaged| Err(damaged.into()));
+        };
         Ok(self.record_at(spot)?.filter(|record| record.holder == *holder))
     }
 
-    /// The index knows the addresses, if not in the order of the sets.
+    /// The index knows the addresses, if not in the order of the sets. Where it was made without some line nothing may be known,
+    /// and what is not known has not to be ended: nobody is given addresses then.
     fn get_remains(&self, holder: &Holder) -> Result<Option<Record>, store::Error> {
         let damaged = match self.get(holder) {
             Err(store::Error::Local(damaged @ Error::Damaged { .. })) => damaged,
             found => return found,
         };
-        let Some(spot) = self.checked(self.index.grant_of(holder))? else { return Err(damaged.into()) };
+        let Some(spot) = self.checked(self.index.grant_of(holder))? else {
+            return if self.index.gap().is_some() { Ok(None) } else { Err(damaged.into()) };
+        };
         let addresses = self.checked(self.index.addresses_of(spot))?;
         Ok(Some(Record::remains(holder.clone(), &addresses)))
     }
@@ -76,15 +87,17 @@ impl View for Seen<'_> {
     }
 
     fn is_empty(&self) -> Result<bool, store::Error> {
-        Ok(self.index.is_empty())
+        Ok(self.index.is_empty() && self.index.gap().is_none())
     }
 
     fn never_used_in(&self, range: &Range) -> Result<Option<IpAddr>, store::Error> {
+        self.gap().map_or(Ok(()), Err)?;
         let family = range.family();
         Ok(self.checked(range.first_outside(|from| self.index.first_gap(family, from)))?)
     }
 
     fn longest_free_in(&self, set: &RangeSet) -> Result<Option<IpAddr>, store::Error> {
+        self.gap().map_or(Ok(()), Err)?;
         let mut found = None;
         self.checked(self.index.freed(set.family(), &mut |address, _| {
             if !set.hands_out(address) {
@@ -105,13 +118,15 @@ impl View for Seen<'_> {
     }
 
     fn records(&self) -> Result<Vec<Record>, store::Error> {
+        self.gap().map_or(Ok(()), Err)?;
         let mut records = self.records_at(self.checked(self.index.grants())?)?;
         records.sort_unstable_by(|a, b| (a.since, &a.holder.0).cmp(&(b.since, &b.holder.0)));
         Ok(records)
     }
 
     fn readable_records(&self) -> Result<Readable<Record, store::Error>, store::Error> {
-        let (mut leases, mut damaged) = (Vec::new(), Vec::new());
+        let missed = |error: Error| Damaged { addresses: Vec::new(), remains: None, error: error.into() };
+        let (mut leases, mut damaged) = (Vec::new(), Vec::from_iter(self.gap().map(missed)));
         for spot in self.checked(self.index.grants())? {
             match self.record_at(spot) {
                 Err(error @ Error::Damaged { .. }) => {
