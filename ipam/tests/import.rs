@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -189,15 +190,34 @@ fn a_lease_of_host_local_is_reclaimed_like_any_other() {
 }
 
 #[test]
-fn what_is_no_file_among_host_locals_is_skipped_and_nobody_waits_for_it() {
+fn an_address_of_which_nobody_can_read_whose_it_is_refuses_the_import_and_nobody_waits_for_it() {
     let theirs = Theirs::new();
     theirs.hold("10.7.0.2", "c1");
-    let fifo = Command::new("mkfifo").arg(theirs.dir.join("10.7.0.3")).status().unwrap();
-    assert!(fifo.success());
+    fs::write(theirs.dir.join("10.7.0.4"), b"c\xff\r\neth0").unwrap();
+    symlink("/nowhere", theirs.dir.join("10.7.0.5")).unwrap();
+    for name in ["10.7.0.3", "last_reserved_ip.0"] {
+        assert!(Command::new("mkfifo").arg(theirs.dir.join(name)).status().unwrap().success());
+    }
+    let (code, text, error) = theirs.import();
+    assert_eq!((code, text.as_str()), (4, ""), "{error}");
+    for (file, why) in [("10.7.0.3", "it is no file"), ("10.7.0.4", "UTF-8"), ("10.7.0.5", "No such file")] {
+        let at = error.split(&format!("{} (", theirs.dir.join(file).display())).nth(1);
+        assert!(at.is_some_and(|at| at.split(')').next().unwrap().contains(why)), "{file} in {error}");
+    }
+    assert!(!error.contains("last_reserved_ip"), "{error}");
+    assert!(
+        !theirs.node.dir.path().join("pods").exists(),
+        "nothing is taken over, so that ADDs stay refused"
+    );
+
+    theirs.hold("10.7.0.4", "c2");
+    for name in ["10.7.0.3", "10.7.0.5"] {
+        fs::remove_file(theirs.dir.join(name)).unwrap();
+    }
     let (code, text, _) = theirs.import();
-    assert_eq!(code, 0);
-    assert!(text.contains("skipped 10.7.0.3: cannot read it: it is no file"), "{text}");
-    assert_eq!(theirs.node.lease_count(), 1);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("skipped last_reserved_ip.0: cannot read it: it is no file"), "{text}");
+    assert_eq!(theirs.node.lease_count(), 2);
 }
 
 #[test]

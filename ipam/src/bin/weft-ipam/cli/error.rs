@@ -58,6 +58,11 @@ pub(super) enum Error {
     Name(#[from] NameError),
     #[error("host-local's lock {} was held for {} s; try again", path.display(), seconds)]
     HostLocalLocked { path: PathBuf, seconds: u64 },
+    #[error(
+        "cannot read whose addresses these are: {files}. Pods may have them, so nothing was taken over: write the ids of their containers \
+         into the files, or remove those whose pods are gone"
+    )]
+    UnreadableHostLocal { files: String },
     #[error("nobody holds {subject}; `weft-ipam list` shows who holds what{hint}")]
     NotHeld { subject: Subject, hint: String },
     #[error("{subject} may be any of {candidates}; give more of the id")]
@@ -99,6 +104,7 @@ impl Error {
             | Self::Ambiguous { .. }
             | Self::InSeveral { .. }
             | Self::TooShort { .. }
+            | Self::UnreadableHostLocal { .. }
             | Self::AnotherNode { .. } => Exit::Refused,
             _ => Exit::Failed,
         }

@@ -41,6 +41,8 @@ pub(super) struct Contents {
     pub(super) held: BTreeMap<(String, Option<String>), Held>,
     /// Range set → the address it gave last, and when.
     pub(super) last: BTreeMap<usize, (IpAddr, SystemTime)>,
+    /// Files for an address that a pod may have, though nobody can read whose, and why.
+    pub(super) unreadable: Vec<(PathBuf, io::Error)>,
     /// Files that say nothing, and why.
     pub(super) skipped: Vec<(String, String)>,
 }
@@ -99,10 +101,25 @@ impl Directory {
             }
             match read_file(&entry.path()) {
                 Ok((text, modified)) => contents.take(&name, &text, modified),
+                Err(error) if name.parse::<IpAddr>().is_ok() => {
+                    contents.unreadable.push((entry.path(), error))
+                }
                 Err(error) => contents.skip(&name, format!("cannot read it: {error}")),
             }
         }
         Ok(contents)
+    }
+}
+
+impl Contents {
+    /// # Errors
+    /// Where a file names an address, and nobody knows whose: without it, the address would be given to a second pod.
+    pub(super) fn expect_readable(self) -> Result<Self, Error> {
+        if self.unreadable.is_empty() {
+            return Ok(self);
+        }
+        let files = self.unreadable.iter().map(|(path, why)| format!("{} ({why})", path.display()));
+        Err(Error::UnreadableHostLocal { files: files.collect::<Vec<_>>().join(", ") })
     }
 }
 

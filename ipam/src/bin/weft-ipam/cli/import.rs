@@ -194,7 +194,7 @@ struct Move<'a> {
 fn from_host_local(dir: &Path, arguments: &Arguments) -> Result<Report, Error> {
     let network = network_of(dir, &arguments.place)?;
     let locked = Directory::lock(dir)?;
-    let contents = locked.read()?;
+    let contents = locked.read()?.expect_readable()?;
     let known = network.ipam.last_pool().map_err(|error| network.unreadable(error))?;
     let is_first = known.is_none();
     let configured = arguments.place.network_conf()?.map(|conf| conf.config.pool);
