@@ -17,6 +17,12 @@ pub trait Plugin {
     /// What a person reads who runs the plugin by hand.
     fn about(&self) -> String;
 
+    /// Whether it works in the container's namespace. Where it does not, as an IPAM plugin, nothing about that namespace keeps its
+    /// DEL from being done: neither that it is the plugin's own, nor that it cannot be looked at.
+    fn enters_namespace(&self) -> bool {
+        true
+    }
+
     /// Hears of a verb as soon as environment and configuration have been read, before anything else of it is validated.
     fn begin(&self, _env: &Environment, _conf: &Conf) {}
 
@@ -93,7 +99,7 @@ pub struct DelRequest {
     pub conf: Conf,
     /// The attachment to undo.
     pub id: AttachmentId,
-    /// The container's network namespace, where it still exists.
+    /// The container's network namespace, where it still exists. It is not the plugin's own.
     pub netns: Option<PathBuf>,
     /// Arguments of the runtime.
     pub args: Args,
@@ -253,7 +259,7 @@ fn dispatch(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<Answer
     let done = |()| Answer::NOTHING;
     match env.command {
         Command::Add => add(plugin, add_request(env, conf)?),
-        Command::Del => plugin.del(&del_request(env, conf)?).map(done),
+        Command::Del => plugin.del(&del_request(plugin, env, conf)?).map(done),
         Command::Check => plugin.check(&check_request(env, conf)?).map(done),
         Command::Gc => plugin.gc(&gc_request(env, conf)?).map(done),
         Command::Status => plugin.status(&status_request(env, conf)?).map(done),
@@ -306,12 +312,12 @@ fn add_request(env: Environment, conf: Conf) -> Result<AddRequest, Error> {
     Ok(AddRequest { conf, id, netns, args: env.args, path: env.path })
 }
 
-fn del_request(env: Environment, conf: Conf) -> Result<DelRequest, Error> {
+fn del_request(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<DelRequest, Error> {
     let id = attachment(&env)?;
     let netns = match foreign_netns(&env) {
         Ok(path) => Some(path),
         // Not asked for beforehand: it may go at any moment.
-        Err(error) if error.code == Code::UNKNOWN_CONTAINER => None,
+        Err(error) if error.code == Code::UNKNOWN_CONTAINER || !plugin.enters_namespace() => None,
         Err(error) => return Err(error),
     };
     Ok(DelRequest { conf, id, netns, args: env.args, path: env.path })

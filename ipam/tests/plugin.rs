@@ -446,3 +446,17 @@ fn status_does_not_wait_long_for_the_leases() {
     assert!(answer.starts_with("50: ") && answer.contains("locked for 500 ms"), "{answer}");
     assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
 }
+
+#[test]
+fn a_del_frees_whatever_the_namespace_is() {
+    let node = Node::new();
+    let conf = node.conf("1.1.0");
+    // Its own, none, and one that cannot be looked at.
+    for netns in ["/proc/self/ns/net", "/nowhere/netns", &format!("/{}", "n".repeat(300))] {
+        node.run("ADD", "c1", &conf).unwrap();
+        let env =
+            [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", netns)];
+        answer(&exec(Path::new(BINARY), &env, &conf)).unwrap();
+        assert_eq!(node.lease_count(), 0, "{netns}");
+    }
+}

@@ -23,6 +23,10 @@ impl Plugin for Ipam {
             .to_owned()
     }
 
+    fn enters_namespace(&self) -> bool {
+        false
+    }
+
     fn add(&self, request: &AddRequest) -> Result<AddResult, Error> {
         let config = Config::parse(&request.conf.document).map_err(invalid)?;
         check_expressible(&config, request.conf.version)?;
