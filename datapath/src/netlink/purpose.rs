@@ -10,7 +10,7 @@ use crate::HostPort;
 /// What a request does, as it completes "cannot …". It is put into words where the request fails: nearly none does, and the
 /// words of all would be a tenth of what a program computes that makes a pod's network.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Purpose([Part; 3]);
+pub(crate) struct Purpose(Box<[Part; 3]>);
 
 /// Words, and what they are about.
 #[derive(Clone, Debug, Default)]
@@ -31,13 +31,19 @@ pub(crate) enum Object {
 impl Purpose {
     /// As `Purpose::of("add route", to).and("through", name)`.
     pub(crate) fn of(words: &'static str, object: impl Into<Object>) -> Self {
-        Self([Part(words, object.into()), Part::default(), Part::default()])
+        Self::default().with(words, object.into())
     }
 
     /// Up to two may follow the first.
-    pub(crate) fn and(mut self, words: &'static str, object: impl Into<Object>) -> Self {
+    pub(crate) fn and(self, words: &'static str, object: impl Into<Object>) -> Self {
+        self.with(words, object.into())
+    }
+
+    /// Once in the program: nearly every request has a purpose.
+    #[inline(never)]
+    fn with(mut self, words: &'static str, object: Object) -> Self {
         if let Some(free) = self.0.iter_mut().find(|part| part.is_empty()) {
-            *free = Part(words, object.into());
+            *free = Part(words, object);
         }
         self
     }
@@ -93,6 +99,7 @@ impl From<&Purpose> for String {
 }
 
 impl From<&str> for Object {
+    #[inline(never)]
     fn from(name: &str) -> Self {
         Self::Name(name.into())
     }
