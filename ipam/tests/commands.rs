@@ -91,9 +91,11 @@ fn a_release_that_fails_in_the_middle_says_that_something_was_done() {
         }
     }
     fs::remove_dir_all(&pods).unwrap();
-    // It can be locked by readers, and not opened by a writer.
-    fs::remove_file(last.join("leases.lock")).unwrap();
-    fs::create_dir(last.join("leases.lock")).unwrap();
+    // Of an older format it can be read, and a writer cannot make the new log.
+    let log = fs::read_to_string(last.join("leases.log")).unwrap();
+    let (_, lines) = log.split_once('\n').unwrap();
+    fs::write(last.join("leases.log"), format!("weft-ipam leases 1\n{lines}")).unwrap();
+    fs::create_dir(last.join("leases.new")).unwrap();
     let (code, _, error) = said(&node.command("release", &["c1", "--force"]));
     assert!(
         code == 1 && error.contains("cannot change all leases of quits; what was done before stays"),

@@ -4,8 +4,9 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use nix::mount::{MsFlags, mount};
@@ -640,6 +641,67 @@ fn an_index_that_is_a_link_is_not_followed() {
     open(dir.path()).reserve(&pool(), request(2)).unwrap().keep();
     assert_eq!(open(dir.path()).leases().unwrap().len(), 2);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "somebody's");
+}
+
+#[test]
+fn a_lock_that_is_no_file_is_refused_by_all_and_a_link_of_it_not_followed() {
+    let dir = directory();
+    open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();
+    let (lock, victim) = (dir.path().join("net/leases.lock"), dir.path().join("victim"));
+    let is_refused = |why: &str| {
+        let errors = [
+            open(dir.path()).check_room(&pool()).unwrap_err(),
+            open(dir.path()).leases().unwrap_err(),
+            open(dir.path()).reserve(&pool(), request(2)).err().unwrap(),
+        ];
+        errors.iter().for_each(|error| assert!(chain(error).contains(why), "{}", chain(error)));
+    };
+    fs::remove_file(&lock).unwrap();
+    symlink(&victim, &lock).unwrap();
+    is_refused("symbolic link");
+    assert!(!victim.exists());
+    fs::remove_file(&lock).unwrap();
+    assert!(Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    is_refused("regular file");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    for error in [
+        open(dir.path()).check_room(&pool()).unwrap_err(),
+        open(dir.path()).reserve(&pool(), request(2)).err().unwrap(),
+    ] {
+        assert!(chain(&error).contains("leases.lock"), "{}", chain(&error));
+    }
+    fs::remove_dir(&lock).unwrap();
+    open(dir.path()).reserve(&pool(), request(2)).unwrap().keep();
+}
+
+#[test]
+fn a_directory_that_others_can_change_is_refused() {
+    let dir = directory();
+    let net = dir.path().join("net");
+    let set_mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let is_refused = |of: &Path| {
+        let refused = open(dir.path()).reserve(&pool(), request(1)).map(drop);
+        let refused = refused.map_err(|error| chain(&error)).unwrap_err();
+        assert!(refused.starts_with(&format!("{} is of user ", of.display())), "{refused}");
+    };
+    let status = || open(dir.path()).check_room(&pool());
+    set_mode(dir.path(), 0o777);
+    is_refused(dir.path());
+    set_mode(dir.path(), 0o1777);
+    fs::create_dir(&net).unwrap();
+    for mode in [0o777, 0o1777] {
+        set_mode(&net, mode);
+        is_refused(&net);
+        status().unwrap_err();
+    }
+    set_mode(&net, 0o755);
+    chown(&net, Some(12_345), None).unwrap();
+    is_refused(&net);
+    status().unwrap_err();
+    chown(&net, Some(0), None).unwrap();
+    status().unwrap();
+    open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();
 }
 
 #[test]

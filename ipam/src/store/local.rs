@@ -43,7 +43,7 @@
 //! history, so once in as many transactions as half of what is in it.
 
 use std::collections::hash_map::RandomState;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -156,6 +156,19 @@ pub enum Error {
         timeout: Duration,
         /// The process that holds it, where the kernel tells.
         holder: Option<lock::Process>,
+    },
+    /// Others than root can change what is in the directory.
+    #[error(
+        "{} is of user {owner} and mode {mode:04o}: others can change the leases there. If they have not, chown it to root and chmod it to 0700",
+        dir.display()
+    )]
+    Exposed {
+        /// The network's directory, or the one in which it would be made.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who may do what.
+        mode: u32,
     },
     /// The file is not a log of leases.
     #[error(
@@ -351,6 +364,9 @@ impl Store for LocalStore {
 
     fn check_writable(&self) -> Result<(), store::Error> {
         let dir = &self.files.dir;
+        if let Ok(found) = fs::metadata(dir) {
+            refuse_exposed(dir, &found)?;
+        }
         Ok(check_writable(dir).map_err(io_error("write to", dir))?)
     }
 
@@ -364,6 +380,7 @@ impl Files {
     fn create_dir(&self) -> Result<(), Error> {
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        refuse_exposing(parent)?;
         match DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(io_error("create", &self.dir)(error)),
@@ -761,12 +778,37 @@ fn open_both_ways(path: &Path) -> io::Result<File> {
 
 /// Whether this is the file that has the name now. Our descriptor keeps its inode from being used again.
 fn is_named(file: &File, path: &Path) -> Result<bool, Error> {
-    let ours = file.metadata().map_err(io_error("inspect", path))?;
+    names(path, &inspect(file, path)?)
+}
+
+fn inspect(file: &File, path: &Path) -> Result<Metadata, Error> {
+    file.metadata().map_err(io_error("inspect", path))
+}
+
+fn names(path: &Path, ours: &Metadata) -> Result<bool, Error> {
     match fs::metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(io_error("inspect", path)(error)),
     }
+}
+
+/// Who else can make files in the network's directory, or owns it, decides who gets which address.
+fn refuse_exposed(dir: &Path, found: &Metadata) -> Result<(), Error> {
+    let is_ours = |owner| owner == 0 || fs::metadata("/proc/self").is_ok_and(|own| own.uid() == owner);
+    if found.mode() & 0o002 == 0 && is_ours(found.uid()) {
+        return Ok(());
+    }
+    Err(Error::Exposed { dir: dir.into(), owner: found.uid(), mode: found.mode() & 0o7777 })
+}
+
+/// Where everybody may rename what others have made, as not in a directory like `/tmp`, a network's directory is nobody's.
+fn refuse_exposing(parent: &Path) -> Result<(), Error> {
+    let found = fs::metadata(parent).map_err(io_error("inspect", parent))?;
+    if found.mode() & 0o1002 != 0o002 {
+        return Ok(());
+    }
+    Err(Error::Exposed { dir: parent.into(), owner: found.uid(), mode: found.mode() & 0o7777 })
 }
 
 fn sync_dir(path: &Path) -> Result<(), Error> {

@@ -15,7 +15,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::store::local::{Error, io_error, is_named};
+use nix::fcntl::OFlag;
+
+use crate::store::local::disk::NO_LINK;
+use crate::store::local::{Error, inspect, io_error, names, refuse_exposed};
 
 /// A process that holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +48,11 @@ pub(super) enum Kind {
 /// Takes the lock alone, making its file where there is none. It is held until the file is dropped.
 pub(super) fn exclusive(path: &Path, timeout: Duration) -> Result<File, Error> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NO_LINK);
     loop {
         let file = options.open(path).map_err(io_error("open", path))?;
         let file = acquire(file, Kind::Exclusive, path, timeout)?;
-        // Somebody may have removed the file while this process waited, and then its lock keeps nobody out.
-        if is_named(&file, path)? {
+        if is_the_lock(&file, path)? {
             return Ok(file);
         }
     }
@@ -58,13 +60,15 @@ pub(super) fn exclusive(path: &Path, timeout: Duration) -> Result<File, Error> {
 
 /// Takes the lock together with other readers; `None` where there is no lock.
 pub(super) fn shared(path: &Path, timeout: Duration) -> Result<Option<File>, Error> {
+    // Nobody may ever open the other end of a pipe.
+    let flags = NO_LINK | OFlag::O_NONBLOCK.bits();
     loop {
-        let file = match File::open(path) {
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(io_error("open", path))?,
         };
         let file = acquire(file, Kind::Shared, path, timeout)?;
-        if is_named(&file, path)? {
+        if is_the_lock(&file, path)? {
             return Ok(Some(file));
         }
     }
@@ -76,10 +80,21 @@ pub(super) fn directory(path: &Path, kind: Kind, timeout: Duration) -> Result<Fi
     loop {
         let dir = File::open(path).map_err(io_error("open", path))?;
         let dir = acquire(dir, kind, path, timeout)?;
-        if is_named(&dir, path)? {
+        let found = inspect(&dir, path)?;
+        if names(path, &found)? {
+            refuse_exposed(path, &found)?;
             return Ok(dir);
         }
     }
+}
+
+/// Somebody may have removed the file while this process waited, and then its lock keeps nobody out.
+fn is_the_lock(file: &File, path: &Path) -> Result<bool, Error> {
+    let found = inspect(file, path)?;
+    if !found.is_file() {
+        return Err(io_error("lock", path)(io::Error::other("it is no regular file")));
+    }
+    names(path, &found)
 }
 
 fn acquire(file: File, kind: Kind, path: &Path, timeout: Duration) -> Result<File, Error> {
