@@ -644,6 +644,22 @@ fn an_index_that_is_a_link_is_not_followed() {
 }
 
 #[test]
+fn what_lasts_is_said_once() {
+    let dir = directory();
+    open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();
+    let index = dir.path().join("net/leases.index");
+    fs::remove_file(&index).unwrap();
+    symlink(dir.path(), &index).unwrap();
+    let store = LocalStore::new(dir.path(), "net").unwrap();
+    let said = [(); 2].map(|()| {
+        store.update(&mut |_| Ok(Vec::new())).unwrap();
+        store.take_notices()
+    });
+    assert!(said[0].len() == 1 && said[0][0].starts_with("the leases have no index: "), "{said:?}");
+    assert!(said[1].is_empty(), "{said:?}");
+}
+
+#[test]
 fn a_lock_that_is_no_file_is_refused_by_all_and_a_link_of_it_not_followed() {
     let dir = directory();
     open(dir.path()).reserve(&pool(), request(1)).unwrap().keep();

@@ -46,6 +46,7 @@ use std::collections::hash_map::RandomState;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::mem::{self, Discriminant};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -123,12 +124,19 @@ enum Notice {
          was never answered", path.display()
     )]
     Cut { path: PathBuf, offset: u64, bytes: u64 },
-    #[error("the log goes on growing: {}", crate::chain(.0))]
+    #[error("the log is not rewritten: {}", crate::chain(.0))]
     NotCompacted(Error),
     #[error("the index is made anew from the log: {}", crate::chain(.0))]
     IndexDamaged(Error),
-    #[error("every use of the leases has to read all of them: {}", crate::chain(.0))]
+    #[error("the leases have no index: {}", crate::chain(.0))]
     NotIndexed(Error),
+}
+
+impl Notice {
+    /// Whether every transaction has it until somebody makes room, so that once says it all.
+    fn lasts(&self) -> bool {
+        matches!(self, Self::NotCompacted(_) | Self::NotIndexed(_))
+    }
 }
 
 /// Why the node-local store could not do what it was asked.
@@ -265,6 +273,8 @@ struct Inner {
     /// What is known of the files. `None` before the first use and after any failure.
     open: Option<Open>,
     notices: Vec<Notice>,
+    /// Kinds of notices that are not said again.
+    said: Vec<Discriminant<Notice>>,
 }
 
 /// A log and its index, which covers all whole lines of it.
@@ -312,7 +322,7 @@ impl LocalStore {
 
 impl Store for LocalStore {
     fn update(&self, decide: Decide<'_>) -> Result<(), store::Error> {
-        let Inner { open, notices } = &mut *self.inner();
+        let Inner { open, notices, .. } = &mut *self.inner();
         let _locks = self.files.lock_or_create(self.timeout)?;
         let mut current = self.files.open_to_write(open.take(), notices)?;
         notices.extend(current.cut_unfinished()?);
@@ -327,7 +337,7 @@ impl Store for LocalStore {
     }
 
     fn read(&self, look: Look<'_>) -> Result<(), store::Error> {
-        let Inner { open, notices } = &mut *self.inner();
+        let Inner { open, notices, .. } = &mut *self.inner();
         let lock = self.files.lock_to_read(self.timeout)?;
         let shared = |_: &File| lock::directory(&self.files.dir, Kind::Shared, self.timeout);
         let dir = lock.as_ref().map(shared).transpose()?;
@@ -354,7 +364,7 @@ impl Store for LocalStore {
     }
 
     fn mark_swept(&self) -> Result<(), store::Error> {
-        let Inner { open, notices } = &mut *self.inner();
+        let Inner { open, notices, .. } = &mut *self.inner();
         let _locks = self.files.lock_to_write(self.timeout)?;
         let mut current = self.files.open_to_write(open.take(), notices)?;
         current.index.mark_swept(true);
@@ -371,7 +381,11 @@ impl Store for LocalStore {
     }
 
     fn take_notices(&self) -> Vec<String> {
-        std::mem::take(&mut self.inner().notices).iter().map(Notice::to_string).collect()
+        let Inner { notices, said, .. } = &mut *self.inner();
+        let mut notices = mem::take(notices);
+        notices.retain(|notice| !notice.lasts() || !said.contains(&mem::discriminant(notice)));
+        said.extend(notices.iter().filter(|notice| notice.lasts()).map(mem::discriminant));
+        notices.iter().map(Notice::to_string).collect()
     }
 }
 
