@@ -166,6 +166,34 @@ fn a_broken_file_changes_nothing_and_is_reported_with_its_line() {
     mesh.await_line(known, &["all mistakes are corrected"]).unwrap();
 }
 
+/// A reference that leads nowhere, under load: not a request meets it, and what other files say comes into force meanwhile.
+#[test]
+fn a_typo_in_a_backend_fails_no_request_and_holds_nothing_up() {
+    let mut mesh = start(&all_to("web-v1"));
+    let (pod, stop) = (mesh.pod.clone(), AtomicBool::new(false));
+    let served = thread::scope(|scope| {
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| requests_until(&pod, &stop))).collect();
+        let known = mesh.lines();
+        mesh.files().save("routes.yaml", &all_to("web-v3")).unwrap();
+        let complaint = mesh.await_line(known, &["routes.yaml", "ERROR", "no Service shop/web-v3"]).unwrap();
+        assert_eq!(complaint["line"], 7, "{complaint}");
+        mesh.await_line(known, &["routes.yaml", "stays in force"]).unwrap();
+        assert_eq!(mesh.echo("/", &[]).unwrap().name, "v1");
+        let moved = service("web", 8081) + &service("web-v1", 8082) + &service("web-v2", 8082);
+        mesh.files().save("web.yaml", &moved).unwrap();
+        mesh.await_upstream("v2", A_SECOND).unwrap();
+        mesh.files().save("web.yaml", &services()).unwrap();
+        mesh.await_upstream("v1", A_SECOND).unwrap();
+        mesh.files().save("routes.yaml", &all_to("web-v2")).unwrap();
+        mesh.await_upstream("v2", A_SECOND).unwrap();
+        mesh.await_line(known, &["all mistakes are corrected"]).unwrap();
+        stop.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>()
+    });
+    println!("{served} requests");
+    assert!(served > 100, "{served} requests are no load");
+}
+
 /// An expression that is valid, and too large for RE2 once it is translated, which only RE2 knows.
 #[test]
 fn what_envoy_rejects_is_reported_with_the_line_it_comes_from() {

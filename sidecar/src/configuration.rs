@@ -1,5 +1,7 @@
 //! The configuration as it is now: every file's last good documents, and what is wrong with the present ones.
 
+mod quarantine;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::ErrorKind;
@@ -18,6 +20,9 @@ use crate::read::files::{Content, Listing, Roots, Stamp, absolute};
 use crate::read::surroundings::Surroundings;
 use crate::read::yaml;
 use crate::translate::patch;
+use quarantine::{Contents, Documents};
+
+pub use quarantine::Settled;
 
 /// What a set of files says. A file with mistakes keeps saying what it said before them.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub struct Configuration {
     files: BTreeMap<String, File>,
     failures: Vec<Diagnostic>,
     surroundings: Surroundings,
+    /// Whether anything has been in force yet. What comes later is kept back as long as it refers to what is not there.
+    started: bool,
 }
 
 /// What came of looking at the files once more.
@@ -56,7 +63,9 @@ struct File {
     path: PathBuf,
     stamp: Option<Stamp>,
     hash: Option<u64>,
-    documents: Vec<Arc<Document>>,
+    documents: Documents,
+    /// What it said when that last led somewhere, together with what the other files said.
+    proved: Option<Documents>,
     /// What could be read of a file that has mistakes, if that is each of its documents.
     attempt: Option<Vec<Arc<Document>>>,
     diagnostics: Vec<Diagnostic>,
@@ -73,7 +82,13 @@ struct Reading {
 impl Configuration {
     /// Nothing yet: the files are read by [`Configuration::look`].
     pub fn new(roots: Roots) -> Self {
-        Self { roots, files: BTreeMap::new(), failures: Vec::new(), surroundings: Surroundings::of_process() }
+        Self {
+            roots,
+            files: BTreeMap::new(),
+            failures: Vec::new(),
+            surroundings: Surroundings::of_process(),
+            started: false,
+        }
     }
 
     /// Where the files are.
@@ -109,15 +124,33 @@ impl Configuration {
     /// Connects the last good documents of all files.
     pub fn resolve(&self) -> Resolution {
         let documents: Vec<Arc<Document>> =
-            self.files.values().flat_map(|file| &file.documents).cloned().collect();
+            self.files.values().flat_map(|file| file.documents.iter()).cloned().collect();
         self.connect(documents)
     }
 
     /// How the objects of the last good documents stand, in the words of the Gateway API.
     pub fn status(&self) -> Vec<ObjectStatus> {
         let documents: Vec<Arc<Document>> =
-            self.files.values().flat_map(|file| &file.documents).cloned().collect();
+            self.files.values().flat_map(|file| file.documents.iter()).cloned().collect();
         status(&documents)
+    }
+
+    /// Decides what is in force: the last good documents of all files, except where they refer to what is not there and
+    /// those before them did not. The first time everything is in force as it is, if every file can be read.
+    pub fn settle(&mut self) -> Settled {
+        let contents = self.files.iter().map(|(name, file)| {
+            (name.as_str(), Contents { present: &file.documents, proved: file.proved.as_ref() })
+        });
+        let settled = quarantine::settle(&contents.collect(), |documents| self.connect(documents));
+        self.started |= settled.mesh.is_some() && !self.diagnostics().any(Diagnostic::is_error);
+        if self.started && settled.mesh.is_some() {
+            for (name, file) in &mut self.files {
+                if !settled.held.contains(name) && !settled.blamed.contains(name) {
+                    file.proved = Some(Arc::clone(&file.documents));
+                }
+            }
+        }
+        settled
     }
 
     /// What there is to look at now: the files of the roots, and where the tags come from that they name.
@@ -164,10 +197,9 @@ impl Configuration {
                 _ => document,
             })
             .collect();
-        let Resolution { mesh, diagnostics } = resolve(&documents);
-        mistakes.extend(mesh.as_ref().map(patch::mistakes).unwrap_or_default());
-        let mesh = mesh.filter(|_| mistakes.is_empty());
-        Resolution { mesh, diagnostics: mistakes.into_iter().chain(diagnostics).collect() }
+        let resolution = resolve(&documents);
+        mistakes.extend(resolution.mesh.as_ref().map(patch::mistakes).unwrap_or_default());
+        resolution.with(mistakes)
     }
 
     /// Everything that is wrong with the files as they are now, each by itself and all together. What a document that
@@ -198,7 +230,8 @@ impl Configuration {
         {
             return Seen::Same;
         }
-        let file = self.files.entry(name.to_owned()).or_insert_with(|| File::new(path));
+        let nothing = self.started.then(Documents::default);
+        let file = self.files.entry(name.to_owned()).or_insert_with(|| File::new(path, nothing));
         file.path = path.to_owned();
         let news = match Content::read(path) {
             Ok(content) => file.take(name, content),
@@ -234,12 +267,14 @@ impl Configuration {
 }
 
 impl File {
-    fn new(path: &Path) -> Self {
+    /// A file that is new says what it said before: nothing, if there was a before.
+    fn new(path: &Path, proved: Option<Documents>) -> Self {
         Self {
             path: path.to_owned(),
             stamp: None,
             hash: None,
-            documents: Vec::new(),
+            documents: Documents::default(),
+            proved,
             attempt: None,
             diagnostics: Vec::new(),
         }
@@ -258,7 +293,7 @@ impl File {
         };
         self.attempt = None;
         if !reading.diagnostics.iter().any(Diagnostic::is_error) {
-            self.documents = reading.documents;
+            self.documents = Arc::new(reading.documents);
         } else if reading.complete {
             self.attempt = Some(reading.documents);
         }
@@ -268,7 +303,8 @@ impl File {
 
     /// The documents as they are now, if all of them can be read.
     fn present(&self) -> Option<&Vec<Arc<Document>>> {
-        if self.diagnostics.is_empty() { Some(&self.documents) } else { self.attempt.as_ref() }
+        let flawed = self.diagnostics.iter().any(Diagnostic::is_error);
+        if flawed { self.attempt.as_ref() } else { Some(&self.documents) }
     }
 
     fn fail(&mut self, diagnostic: Diagnostic) -> Option<SystemTime> {

@@ -80,6 +80,11 @@ pub struct Diagnostic {
     pub origin: Option<Origin>,
     /// What to do about it.
     pub help: Option<String>,
+    /// Whether it is a reference that leads nowhere. The documents can be used all the same: the Gateway API says what
+    /// becomes of the requests for it.
+    pub leads_nowhere: bool,
+    /// The other places that contradict this one: either may be at fault.
+    pub others: Vec<Origin>,
 }
 
 impl Origin {
@@ -154,7 +159,14 @@ impl fmt::Display for Severity {
 impl Diagnostic {
     /// A mistake that keeps the configuration from being used.
     pub fn error(message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: one_line(message.into()), origin: None, help: None }
+        Self {
+            severity: Severity::Error,
+            message: one_line(message.into()),
+            origin: None,
+            help: None,
+            leads_nowhere: false,
+            others: Vec::new(),
+        }
     }
 
     /// Something that is probably not meant.
@@ -166,6 +178,24 @@ impl Diagnostic {
     #[must_use]
     pub fn at(self, origin: &Origin) -> Self {
         Self { origin: Some(origin.clone()), ..self }
+    }
+
+    /// The same, of a reference that leads nowhere.
+    #[must_use]
+    pub fn leading_nowhere(self) -> Self {
+        Self { leads_nowhere: true, ..self }
+    }
+
+    /// The same, with what becomes of it after the message.
+    #[must_use]
+    pub fn with_effect(self, effect: &str) -> Self {
+        Self { message: format!("{}; {effect}", self.message), ..self }
+    }
+
+    /// The same, with the places that say otherwise.
+    #[must_use]
+    pub fn against<'a>(self, others: impl IntoIterator<Item = &'a Origin>) -> Self {
+        Self { others: others.into_iter().cloned().collect(), ..self }
     }
 
     /// The same, with a way out.
@@ -186,6 +216,16 @@ impl Diagnostic {
     /// Whether this keeps the configuration from being used.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
+    }
+
+    /// Whether nothing can be made of the documents that it is about.
+    pub fn is_fatal(&self) -> bool {
+        self.is_error() && !self.leads_nowhere
+    }
+
+    /// The files in which it may have been made.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.origin.iter().chain(&self.others).map(Origin::file)
     }
 
     /// The mistake and its place in one line, as a log line wants it.

@@ -83,7 +83,7 @@ error: unknown field \"weigth\" in backendRef
    |                             ^^^^^^
    = help: did you mean \"weight\"?
 
-warning: there is no Service shop/wbe; requests for it are answered with 500
+error: there is no Service shop/wbe; requests for it are answered with 500
   --> a.yaml:24:8
    |
 24 |     - {name: wbe, port: 80}
@@ -177,14 +177,14 @@ fn each_mistake_has_its_place_and_its_way_out() {
         (
             rule("{backendRefs: [{name: web, namespace: other, port: 80}]}"),
             &[
-                "22:27 warning: there is no Service other/web; requests for it are answered with 500; there is one in namespace shop",
+                "22:27 error: there is no Service other/web; requests for it are answered with 500; there is one in namespace shop",
             ],
         ),
         (
             rule("{backendRefs: [{name: web, port: 8080}, {name: web, port: '80'}]}"),
             &[
                 "22:69 error: a whole number from 1 to 65535 is expected, this is the text \"80\"",
-                "22:27 warning: Service shop/web has no port 8080; requests for it are answered with 500; its port is 80",
+                "22:27 error: Service shop/web has no port 8080; requests for it are answered with 500; its port is 80",
             ],
         ),
         (

@@ -22,7 +22,7 @@ fn mesh(config: &Path) -> Mesh {
     configuration.look(&listing, &Default::default());
     let mistakes = configuration.mistakes();
     let mistakes: Vec<String> =
-        mistakes.iter().filter(|mistake| mistake.is_error()).map(ToString::to_string).collect();
+        mistakes.iter().filter(|mistake| mistake.is_fatal()).map(ToString::to_string).collect();
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n\n"));
     configuration.resolve().mesh.expect("no mistakes")
 }

@@ -14,7 +14,7 @@ mod routes;
 mod status;
 mod telemetry;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use index::Index;
@@ -35,10 +35,13 @@ pub const MAX_DIAGNOSTICS: usize = 1_000;
 /// What came of a set of documents.
 #[derive(Debug)]
 pub struct Resolution {
-    /// The mesh, unless there was an error.
+    /// The mesh, unless there was an error of which nothing can be made. References that lead nowhere are none of those:
+    /// they have the answer that the Gateway API gives them.
     pub mesh: Option<Mesh>,
     /// Errors and warnings, by place.
     pub diagnostics: Vec<Diagnostic>,
+    /// The files in which there may be errors: more than are shown, if there are many.
+    pub blamed: BTreeSet<String>,
 }
 
 /// Connects the documents. The result depends on the set of documents alone, not on their order.
@@ -64,8 +67,28 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
             proofs: resolver.proofs,
         }
     });
-    let failed = diagnostics.iter().any(Diagnostic::is_error);
-    Resolution { mesh: mesh.filter(|_| !failed), diagnostics: in_order(diagnostics) }
+    Resolution::new(mesh, diagnostics)
+}
+
+impl Resolution {
+    fn new(mesh: Option<Mesh>, diagnostics: Vec<Diagnostic>) -> Self {
+        let failed = diagnostics.iter().any(Diagnostic::is_fatal);
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
+        let blamed = errors.flat_map(Diagnostic::files).map(str::to_owned).collect();
+        Self { mesh: mesh.filter(|_| !failed), diagnostics: in_order(diagnostics), blamed }
+    }
+
+    /// The same, with what else is wrong.
+    #[must_use]
+    pub fn with(self, more: Vec<Diagnostic>) -> Self {
+        if more.is_empty() {
+            return self;
+        }
+        let Self { mesh, diagnostics, blamed } = self;
+        let mut all = Self::new(mesh, more.into_iter().chain(diagnostics).collect());
+        all.blamed.extend(blamed);
+        all
+    }
 }
 
 /// Follows references and says which lead nowhere. Each file below adds the methods for what it resolves.
@@ -160,6 +183,7 @@ fn the_sidecar<'d>(
         Diagnostic::error("there is a second Sidecar; a configuration is about one workload")
             .at(origin)
             .help(format!("the first is at {first}"))
+            .against([first])
     }));
     Some((sidecar, first))
 }

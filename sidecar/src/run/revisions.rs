@@ -157,11 +157,11 @@ impl Revisions {
     }
 
     fn revise(&mut self, saved: Option<SystemTime>) -> Option<Publication> {
-        let resolution = self.configuration.resolve();
+        let settled = self.configuration.settle();
         let of_files: Vec<Diagnostic> = self.configuration.diagnostics().cloned().collect();
-        let flawless = of_files.is_empty();
-        let unresolved = resolution.mesh.is_none();
-        let news = self.report(of_files.into_iter().chain(resolution.diagnostics).collect());
+        let flawless = !of_files.iter().any(Diagnostic::is_error);
+        let unresolved = settled.mesh.is_none();
+        let news = self.report(of_files.into_iter().chain(settled.diagnostics).collect());
         if news && self.current.is_some() {
             match (unresolved, flawless) {
                 (true, _) => tracing::warn!("the last good configuration stays in force"),
@@ -169,7 +169,7 @@ impl Revisions {
                 (false, true) => {}
             }
         }
-        let mesh = resolution.mesh.filter(|_| flawless || self.current.is_some())?;
+        let mesh = settled.mesh.filter(|_| flawless || self.current.is_some())?;
         let pending = self.at_start.as_mut().map(|settings| settings.changed(&mesh.sidecar));
         pending.iter().flatten().for_each(|text| tracing::warn!("{text}"));
         // The files of the first revision were saved before anyone could watch them.

@@ -92,7 +92,8 @@ fn of_kind<M: Message + Name + Default + Clone>(
         }
         (How::Merge, None, _) => {
             let names = generated.iter().map(|resource| resource.name.as_str());
-            let mistake = Diagnostic::error(format!("no {} {:?} is generated", change.kind, change.name));
+            let mistake = Diagnostic::error(format!("no {} {:?} is generated", change.kind, change.name))
+                .leading_nowhere();
             Some(mistake.nearest(&change.name, names))
         }
     }

@@ -25,7 +25,7 @@ impl<'i, 'd> Resolver<'i, 'd> {
     pub(super) fn check_slices(&mut self) {
         for (key, slices) in &self.index.slices {
             if let Err(mistake) = self.index.service(key) {
-                let warning = Diagnostic { severity: Severity::Warning, ..mistake };
+                let warning = Diagnostic { severity: Severity::Warning, leads_nowhere: false, ..mistake };
                 self.diagnostics.extend(slices.iter().map(|(document, slice)| {
                     warning.clone().at(&document.origin.with_span(slice.service_span))
                 }));

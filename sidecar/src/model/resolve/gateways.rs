@@ -168,9 +168,9 @@ impl<'d> Resolver<'_, 'd> {
             let from = (GROUP, at.route.kind.name());
             let backend = self.index.granted_backend(from, at.namespace, &reference.backend);
             let backend = backend.map_err(|problem| {
-                let effect = format!("{}; connections for it are closed", problem.message);
-                self.diagnostics
-                    .push(Diagnostic::warning(effect).at(&at.document.origin.with_span(problem.span)));
+                let mistake = Diagnostic::error(problem.message).leading_nowhere();
+                let place = at.document.origin.with_span(problem.span);
+                self.diagnostics.push(mistake.with_effect("connections for it are closed").at(&place));
             });
             shares.extend(NonZeroU32::new(reference.weight).map(|weight| (backend.ok(), weight)));
         }
@@ -235,15 +235,24 @@ impl<'d> Resolver<'_, 'd> {
     fn warn_of_gateways(&mut self, all: &AllPlayed<'_>) {
         for played in all.values() {
             let of_listeners = played.listeners.iter().flat_map(|state| {
-                state.conflict.iter().chain(&state.refusal).chain(&state.unresolved).map(move |problem| {
+                let odd = state.conflict.iter().chain(&state.refusal).map(|problem| (problem, false));
+                let all =
+                    odd.chain(state.unresolved.iter().map(|problem| (problem, problem.leads_nowhere())));
+                all.map(move |(problem, leads_nowhere)| {
                     let lost = if state.is_served() { "" } else { "; the listener is not served" };
-                    (problem, format!("listener {:?}: ", state.listener.name), lost)
+                    (problem, leads_nowhere, format!("listener {:?}: ", state.listener.name), lost)
                 })
             });
-            let of_gateway = played.problem.iter().map(|problem| (problem, String::new(), ""));
-            for (Problem { reason, message, span }, whose, lost) in of_gateway.chain(of_listeners) {
-                let warning = Diagnostic::warning(format!("{whose}{reason}: {message}{lost}"));
-                self.diagnostics.push(warning.at(&played.document.origin.with_span(*span)));
+            let of_gateway = played.problem.iter().map(|problem| (problem, false, String::new(), ""));
+            for (Problem { reason, message, span }, leads_nowhere, whose, lost) in
+                of_gateway.chain(of_listeners)
+            {
+                let text = format!("{whose}{reason}: {message}{lost}");
+                let mistake = match leads_nowhere {
+                    true => Diagnostic::error(text).leading_nowhere(),
+                    false => Diagnostic::warning(text),
+                };
+                self.diagnostics.push(mistake.at(&played.document.origin.with_span(*span)));
             }
         }
     }

@@ -164,7 +164,7 @@ impl<'d> Index<'d> {
         if let Some((_, service)) = self.services.get(key) {
             return Ok(service);
         }
-        let mistake = Diagnostic::error(format!("there is no Service {key}"));
+        let mistake = Diagnostic::error(format!("there is no Service {key}")).leading_nowhere();
         let near = self.services.keys().filter(|other| other.namespace == key.namespace);
         Err(match self.services.keys().find(|other| other.name == key.name) {
             Some(other) => mistake.help(format!("there is one in namespace {}", other.namespace)),
@@ -192,11 +192,12 @@ pub(super) fn twice(kind: &str, key: impl fmt::Display, document: &Document, fir
     Diagnostic::error(format!("the {kind} {key} is there twice"))
         .at(&document.origin)
         .help(format!("the first is at {first}"))
+        .against([first])
 }
 
 pub(super) fn missing_port(key: &ServiceKey, which: &str, service: &Service) -> Diagnostic {
     let ports: Vec<String> = service.ports.iter().map(|port| port.number.to_string()).collect();
-    let mistake = Diagnostic::error(format!("Service {key} has no port {which}"));
+    let mistake = Diagnostic::error(format!("Service {key} has no port {which}")).leading_nowhere();
     match ports.as_slice() {
         [] => mistake,
         [only] => mistake.help(format!("its port is {only}")),

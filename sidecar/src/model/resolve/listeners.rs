@@ -54,6 +54,11 @@ impl Problem {
     pub(super) fn new(reason: &'static str, message: impl Into<String>, span: Span) -> Self {
         Self { reason, message: message.into(), span }
     }
+
+    /// Whether it is a reference, and not something that is not supported.
+    pub(super) fn leads_nowhere(&self) -> bool {
+        matches!(self.reason, "InvalidCertificateRef" | "RefNotPermitted")
+    }
 }
 
 impl State<'_> {

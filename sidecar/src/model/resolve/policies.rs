@@ -76,7 +76,9 @@ impl Policies {
         for reference in resolved.references() {
             let backend = reference.resolved(namespace);
             reference.namespace = Some(backend.service.namespace.clone());
+            // Without the service that limits or permits, nothing can be said of the requests: it is no mesh.
             if let Err(mistake) = objects.check_backend(namespace, &backend) {
+                let mistake = Diagnostic { leads_nowhere: false, ..mistake };
                 diagnostics.push(mistake.at(&document.origin.with_span(reference.span)));
             }
         }
@@ -107,7 +109,8 @@ impl Policies {
         }
         let message = format!("two policies say {} of {target}", twice.join(", "));
         let places: Vec<String> = earlier.origins.iter().map(ToString::to_string).collect();
-        Err(Diagnostic::error(message).help(format!("the other is at {}", places.join(" and "))))
+        let help = format!("the other is at {}", places.join(" and "));
+        Err(Diagnostic::error(message).help(help).against(&earlier.origins))
     }
 }
 
@@ -157,9 +160,9 @@ impl<'i, 'd> Objects<'i, 'd> {
                 *kind == target.kind && other.namespace == key.namespace
             };
             let near = self.routes.keys().filter(same).map(|(_, other)| other.name.as_str());
-            return Err(
-                Diagnostic::error(format!("there is no {} {key}", target.kind)).nearest(&key.name, near)
-            );
+            return Err(Diagnostic::error(format!("there is no {} {key}", target.kind))
+                .leading_nowhere()
+                .nearest(&key.name, near));
         };
         check_section("rule", target, key, route.rules.iter().filter_map(|rule| rule.name.as_deref()))
     }
@@ -176,7 +179,8 @@ fn check_section<'a>(
     if names.contains(&section.as_str()) {
         return Ok(());
     }
-    let mistake = Diagnostic::error(format!("{} {key} has no {what} called {section:?}", target.kind));
+    let mistake = Diagnostic::error(format!("{} {key} has no {what} called {section:?}", target.kind))
+        .leading_nowhere();
     Err(match names.as_slice() {
         [] => mistake.help(format!("none of its {what}s has a name")),
         names => mistake.help(format!("it has {}", names.join(", "))),

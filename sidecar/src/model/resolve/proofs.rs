@@ -61,7 +61,8 @@ impl Resolver<'_, '_> {
                     pem.push(b'\n');
                 }
                 Err(problem) => self.diagnostics.push(
-                    Diagnostic::warning(format!("{}: {}", problem.reason, problem.message))
+                    Diagnostic::error(format!("{}: {}", problem.reason, problem.message))
+                        .leading_nowhere()
                         .at(&document.origin.with_span(problem.span)),
                 ),
             }
@@ -86,12 +87,13 @@ impl Resolver<'_, '_> {
                     target.section_name.is_none()
                         || found.ports.iter().any(|port| Some(&port.name) == target.section_name.as_ref())
                 });
-                let warning = match found {
+                let mistake = match found {
                     Ok(true) => continue,
-                    Ok(false) => Diagnostic::warning(format!("Service {service} has no port of this name")),
-                    Err(mistake) => Diagnostic::warning(mistake.message),
+                    Ok(false) => Diagnostic::error(format!("Service {service} has no port of this name"))
+                        .leading_nowhere(),
+                    Err(mistake) => mistake,
                 };
-                self.diagnostics.push(warning.at(&document.origin.with_span(target.span)));
+                self.diagnostics.push(mistake.at(&document.origin.with_span(target.span)));
             }
         }
     }

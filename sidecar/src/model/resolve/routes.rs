@@ -23,6 +23,9 @@ pub(super) struct Ranked<'d> {
     rule: Arc<Rule>,
 }
 
+/// A subset is named that is not there, which has been reported.
+struct NoSubset;
+
 impl<'d> Resolver<'_, 'd> {
     pub(super) fn check_parents(&mut self) {
         for (key, attached) in &self.index.routes {
@@ -161,13 +164,14 @@ impl<'d> Resolver<'_, 'd> {
     fn share(&mut self, at: Attached<'d>, rule: &RouteRule, weighted: &WeightedRef) -> Option<Share> {
         let backend = self.backend(at, &weighted.backend);
         let backend =
-            backend.map_err(|mistake| self.warn(at, &weighted.backend, &mistake, &failing(at))).ok();
+            backend.map_err(|mistake| self.leads_nowhere(at, &weighted.backend, mistake, &failing(at))).ok();
         let authority = backend.as_ref().and_then(|to| self.index.authority(&to.service, to.port));
         let subset = self.subset(at, rule, weighted, backend.as_ref());
         Some(Share {
-            backend,
+            // Without the subset the requests would go where nobody wants them.
+            backend: backend.filter(|_| subset.is_ok()),
             authority,
-            subset,
+            subset: subset.unwrap_or_default(),
             weight: NonZeroU32::new(weighted.weight)?,
             filters: weighted.filters.clone().filter(|filters| !filters.only_choose_a_subset()),
             mirrors: self.mirrors(at, weighted.filters.as_deref()),
@@ -181,12 +185,15 @@ impl<'d> Resolver<'_, 'd> {
         rule: &RouteRule,
         weighted: &WeightedRef,
         backend: Option<&Backend>,
-    ) -> Option<ChosenSubset> {
-        let both = [&weighted.filters, &rule.filters].into_iter().flatten();
-        let wanted = both.filter_map(|filters| filters.subset.as_ref()).next()?;
-        let found = self.find_subset(backend?, &wanted.name);
+    ) -> Result<Option<ChosenSubset>, NoSubset> {
+        let mut both = [&weighted.filters, &rule.filters].into_iter().flatten();
+        let wanted = both.find_map(|filters| filters.subset.as_ref());
+        let (Some(wanted), Some(backend)) = (wanted, backend) else { return Ok(None) };
         let place = at.document.origin.with_span(wanted.span);
-        found.map_err(|mistake| self.diagnostics.push(mistake.at(&place))).ok()
+        self.find_subset(backend, &wanted.name).map(Some).map_err(|mistake| {
+            self.diagnostics.push(mistake.at(&place));
+            NoSubset
+        })
     }
 
     fn find_subset(&self, backend: &Backend, name: &str) -> Result<ChosenSubset, Diagnostic> {
@@ -197,7 +204,8 @@ impl<'d> Resolver<'_, 'd> {
         if let Some(subset) = subsets.and_then(|subsets| subsets.get(name)) {
             return Ok(ChosenSubset { name: name.to_owned(), when_empty: subset.when_empty });
         }
-        let mistake = Diagnostic::error(format!("Service {} has no subset {name:?}", backend.service));
+        let mistake = Diagnostic::error(format!("Service {} has no subset {name:?}", backend.service))
+            .leading_nowhere();
         Err(match subsets {
             Some(subsets) => mistake.nearest(name, subsets.names()),
             None => mistake.help("a TrafficPolicy for the Service says its subsets"),
@@ -210,17 +218,16 @@ impl<'d> Resolver<'_, 'd> {
         let resolved = mirrors.iter().filter_map(|mirror| match self.backend(at, &mirror.backend) {
             Ok(backend) => Some(Mirror { backend, share: mirror.share }),
             Err(mistake) => {
-                self.warn(at, &mirror.backend, &mistake, "nothing is mirrored to it");
+                self.leads_nowhere(at, &mirror.backend, mistake, "nothing is mirrored to it");
                 None
             }
         });
         resolved.collect()
     }
 
-    fn warn(&mut self, at: Attached<'_>, reference: &BackendRef, mistake: &Diagnostic, effect: &str) {
-        let warning = Diagnostic::warning(format!("{}; {effect}", mistake.message));
-        let warning = Diagnostic { help: mistake.help.clone(), ..warning };
-        self.diagnostics.push(warning.at(&at.document.origin.with_span(reference.span)));
+    fn leads_nowhere(&mut self, at: Attached<'_>, reference: &BackendRef, mistake: Diagnostic, effect: &str) {
+        let place = at.document.origin.with_span(reference.span);
+        self.diagnostics.push(mistake.with_effect(effect).at(&place));
     }
 
     fn backend(&self, at: Attached<'_>, reference: &BackendRef) -> Result<Backend, Diagnostic> {
@@ -228,7 +235,7 @@ impl<'d> Resolver<'_, 'd> {
         if at.needs_grant && !self.index.grants.permit(reference_of(at, &backend)) {
             let mistake =
                 format!("Service {} is in another namespace, which does not permit it", backend.service);
-            return Err(Diagnostic::error(mistake).help("add a ReferenceGrant there"));
+            return Err(Diagnostic::error(mistake).leading_nowhere().help("add a ReferenceGrant there"));
         }
         let service = self.index.service(&backend.service)?;
         if service.ports.iter().any(|port| port.number == backend.port) {

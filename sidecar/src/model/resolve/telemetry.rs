@@ -68,7 +68,7 @@ impl Resolver<'_, '_> {
         let mut keys: Vec<String> = Vec::new();
         for Named { key, span } in given {
             if !known.contains(key.as_str()) {
-                let mistake = Diagnostic::error(format!("there is no tag {key:?}"));
+                let mistake = Diagnostic::error(format!("there is no tag {key:?}")).leading_nowhere();
                 self.blame(*span, mistake.nearest(key, known.iter().copied()));
             } else if !keys.contains(key) {
                 keys.push(key.clone());
@@ -157,7 +157,7 @@ impl Resolver<'_, '_> {
         match self.port_of(key, reference.port, grpc) {
             Ok(backend) => Some(backend),
             Err(mistake) => {
-                self.blame(reference.span, mistake);
+                self.blame(reference.span, mistake.leading_nowhere());
                 None
             }
         }
