@@ -264,7 +264,7 @@ fn count(number: usize, of: &str) -> String {
 
 fn standing(paths: Vec<PathBuf>, output: standing::Output) -> ExitCode {
     let (configuration, mistakes) = load(paths);
-    let (errors, _warnings): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(Diagnostic::is_error);
+    let (errors, _others): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(Diagnostic::is_fatal);
     show(&errors);
     if !errors.is_empty() {
         return ExitCode::from(USAGE);
