@@ -191,7 +191,7 @@ fn a_typo_in_a_backend_fails_no_request_and_holds_nothing_up() {
         clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>()
     });
     println!("{served} requests");
-    assert!(served > 100, "{served} requests are no load");
+    assert!(served > 10, "{served} requests are no load");
 }
 
 /// An expression that is valid, and too large for RE2 once it is translated, which only RE2 knows.

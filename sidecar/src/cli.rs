@@ -295,11 +295,11 @@ fn planned(paths: Vec<PathBuf>, comparison: &Comparison) -> ExitCode {
     }
 }
 
-/// The mesh, if the configuration has no mistakes; they are shown.
+/// The mesh, if the configuration has no mistakes but references that lead nowhere, as `run` has it at a start; they are shown.
 fn flawless_mesh(paths: Vec<PathBuf>) -> Option<Mesh> {
     let (configuration, mistakes) = load(paths);
     show(&mistakes);
-    let flawless = !mistakes.iter().any(Diagnostic::is_error);
+    let flawless = !mistakes.iter().any(Diagnostic::is_fatal);
     configuration.resolve().mesh.filter(|_| flawless)
 }
 

@@ -40,7 +40,8 @@ fn not_good(documents: &str) -> Vec<String> {
     let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
     let listing = configuration.roots().list();
     configuration.look(&listing, &Default::default());
-    let errors: Vec<_> = configuration.mistakes().into_iter().filter(weft_sidecar::diagnostic::Diagnostic::is_fatal).collect();
+    let errors: Vec<_> =
+        configuration.mistakes().into_iter().filter(weft_sidecar::diagnostic::Diagnostic::is_fatal).collect();
     assert!(errors.is_empty(), "{errors:?}");
     let mut told = Vec::new();
     for object in configuration.status() {
