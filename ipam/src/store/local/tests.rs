@@ -274,7 +274,13 @@ proptest! {
         }
         for (now, step) in after.iter().enumerate() {
             let now = (now + 1000) as u64;
-            if let Ok(found) = step.run(&store, now) {
+            // Who still holds addresses, as far as that can be read, is given none.
+            let may_stand = |found: &Option<_>| {
+                !has_index && found.is_none() && matches!(step, Step::Add { .. })
+            };
+            if let Ok(found) = step.run(&store, now)
+                && !may_stand(&found)
+            {
                 prop_assert_eq!(found, step.run(&model, now).unwrap(), "{:?}", step);
             }
             for container in [now, now * 7, now * 13].map(|number| number as usize % 40) {
