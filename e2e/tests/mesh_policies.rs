@@ -294,8 +294,10 @@ fn policies_about_requests_come_and_go_without_a_change_of_the_listener() {
     with(&mut mesh, http);
     assert_eq!(client.get("web", "/", &[]).unwrap().status, 403, "nobody answers: nobody passes");
     let refusing = always(&mesh, 8090, "auth", "403");
-    let refused = client.get("web", "/cart", &[]).unwrap();
-    assert_eq!((refused.status, refused.echo().unwrap().path.as_str()), (403, "/cart"));
+    let refused = client.get("web", "/cart", &[("cookie", "session=1"), ("te", "trailers")]).unwrap();
+    let asked = refused.echo().unwrap();
+    assert_eq!((refused.status, asked.path.as_str()), (403, "/cart"));
+    assert_eq!((asked.headers["cookie"].as_str(), asked.headers.get("te")), ("session=1", None));
     drop(refusing);
     let _allowing = upstream(&mesh, 8090, "auth");
     assert_eq!(client.get("web", "/", &[]).unwrap().status, 200);

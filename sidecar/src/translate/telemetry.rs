@@ -38,6 +38,9 @@ use crate::model::{Backend, Mesh};
 /// How long Envoy waits for a collector to take spans.
 const EXPORT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// The name of a cluster that does not exist; those of Services have slashes.
+const NO_COLLECTOR: &str = "none";
+
 /// The fields of a line of the access log, which stay what they are. Beside them are `listener`, `workload` and `tags`.
 const FIELDS: &[(&str, &str)] = &[
     ("time", "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%"),
@@ -180,14 +183,21 @@ fn sample(share: Share) -> AccessLogFilter {
     }))
 }
 
-/// Without a collector the tracer makes ids, decides, and passes both on.
+/// Without a collector the tracer makes ids, decides, and passes both on. Envoy 1.40 wants an exporter all the same: it
+/// gets one to nowhere, and room for no span, so that none is ever sent there.
 fn open_telemetry(sidecar: &Sidecar, tracing: &telemetry::Tracing) -> OpenTelemetryConfig {
     let mut config =
         OpenTelemetryConfig { service_name: sidecar.name.clone(), ..OpenTelemetryConfig::default() };
-    if let Some(collector) = &tracing.collector {
-        match &collector.protocol {
-            Otlp::Grpc => config.grpc_service = Some(grpc(&collector.to)),
-            Otlp::Http(path) => config.http_service = Some(http_service(&collector.to, path)),
+    let Some(collector) = &tracing.collector else {
+        config.http_service = Some(export_over_http(NO_COLLECTOR.into(), "http://none.invalid".into()));
+        config.max_cache_size = Some(UInt32Value { value: 0 });
+        return config;
+    };
+    match &collector.protocol {
+        Otlp::Grpc => config.grpc_service = Some(grpc(&collector.to)),
+        Otlp::Http(path) => {
+            let uri = format!("http://{}{path}", authority(&collector.to));
+            config.http_service = Some(export_over_http(collector.to.to_string(), uri));
         }
     }
     config
@@ -200,11 +210,11 @@ fn grpc(to: &Backend) -> GrpcService {
     GrpcService { target_specifier: Some(TargetSpecifier::EnvoyGrpc(envoy)), ..GrpcService::default() }
 }
 
-fn http_service(to: &Backend, path: &str) -> HttpService {
+fn export_over_http(cluster: String, uri: String) -> HttpService {
     let uri = HttpUri {
-        uri: format!("http://{}{path}", authority(to)),
+        uri,
         timeout: Some(duration(EXPORT_TIMEOUT)),
-        http_upstream_type: Some(HttpUpstreamType::Cluster(to.to_string())),
+        http_upstream_type: Some(HttpUpstreamType::Cluster(cluster)),
     };
     HttpService { http_uri: Some(uri), ..HttpService::default() }
 }

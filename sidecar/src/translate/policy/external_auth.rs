@@ -14,7 +14,12 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{ListStringMatcher, StringMatch
 
 use crate::model::policy::external_auth::{Authorizer, ExternalAuthorization};
 use crate::model::reference::BackendRef;
+use crate::translate::route::matching::regex;
 use crate::translate::{any, duration};
+
+/// What is between the caller and Envoy; a service that is asked over HTTP is shown every other header. (Without lists Envoy
+/// would show it none but `Authorization`; one that is asked over gRPC is shown all.)
+const OF_THE_CONNECTION: &[&str] = &["connection", "expect", "te", "transfer-encoding", "upgrade"];
 
 pub(super) fn filter(auth: &ExternalAuthorization) -> TypedExtensionConfig {
     let services = match &auth.by {
@@ -28,8 +33,11 @@ pub(super) fn filter(auth: &ExternalAuthorization) -> TypedExtensionConfig {
             Services::HttpService(http(backend, path_prefix, auth.timeout, answer))
         }
     };
+    let over_http = matches!(auth.by, Authorizer::Http { .. });
     let config = ExtAuthz {
         services: Some(services),
+        allowed_headers: over_http.then(any_header),
+        disallowed_headers: over_http.then(|| names(OF_THE_CONNECTION)).flatten(),
         transport_api_version: ApiVersion::V3.into(),
         failure_mode_allow: auth.fail_open,
         with_request_body: auth.body.map(|body| BufferSettings {
@@ -74,10 +82,15 @@ fn http(
     }
 }
 
-fn names(headers: &[String]) -> Option<ListStringMatcher> {
-    let exact = |name: &String| StringMatcher {
-        match_pattern: Some(MatchPattern::Exact(name.clone())),
-        ..StringMatcher::default()
-    };
+fn any_header() -> ListStringMatcher {
+    ListStringMatcher { patterns: vec![pattern(MatchPattern::SafeRegex(regex(".*")))] }
+}
+
+fn names<T: AsRef<str>>(headers: &[T]) -> Option<ListStringMatcher> {
+    let exact = |name: &T| pattern(MatchPattern::Exact(name.as_ref().into()));
     (!headers.is_empty()).then(|| ListStringMatcher { patterns: headers.iter().map(exact).collect() })
+}
+
+fn pattern(pattern: MatchPattern) -> StringMatcher {
+    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
 }

@@ -92,6 +92,6 @@ fn string_matcher(value: &str, is_regex: bool) -> StringMatcher {
     StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
 }
 
-pub(super) fn regex(value: &str) -> RegexMatcher {
+pub(in crate::translate) fn regex(value: &str) -> RegexMatcher {
     RegexMatcher { regex: value.into(), ..RegexMatcher::default() }
 }
