@@ -62,6 +62,7 @@ use crate::store::local::log::{Header, Log, Spot};
 use crate::store::local::view::Seen;
 use crate::store::{self, Decide, Look, Store};
 
+mod crc32;
 mod disk;
 pub mod index;
 pub mod lock;

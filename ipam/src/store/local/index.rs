@@ -47,9 +47,9 @@ use crate::address::{Family, number};
 use crate::lease::{Holder, Record, Timestamp};
 use crate::range::Range;
 use crate::state::{Change, Conflict, REMEMBERED};
-use crate::store::local::disk;
 use crate::store::local::log::{self, Log, Spot};
 use crate::store::local::tree::{Flaw, Key, Shape, Tree};
+use crate::store::local::{crc32, disk};
 
 /// The format this release writes. Another one is no error: the index is made anew.
 pub const FORMAT: u32 = 1;
@@ -453,7 +453,7 @@ impl Header {
         bytes.extend(counts.map(u64::to_le_bytes).as_flattened());
         bytes.extend(self.ranges.to_le_bytes());
         bytes.extend([root, free, pages].map(u32::to_le_bytes).as_flattened());
-        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes.extend(crc32::hash(&bytes).to_le_bytes());
         bytes.try_into().expect("the fields above have so many bytes")
     }
 
@@ -462,7 +462,7 @@ impl Header {
         let (covered, checksum) = bytes.split_last_chunk::<4>()?;
         let mut rest = covered.strip_prefix(MAGIC)?;
         let rest = &mut rest;
-        if u32::from_le_bytes(*checksum) != crc32fast::hash(covered) || take_u32(rest)? != FORMAT {
+        if u32::from_le_bytes(*checksum) != crc32::hash(covered) || take_u32(rest)? != FORMAT {
             return None;
         }
         let state = take_u32(rest)?;

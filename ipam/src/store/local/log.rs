@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 
 use crate::lease::{Assigned, Holder, Record, Timestamp, find, split};
 use crate::state::Change;
-use crate::store::local::{Error, io_error};
+use crate::store::local::{Error, crc32, io_error};
 
 /// What every log begins with, whatever its format.
 pub const MAGIC: &str = "weft-ipam leases ";
@@ -278,7 +278,7 @@ impl Transaction<'_> {
 pub(super) fn transaction(changes: &[Change]) -> String {
     let changes: Vec<String> = changes.iter().map(encode).collect();
     let payload = changes.join("\t");
-    format!("{:08x} {payload}\n", crc32fast::hash(payload.as_bytes()))
+    format!("{:08x} {payload}\n", crc32::hash(payload.as_bytes()))
 }
 
 fn encode(change: &Change) -> String {
@@ -302,7 +302,7 @@ fn checked(line: &[u8]) -> Option<&str> {
 }
 
 fn matches_checksum(checksum: &str, payload: &str) -> bool {
-    parse_hex(checksum, 8) == Some(crc32fast::hash(payload.as_bytes()).into())
+    parse_hex(checksum, 8) == Some(crc32::hash(payload.as_bytes()).into())
 }
 
 /// Exactly so many lower-case digits.

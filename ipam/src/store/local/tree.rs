@@ -22,7 +22,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use crate::store::local::disk;
+use crate::store::local::{crc32, disk};
 
 /// The size of a page.
 pub const PAGE: usize = 4096;
@@ -431,10 +431,7 @@ fn decode_entry(bytes: &[u8]) -> Option<Entry> {
 }
 
 fn checksum(bytes: &[u8], number: u32) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(bytes);
-    hasher.update(&number.to_le_bytes());
-    hasher.finalize()
+    crc32::hash_all([bytes, &number.to_le_bytes()])
 }
 
 fn offset_of(number: u32) -> u64 {
