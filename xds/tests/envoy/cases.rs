@@ -21,17 +21,17 @@ const FIRST: i64 = 1;
 const OTHER: i64 = 2;
 
 /// What Envoy has received from the server, in bytes.
-const RECEIVED: &str = "cluster.xds.upstream_cx_rx_bytes_total";
+pub(crate) const RECEIVED: &str = "cluster.xds.upstream_cx_rx_bytes_total";
 
 /// `count` clusters with one endpoint each: `watched-0`, `watched-1`…
-fn clusters(way: Way, count: usize) -> impl Iterator<Item = Resource> {
+pub(crate) fn clusters(way: Way, count: usize) -> impl Iterator<Item = Resource> {
     (0..count).flat_map(move |at| {
         let name = format!("watched-{at}");
         [cluster(way, &name, FIRST), endpoints(&name, "/dev/null")]
     })
 }
 
-fn insert(builder: &mut Builder, resources: impl IntoIterator<Item = Resource>) {
+pub(crate) fn insert(builder: &mut Builder, resources: impl IntoIterator<Item = Resource>) {
     for resource in resources {
         builder.insert(resource);
     }

@@ -7,6 +7,7 @@
 
 mod cases;
 mod control;
+mod files;
 mod proxy;
 mod resources;
 
@@ -56,6 +57,11 @@ cases! {
     // By type it would open 5 000 streams.
     five_thousand_clusters_are_warm_and_one_of_them_changes_alone:
         incremental state_of_the_world;
+}
+
+#[tokio::test]
+async fn one_endpoint_among_five_thousand_clusters_beside_files() {
+    files::one_endpoint_among_five_thousand_clusters_beside_files(Way::incremental()).await;
 }
 
 impl Way {

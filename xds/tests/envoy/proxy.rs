@@ -31,8 +31,28 @@ pub(crate) struct Envoy {
 impl Envoy {
     /// Starts Envoy in `directory`, where it finds the server at `xds.sock`.
     pub(crate) fn start(way: Way, directory: &Path) -> Self {
+        Self::start_with(way, directory, "")
+    }
+
+    /// The same, with these `listeners` beside those of the server.
+    pub(crate) fn start_with(way: Way, directory: &Path, listeners: &str) -> Self {
+        Self::launch(directory, &(bootstrap(way, directory) + listeners))
+    }
+
+    /// Starts Envoy in `directory`, with the clusters in the file `now.pb` of `watched`.
+    pub(crate) fn start_on_files(directory: &Path, watched: &Path, listeners: &str) -> Self {
+        let watched = watched.display();
+        let clusters = format!(
+            "cds_config: {{ resource_api_version: V3, path_config_source: \
+             {{ path: {watched}/now.pb, watched_directory: {{ path: {watched} }} }} }}"
+        );
+        let dynamic = format!("dynamic_resources:\n  {clusters}\nstatic_resources:\n{listeners}");
+        Self::launch(directory, &(preamble(directory) + &dynamic))
+    }
+
+    fn launch(directory: &Path, bootstrap: &str) -> Self {
         let config = directory.join("envoy.yaml");
-        fs::write(&config, bootstrap(way, directory)).unwrap();
+        fs::write(&config, bootstrap).unwrap();
         let log = fs::File::create(directory.join("envoy.log")).unwrap();
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program()).arg("--config-path").arg(config);
@@ -64,6 +84,14 @@ impl Envoy {
             }
             assert!(Instant::now() < deadline, "{listener} says {status} {body}; {}", self.log());
             sleep_until(Instant::now() + GLANCE).await;
+        }
+    }
+
+    /// The same without a pause between two requests: its time is measured.
+    pub(crate) async fn await_answer_at_once(&self, listener: &str, expected: (u16, &str)) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.answer(listener).await != (expected.0, expected.1.to_owned()) {
+            assert!(Instant::now() < deadline, "{listener} never says {expected:?}; {}", self.log());
         }
     }
 
@@ -114,9 +142,8 @@ fn program() -> PathBuf {
     String::from_utf8(output.stdout).unwrap().trim_end().into()
 }
 
-/// Statistics are a large part of an Envoy's work with thousands of clusters; few are looked at.
+/// Its last section are the static resources, so that listeners may follow.
 fn bootstrap(way: Way, directory: &Path) -> String {
-    let directory = directory.display();
     let api_type = match way.variant {
         Variant::Incremental => "DELTA_GRPC",
         Variant::StateOfTheWorld => "GRPC",
@@ -137,13 +164,7 @@ fn bootstrap(way: Way, directory: &Path) -> String {
     };
     format!(
         "\
-node: {{ id: test, cluster: test }}
-admin: {{ address: {{ pipe: {{ path: {directory}/admin.sock }} }} }}
-stats_config:
-  stats_matcher:
-    inclusion_list:
-      patterns: [{{ prefix: cluster_manager }}, {{ prefix: listener_manager }}, {{ prefix: cluster.xds }}, {{ prefix: cluster.watched }}]
-dynamic_resources:
+{}dynamic_resources:
   {ads}
   cds_config: {{ resource_api_version: V3, initial_fetch_timeout: 0s, {source} }}
   lds_config: {{ resource_api_version: V3, initial_fetch_timeout: 0s, {source} }}
@@ -158,7 +179,24 @@ static_resources:
         explicit_http_config: {{ http2_protocol_options: {{}} }}
     load_assignment:
       cluster_name: xds
-      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ pipe: {{ path: {directory}/xds.sock }} }} }} }}] }}]
+      endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ pipe: {{ path: {}/xds.sock }} }} }} }}] }}]
+",
+        preamble(directory),
+        directory.display()
+    )
+}
+
+/// Statistics are a large part of an Envoy's work with thousands of clusters; few are looked at.
+fn preamble(directory: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        "\
+node: {{ id: test, cluster: test }}
+admin: {{ address: {{ pipe: {{ path: {directory}/admin.sock }} }} }}
+stats_config:
+  stats_matcher:
+    inclusion_list:
+      patterns: [{{ prefix: cluster_manager }}, {{ prefix: listener_manager }}, {{ prefix: cluster.xds }}, {{ prefix: cluster.watched }}]
 "
     )
 }

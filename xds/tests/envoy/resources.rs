@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifi
 use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use envoy_types::pb::envoy::config::core::v3::{
     Address, AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, DataSource, GrpcService,
-    Metadata, Pipe, address, data_source,
+    Metadata, PathConfigSource, Pipe, WatchedDirectory, address, data_source,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use envoy_types::pb::envoy::config::endpoint::v3::{
@@ -26,6 +26,7 @@ use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_connection_manager, http_filter,
 };
+use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use envoy_types::pb::google::protobuf::{Any, Duration, Struct, Value, value};
 use prost::{Message, Name};
 use weft_xds::Resource;
@@ -60,15 +61,60 @@ pub(crate) fn rejected_cluster(name: &str) -> Resource {
     Resource::encode(name, &cluster)
 }
 
+/// One with an endpoint of its own, for a file.
+pub(crate) fn in_file(name: &str, socket: &str) -> Any {
+    any(&Cluster {
+        name: name.into(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
+        load_assignment: Some(load_assignment(name, socket)),
+        connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
+        ..Default::default()
+    })
+}
+
+/// One that takes its endpoints from the file `now.pb` in `watched`.
+pub(crate) fn with_file(name: &str, watched: &Path) -> Any {
+    let directory = WatchedDirectory { path: watched.display().to_string(), ..Default::default() };
+    let source = PathConfigSource {
+        path: watched.join("now.pb").display().to_string(),
+        watched_directory: Some(directory),
+        ..Default::default()
+    };
+    let eds_config = Some(ConfigSource {
+        config_source_specifier: Some(ConfigSourceSpecifier::PathConfigSource(source)),
+        resource_api_version: ApiVersion::V3.into(),
+        ..Default::default()
+    });
+    any(&Cluster {
+        name: name.into(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config, ..Default::default() }),
+        connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
+        ..Default::default()
+    })
+}
+
+/// What a file holds.
+pub(crate) fn response(resources: impl IntoIterator<Item = Any>) -> DiscoveryResponse {
+    DiscoveryResponse { resources: resources.into_iter().collect(), ..Default::default() }
+}
+
 /// One endpoint, at a socket.
 pub(crate) fn endpoints(cluster: &str, socket: &str) -> Resource {
+    Resource::encode(cluster, &load_assignment(cluster, socket))
+}
+
+/// The same, for a file.
+pub(crate) fn assignment(cluster: &str, socket: &str) -> Any {
+    any(&load_assignment(cluster, socket))
+}
+
+fn load_assignment(cluster: &str, socket: &str) -> ClusterLoadAssignment {
     let endpoint = Endpoint { address: Some(pipe(socket)), ..Default::default() };
     let endpoint =
         LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..Default::default() };
     let local = LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() };
-    let endpoints =
-        ClusterLoadAssignment { cluster_name: cluster.into(), endpoints: vec![local], ..Default::default() };
-    Resource::encode(cluster, &endpoints)
+    ClusterLoadAssignment { cluster_name: cluster.into(), endpoints: vec![local], ..Default::default() }
 }
 
 /// A listener at a socket, with the routes of this name.
