@@ -2,6 +2,7 @@
 
 use crate::diagnostic::Diagnostic;
 use crate::model::matching::{header_name, header_value};
+use crate::model::tag::HEADER_PREFIX;
 use crate::read::Node;
 use crate::read::decode::{Report, text};
 
@@ -84,12 +85,20 @@ fn header(node: &Node, report: &mut Report) -> Option<(String, String)> {
     Some((name?, value?))
 }
 
-/// Envoy rejects a route configuration that touches the host in this way.
+/// Envoy rejects a route configuration that touches the host in this way, and what the sidecar says in its tags nobody else
+/// says.
 fn name(node: &Node, report: &mut Report) -> Option<String> {
     let given = header_name(node, report)?;
     if given == "host" {
         let mistake = Diagnostic::error(format!("{:?} cannot be changed as a header", text(node, report)?))
             .help("use a filter of type URLRewrite with a hostname");
+        return report.add(node.span, mistake);
+    }
+    if given.starts_with(HEADER_PREFIX) {
+        let mistake = Diagnostic::error(format!(
+            "{given:?} cannot be changed: headers of that prefix are the sidecar's"
+        ))
+        .help("tags come from labels and annotations");
         return report.add(node.span, mistake);
     }
     Some(given)
@@ -98,6 +107,7 @@ fn name(node: &Node, report: &mut Report) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::policy::tests::mistakes;
 
     fn changes(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> HeaderChanges {
         let pairs = |list: &[(&str, &str)]| {
@@ -108,6 +118,16 @@ mod tests {
             add: pairs(add),
             remove: remove.iter().map(|name| (*name).to_owned()).collect(),
         }
+    }
+
+    #[test]
+    fn the_tags_of_the_sidecar_cannot_be_changed() {
+        let found = mistakes(
+            "{set: [{name: X-Weft-Tag-Team, value: a}], add: [{name: x-weft-tag-a, value: b}], remove: [x-weft-tag-b, x-weft]}",
+            HeaderChanges::decode,
+        );
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found.iter().all(|mistake| mistake.contains("are the sidecar's")), "{found:?}");
     }
 
     #[test]
