@@ -2,6 +2,7 @@
 
 mod attachment;
 mod backends;
+mod claims;
 mod endpoints;
 mod gateways;
 mod grants;
@@ -51,6 +52,7 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
     let mesh = the_sidecar(&documents, &mut diagnostics).map(|(sidecar, origin)| {
         let index = Index::new(sidecar, &documents, &mut diagnostics);
         let policies = Policies::new(&index, &documents, &mut diagnostics);
+        claims::check(&index, &documents, &policies, &mut diagnostics);
         let mut resolver = Resolver::new(&index, &policies, origin, &mut diagnostics);
         resolver.check_parents();
         resolver.check_slices();

@@ -61,3 +61,18 @@ fn what_a_policy_uses_must_be_there_and_permitted() {
         ["there is no Service shop/wbe; did you mean \"web\"?"]
     );
 }
+
+#[test]
+fn rules_about_claims_need_a_token_wherever_they_are_in_force() {
+    let web = "targetRefs: [{group: '', kind: Service, name: web}]";
+    let port = "targetRefs: [{group: '', kind: Service, name: web, sectionName: http}]";
+    let deny = "access: [{action: Deny, from: [{claims: [{name: sub, value: eve}]}]}]";
+    let jwt = "jwt: {providers: [{name: a, jwks: {file: /keys}}]}";
+    let open = [
+        "access rules need claims where no jwt is in force: none of them holds; say \"jwt\" here, or in another policy for the same Service",
+    ];
+    assert_eq!(policies(&[&format!("{{{web}, {deny}}}")]), open);
+    assert_eq!(policies(&[&format!("{{{web}, {deny}, {jwt}}}")]), [""; 0]);
+    let over = policies(&[&format!("{{{port}, {deny}}}"), &format!("{{{web}, {jwt}}}")]);
+    assert_eq!(over, [""; 0], "the whole Service says it for its port");
+}

@@ -1,7 +1,7 @@
 //! `access`: who may do what.
 
 use super::value::{Cidr, cidr};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::model::matching::{METHODS, PathMatch, ValueMatch, header_match, path_match};
 use crate::read::Node;
 use crate::read::decode::{Report, one_of, text};
@@ -14,6 +14,8 @@ pub struct Access(pub Vec<AccessRule>);
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessRule {
+    /// Where it stands.
+    pub span: Span,
     /// Whether it refuses rather than allows.
     pub deny: bool,
     /// Any of these clients; all clients if empty.
@@ -51,6 +53,13 @@ pub struct Operation {
     pub paths: Vec<PathMatch>,
 }
 
+impl Access {
+    /// The first rule that needs the claims of a token.
+    pub fn first_of_claims(&self) -> Option<&AccessRule> {
+        self.0.iter().find(|rule| rule.from.iter().any(|client| !client.claims.is_empty()))
+    }
+}
+
 /// Reads one of `access`.
 pub(super) fn rule(node: &Node, report: &mut Report) -> Option<AccessRule> {
     let mut fields = report.fields(node, "access rule")?;
@@ -58,7 +67,7 @@ pub(super) fn rule(node: &Node, report: &mut Report) -> Option<AccessRule> {
     let from = fields.list("from", client);
     let to = fields.list("to", operation);
     fields.finish();
-    Some(AccessRule { deny: deny?, from, to })
+    Some(AccessRule { span: node.span, deny: deny?, from, to })
 }
 
 fn client(node: &Node, report: &mut Report) -> Option<Client> {

@@ -53,7 +53,13 @@ impl Policies {
         self.of(TargetKind::of(route.kind), &route.key, rule)
     }
 
-    fn of(&self, kind: TargetKind, key: &ServiceKey, section: Option<&str>) -> Option<Arc<Policy>> {
+    /// What holds for a section of a target, which is there or not.
+    pub(super) fn of(
+        &self,
+        kind: TargetKind,
+        key: &ServiceKey,
+        section: Option<&str>,
+    ) -> Option<Arc<Policy>> {
         let at = |section: Option<&str>| {
             self.0.get(&Target { kind, key: key.clone(), section: section.map(str::to_owned) })
         };
