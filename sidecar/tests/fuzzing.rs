@@ -6,10 +6,11 @@
 
 #![cfg(test)]
 
+#[path = "shared/corpus.rs"]
+mod corpus;
+
 use std::collections::BTreeMap;
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,27 +23,12 @@ use weft_sidecar::model::resolve::resolve;
 use weft_sidecar::model::{Document, Mesh};
 use weft_sidecar::plan::{inventory, plan};
 use weft_sidecar::read::decode::Report;
-use weft_sidecar::read::{Entry, Node, Value, yaml};
+use weft_sidecar::read::{Entry, Node, Value};
 use weft_sidecar::translate::json::{Names, each};
 use weft_sidecar::translate::{OUTBOUND, Provenance, translate};
 use weft_xds::Revision;
 
-/// xorshift64*: numbers that are the same with every run.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(drawn).expect("31 bits") % limit
-    }
-
-    fn of<'t, T>(&mut self, choices: &'t [T]) -> &'t T {
-        &choices[self.below(choices.len())]
-    }
-}
+use corpus::{Chance, configurations};
 
 /// Where documents come from, and every value in them by the key that it stands at.
 struct Corpus {
@@ -53,12 +39,7 @@ struct Corpus {
 
 impl Corpus {
     fn new() -> Self {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let goldens = yaml_files(&here.join("tests/golden")).into_iter().map(|file| vec![file]);
-        let examples = list(&here.join("../docs/examples")).into_iter().filter(|path| path.is_dir());
-        let all = goldens.chain(examples.map(|folder| yaml_files(&folder)));
-        let configurations: Vec<Vec<_>> =
-            all.map(|files| nodes(&files)).filter(|nodes| !nodes.is_empty()).collect();
+        let configurations = configurations();
         let mut by_key = BTreeMap::new();
         configurations.iter().flatten().for_each(|(_, node)| collect(node, &mut by_key));
         let keys = by_key.keys().cloned().collect();
@@ -83,7 +64,7 @@ impl Corpus {
                 let at = chance.below(entries.len());
                 match chance.below(10) {
                     0 => drop(entries.remove(at)),
-                    1 => entries[at].key.clone_from(chance.of(&self.keys)),
+                    1 => entries[at].key.clone_from(one_of(&self.keys, chance)),
                     2 => self.add(entries, chance),
                     _ => {
                         let Entry { key, value, .. } = &mut entries[at];
@@ -97,9 +78,9 @@ impl Corpus {
 
     /// A field that stands somewhere else, too.
     fn add(&self, entries: &mut Vec<Entry>, chance: &mut Chance) {
-        let key = chance.of(&self.keys).clone();
+        let key = one_of(&self.keys, chance).clone();
         if entries.iter().all(|entry| entry.key != key) {
-            let value = chance.of(&self.by_key[&key]).clone();
+            let value = one_of(&self.by_key[&key], chance).clone();
             entries.push(Entry { key, key_span: value.span, value });
         }
     }
@@ -130,31 +111,14 @@ impl Corpus {
             Value::Map(Vec::new()),
         ];
         node.value = match (self.by_key.get(key), chance.below(3)) {
-            (Some(others), 0 | 1) => chance.of(others).value.clone(),
-            _ => chance.of(&odd).clone(),
+            (Some(others), 0 | 1) => one_of(others, chance).value.clone(),
+            _ => one_of(&odd, chance).clone(),
         };
     }
 }
 
-fn list(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("list");
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("entry").path()).collect();
-    paths.sort();
-    paths
-}
-
-fn yaml_files(folder: &Path) -> Vec<PathBuf> {
-    list(folder).into_iter().filter(|path| path.extension() == Some("yaml".as_ref())).collect()
-}
-
-fn nodes(files: &[PathBuf]) -> Vec<(Arc<Source>, Node)> {
-    let of_file = |path: &PathBuf| {
-        let text = fs::read_to_string(path).expect("read");
-        let source = Arc::new(Source { name: path.display().to_string(), text });
-        let nodes = yaml::documents(&source).expect("valid YAML");
-        nodes.into_iter().map(move |node| (Arc::clone(&source), node)).collect::<Vec<_>>()
-    };
-    files.iter().flat_map(of_file).collect()
+fn one_of<'t, T>(choices: &'t [T], chance: &mut Chance) -> &'t T {
+    &choices[chance.below(choices.len())]
 }
 
 fn collect(node: &Node, into: &mut BTreeMap<String, Vec<Node>>) {
@@ -176,7 +140,7 @@ fn collect(node: &Node, into: &mut BTreeMap<String, Vec<Node>>) {
 /// Some documents of the corpus, changed; true if there is a mesh of them.
 fn one_round(corpus: &Corpus, seed: u64) -> bool {
     let mut chance = Chance(seed);
-    let mut documents = chance.of(&corpus.configurations).clone();
+    let mut documents = one_of(&corpus.configurations, &mut chance).clone();
     for _ in 0..1 + chance.below(4) {
         let at = chance.below(documents.len());
         corpus.change("", &mut documents[at].1, &mut chance);

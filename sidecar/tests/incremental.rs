@@ -3,8 +3,9 @@
 
 #![cfg(test)]
 
-use std::fs;
-use std::path::{Path, PathBuf};
+#[path = "shared/corpus.rs"]
+mod corpus;
+
 use std::sync::Arc;
 
 use prost::{Message, Name};
@@ -13,50 +14,13 @@ use weft_sidecar::encoding::Encoder;
 use weft_sidecar::model::resolve::resolve;
 use weft_sidecar::model::{Document, Mesh};
 use weft_sidecar::read::decode::Report;
-use weft_sidecar::read::{Node, Value, yaml};
+use weft_sidecar::read::{Node, Value};
 use weft_sidecar::translate::{Sourced, translate};
 use weft_xds::{Resource, Revision, Snapshot, TypeUrl};
 
+use corpus::{Chance, configurations};
+
 const CHANGES: usize = 150;
-
-/// xorshift64*: numbers that are the same with every run.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(drawn).expect("31 bits") % limit
-    }
-}
-
-/// The golden files, and the examples, each a configuration of its own.
-fn configurations() -> Vec<Vec<PathBuf>> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let list = |folder: PathBuf| -> Vec<PathBuf> {
-        let entries = fs::read_dir(folder).expect("list");
-        let mut paths: Vec<_> = entries.map(|entry| entry.expect("entry").path()).collect();
-        paths.sort();
-        paths
-    };
-    let yaml = |path: &PathBuf| path.extension() == Some("yaml".as_ref());
-    let goldens = list(here.join("tests/golden")).into_iter().filter(yaml).map(|path| vec![path]);
-    let examples = list(here.join("../docs/examples")).into_iter().filter(|path| path.is_dir());
-    let examples = examples.map(|folder| list(folder).into_iter().filter(yaml).collect());
-    goldens.chain(examples).filter(|files: &Vec<PathBuf>| !files.is_empty()).collect()
-}
-
-fn nodes(files: &[PathBuf]) -> Vec<(Arc<Source>, Node)> {
-    let of_file = |path: &PathBuf| {
-        let text = fs::read_to_string(path).expect("read");
-        let source = Arc::new(Source { name: path.display().to_string(), text });
-        let nodes = yaml::documents(&source).expect("valid YAML");
-        nodes.into_iter().map(move |node| (Arc::clone(&source), node)).collect::<Vec<_>>()
-    };
-    files.iter().flat_map(of_file).collect()
-}
 
 fn decoded(source: &Arc<Source>, node: &Node) -> Option<Arc<Document>> {
     let mut report = Report::new(source);
@@ -127,8 +91,7 @@ fn one_change_after_the_other_gives_what_all_at_once_gives() {
     let seed = std::env::var("WEFT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_260_822);
     let mut chance = Chance(seed);
     let (mut encoded, mut refused) = (0, 0);
-    for files in configurations() {
-        let original = nodes(&files);
+    for original in configurations() {
         if original.iter().all(|(source, node)| decoded(source, node).is_none()) {
             continue;
         }
@@ -164,7 +127,7 @@ fn one_change_after_the_other_gives_what_all_at_once_gives() {
                 (one, other) => panic!("seed {seed}: {one:?} and {other:?}"),
             };
             let (one_shown, other_shown) = (shown(&one), shown(&other));
-            assert_eq!(one_shown, other_shown, "seed {seed}, {files:?}, step {step}");
+            assert_eq!(one_shown, other_shown, "seed {seed}, {}, step {step}", original[at].0.name);
             for ((name, one), (_, other)) in one_shown.iter().zip(&other_shown) {
                 assert_eq!(one.references(), other.references(), "seed {seed}: {name}");
             }

@@ -60,8 +60,8 @@ const MAX_PATH: usize = 1_024;
 const MAX_HEADER_VALUE: usize = 4_096;
 const MAX_QUERY_VALUE: usize = 1_024;
 
-/// The methods that routes can ask for (HTTPMethod).
-pub(super) const METHODS: &[(&str, &str)] = &[
+/// The methods that CORS can allow (HTTPMethodWithWildcard).
+pub(super) const METHODS_OR_ALL: &[(&str, &str)] = &[
     ("GET", "GET"),
     ("HEAD", "HEAD"),
     ("POST", "POST"),
@@ -71,7 +71,11 @@ pub(super) const METHODS: &[(&str, &str)] = &[
     ("OPTIONS", "OPTIONS"),
     ("TRACE", "TRACE"),
     ("PATCH", "PATCH"),
+    ("*", "*"),
 ];
+
+/// The methods that routes can ask for (HTTPMethod): those, without the wildcard.
+pub(super) const METHODS: &[(&str, &str)] = METHODS_OR_ALL.split_at(9).0;
 
 impl Default for Match {
     fn default() -> Self {

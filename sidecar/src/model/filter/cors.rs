@@ -2,7 +2,7 @@
 
 use super::path::Scheme;
 use crate::diagnostic::Diagnostic;
-use crate::model::matching::is_token;
+use crate::model::matching::{METHODS_OR_ALL, is_token};
 use crate::read::Node;
 use crate::read::decode::{Report, boolean, integer, one_of, text};
 
@@ -42,26 +42,13 @@ pub enum Origin {
 /// `Access-Control-Max-Age` where the document has none.
 const MAX_AGE: u32 = 5;
 
-const METHODS: &[(&str, &str)] = &[
-    ("GET", "GET"),
-    ("HEAD", "HEAD"),
-    ("POST", "POST"),
-    ("PUT", "PUT"),
-    ("DELETE", "DELETE"),
-    ("CONNECT", "CONNECT"),
-    ("OPTIONS", "OPTIONS"),
-    ("TRACE", "TRACE"),
-    ("PATCH", "PATCH"),
-    ("*", "*"),
-];
-
 impl Cors {
     pub(super) fn decode(node: &Node, report: &mut Report) -> Option<Self> {
         let mut fields = report.fields(node, "cors")?;
         let cors = Self {
             origins: fields.list("allowOrigins", Origin::decode),
             credentials: fields.optional("allowCredentials", boolean).unwrap_or(false),
-            methods: fields.list("allowMethods", one_of(METHODS)),
+            methods: fields.list("allowMethods", one_of(METHODS_OR_ALL)),
             headers: fields.list("allowHeaders", name),
             exposed: fields.list("exposeHeaders", name),
             max_age: fields.optional("maxAge", integer(1, i32::MAX.cast_unsigned())).unwrap_or(MAX_AGE),
