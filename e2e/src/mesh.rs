@@ -51,6 +51,13 @@ pub struct Files<'m> {
 
 /// A `Service` called `name` in namespace `shop`, whose port 80 is `port` of the loopback address.
 pub fn service(name: &str, port: u16) -> String {
+    service_of(name, &[IpAddr::from([127, 0, 0, 1])], port)
+}
+
+/// A `Service` called `name` in namespace `shop`, whose port 80 is `port` of each of `pods`.
+pub fn service_of(name: &str, pods: &[IpAddr], port: u16) -> String {
+    let endpoints: Vec<_> = pods.iter().map(|address| format!("{{ addresses: [{address}] }}")).collect();
+    let endpoints = endpoints.join(", ");
     format!(
         "\
 apiVersion: v1
@@ -63,7 +70,7 @@ kind: EndpointSlice
 metadata: {{ name: {name}-1, namespace: shop, labels: {{ kubernetes.io/service-name: {name} }} }}
 addressType: IPv4
 ports: [{{ port: {port} }}]
-endpoints: [{{ addresses: [127.0.0.1] }}]
+endpoints: [{endpoints}]
 ---
 "
     )

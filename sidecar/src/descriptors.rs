@@ -39,7 +39,7 @@ pub fn checked(message: &str, node: &Node, report: &mut Report) -> Option<Json> 
 fn of_message(descriptor: &MessageDescriptor, node: &Node, report: &mut Report) -> Option<Json> {
     match descriptor.full_name() {
         "google.protobuf.Any" => of_any(node, report),
-        "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => Some(plain(node)),
+        "google.protobuf.Struct" | "google.protobuf.Value" | "google.protobuf.ListValue" => Some(node.into()),
         "google.protobuf.Duration" => of_duration(node, report),
         "google.protobuf.Timestamp" | "google.protobuf.FieldMask" => of_text(node, report).map(Json::String),
         name if name.starts_with("google.protobuf.") && name.ends_with("Value") => {
@@ -136,7 +136,7 @@ fn of_kind(kind: &Kind, node: &Node, report: &mut Report) -> Option<Json> {
         _ => false,
     };
     if fits {
-        return Some(plain(node));
+        return Some(node.into());
     }
     report.error(node.span, format!("{} is expected, this is {}", expected(kind), node.described()))
 }
@@ -203,20 +203,6 @@ fn unknown_type(name: &str) -> Diagnostic {
         .unwrap_or_default();
     let mistake = Diagnostic::error(format!("nothing is known of a message {name:?}"));
     mistake.nearest(name, all.iter().map(String::as_str))
-}
-
-fn plain(node: &Node) -> Json {
-    match &node.value {
-        Value::Null => Json::Null,
-        Value::Bool(value) => (*value).into(),
-        Value::Integer(value) => (*value).into(),
-        Value::Float(value) => (*value).into(),
-        Value::Text(value) => value.clone().into(),
-        Value::List(items) => Json::Array(items.iter().map(plain).collect()),
-        Value::Map(entries) => {
-            Json::Object(entries.iter().map(|entry| (entry.key.clone(), plain(&entry.value))).collect())
-        }
-    }
 }
 
 #[cfg(test)]

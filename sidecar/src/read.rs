@@ -49,6 +49,23 @@ pub struct Entry {
     pub value: Node,
 }
 
+/// The value without its places.
+impl From<&Node> for serde_json::Value {
+    fn from(node: &Node) -> Self {
+        match &node.value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Integer(value) => (*value).into(),
+            Value::Float(value) => (*value).into(),
+            Value::Text(value) => value.clone().into(),
+            Value::List(items) => items.iter().map(Self::from).collect(),
+            Value::Map(entries) => Self::Object(
+                entries.iter().map(|entry| (entry.key.clone(), Self::from(&entry.value))).collect(),
+            ),
+        }
+    }
+}
+
 impl Node {
     /// Whether the value says nothing: null, false, an empty list or an empty mapping.
     pub fn is_empty(&self) -> bool {

@@ -39,7 +39,7 @@ fn documents() -> Vec<(String, Value)> {
         let text = fs::read_to_string(&path).expect("read");
         let source = Arc::new(Source { name: path.display().to_string(), text });
         for node in yaml::documents(&source).expect("valid YAML") {
-            let value = to_json(&node);
+            let value = Value::from(&node);
             if value["kind"].as_str().is_some_and(|kind| schema::names().contains(&kind)) {
                 all.push((format!("{}:{}", path.display(), node.span.line), value));
             }
@@ -47,20 +47,6 @@ fn documents() -> Vec<(String, Value)> {
     }
     assert!(all.len() > 5);
     all
-}
-
-fn to_json(node: &Node) -> Value {
-    match &node.value {
-        Read::Null => Value::Null,
-        Read::Bool(value) => (*value).into(),
-        Read::Integer(value) => (*value).into(),
-        Read::Float(value) => (*value).into(),
-        Read::Text(value) => value.clone().into(),
-        Read::List(items) => items.iter().map(to_json).collect(),
-        Read::Map(entries) => {
-            Value::Object(entries.iter().map(|entry| (entry.key.clone(), to_json(&entry.value))).collect())
-        }
-    }
 }
 
 fn to_node(value: &Value) -> Node {

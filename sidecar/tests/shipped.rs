@@ -3,9 +3,10 @@
 #![cfg(test)]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -201,57 +202,88 @@ fn mistakes_are_told_to_programs_and_to_github() {
     }
 }
 
+/// `run` on one document, a `Sidecar` with its socket at `socket`.
+fn run_with_socket(dir: &Path, socket: &Path) -> Running {
+    let sidecar = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: a}";
+    let spec = format!("{sidecar}\nspec: {{xds: {{socket: {}}}}}\n", socket.display());
+    fs::write(dir.join("a.yaml"), spec).expect("write");
+    Running::start(dir)
+}
+
+/// `weft-sidecar run`, and what it says; killed where a test fails before it ends.
+struct Running {
+    child: Child,
+    log: Option<Lines<BufReader<ChildStderr>>>,
+}
+
+impl Running {
+    fn start(dir: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
+        command.args(["run", "--config"]).arg(dir);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        let log = Some(BufReader::new(child.stderr.take().expect("piped")).lines());
+        Self { child, log }
+    }
+
+    /// What it says before it says `what`. It fails where that never comes.
+    fn until(&mut self, what: &str) -> Vec<String> {
+        let mut before = Vec::new();
+        for line in self.log.iter_mut().flatten() {
+            let line = line.expect("text");
+            if line.contains(what) {
+                return before;
+            }
+            before.push(line);
+        }
+        panic!("it never said {what:?}:\n{before:#?}");
+    }
+
+    /// Ends it, after which its log is not read any more.
+    fn ends_well(mut self) {
+        drop(self.log.take());
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).expect("signal");
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail where it has ended.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 #[test]
 fn it_goes_on_when_nobody_reads_its_log_any_more() {
     let dir = tempfile::tempdir().expect("directory");
     let socket = dir.path().join("xds.sock");
-    let sidecar = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: a}";
-    let spec = format!("{sidecar}\nspec: {{xds: {{socket: {}}}}}\n", socket.display());
-    fs::write(dir.path().join("a.yaml"), spec).expect("write");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
-    command.args(["run", "--config"]).arg(dir.path());
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
-    let log = BufReader::new(child.stderr.take().expect("piped"));
-    let serving = log.lines().map_while(Result::ok).any(|line| line.contains("serving Envoy"));
-    // Here the log was dropped: whatever is said from now on, its end included, cannot be written.
-    kill(Pid::from_raw(child.id().try_into().expect("a pid")), Signal::SIGTERM).expect("signal");
-    let status = child.wait().expect("it ends");
-    assert!(serving && status.success(), "{status}");
+    let mut running = run_with_socket(dir.path(), &socket);
+    running.until("serving Envoy");
+    // With its log closed, its end can still be said to nobody.
+    running.ends_well();
     assert!(!socket.exists(), "it ended in good order");
 }
 
 #[test]
 fn an_empty_directory_is_told_to_lack_a_sidecar() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
-    command.args(["run", "--config"]).arg(dir.path());
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
-    let log = BufReader::new(child.stderr.take().expect("piped"));
-    let waiting = "waiting for a configuration";
-    let until: Vec<_> =
-        log.lines().map_while(Result::ok).take_while(|line| !line.contains(waiting)).collect();
-    kill(Pid::from_raw(child.id().try_into().expect("a pid")), Signal::SIGTERM).expect("signal");
-    assert!(child.wait().expect("it ends").success());
-    assert!(until.iter().any(|line| line.contains("there is no Sidecar")), "{until:?}");
+    let mut running = Running::start(dir.path());
+    let before = running.until("waiting for a configuration");
+    running.ends_well();
+    assert!(before.iter().any(|line| line.contains("there is no Sidecar")), "{before:?}");
 }
 
 #[test]
 fn a_socket_that_is_deleted_while_it_serves_is_made_again() {
     let dir = tempfile::tempdir().expect("directory");
     let socket = dir.path().join("run/xds.sock");
-    let sidecar = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: {name: a}";
-    let spec = format!("{sidecar}\nspec: {{xds: {{socket: {}}}}}\n", socket.display());
-    fs::write(dir.path().join("a.yaml"), spec).expect("write");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
-    command.args(["run", "--config"]).arg(dir.path());
-    let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
-    let mut log = BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok);
-    let serving = log.any(|line| line.contains("serving Envoy"));
+    let mut running = run_with_socket(dir.path(), &socket);
+    running.until("serving Envoy");
     fs::remove_dir_all(dir.path().join("run")).expect("remove");
-    let again = log.any(|line| line.contains("was deleted and is made again"));
-    let reachable = std::os::unix::net::UnixStream::connect(&socket).is_ok();
-    kill(Pid::from_raw(child.id().try_into().expect("a pid")), Signal::SIGTERM).expect("signal");
-    let ended = child.wait().expect("it ends").success();
-    assert!(serving && again && reachable && ended, "{serving} {again} {reachable} {ended}");
+    running.until("was deleted and is made again");
+    UnixStream::connect(&socket).expect("it listens");
+    running.ends_well();
     assert!(!socket.exists(), "it ended in good order");
 }

@@ -97,26 +97,12 @@ mod tests {
 
     use super::*;
     use crate::diagnostic::Source;
-    use crate::read::{Node, Value as Read, yaml};
-
-    fn back(node: &Node) -> Value {
-        match &node.value {
-            Read::Null => Value::Null,
-            Read::Bool(value) => (*value).into(),
-            Read::Integer(value) => (*value).into(),
-            Read::Float(value) => (*value).into(),
-            Read::Text(value) => value.clone().into(),
-            Read::List(items) => items.iter().map(back).collect(),
-            Read::Map(entries) => {
-                Value::Object(entries.iter().map(|entry| (entry.key.clone(), back(&entry.value))).collect())
-            }
-        }
-    }
+    use crate::read::yaml;
 
     fn read(text: &str) -> Value {
         let source = Arc::new(Source { name: "f.yaml".into(), text: text.into() });
         let documents = yaml::documents(&source).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes:?}"));
-        back(&documents[0])
+        Value::from(&documents[0])
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The files that the demo writes for `weft-sidecar`, as an application's owner would write them.
 
-use std::net::IpAddr;
-
 /// Where they are, in the node's private `/run`.
 pub(crate) const DIR: &str = "/run/node/mesh";
 
@@ -24,30 +22,6 @@ pub(crate) const TAG_HEADERS: [(&str, &str); 2] =
 
 /// A tag that stays at home.
 pub(crate) const UNSEEN_TAG_HEADER: &str = "x-weft-tag-team";
-
-/// A service and its pods.
-pub(crate) fn service(name: &str, pods: &[IpAddr]) -> String {
-    let addresses: Vec<_> = pods.iter().map(|address| format!("{{ addresses: [{address}] }}")).collect();
-    let endpoints = addresses.join(", ");
-    format!(
-        "\
-apiVersion: v1
-kind: Service
-metadata: {{ name: {name}, namespace: shop }}
-spec: {{ ports: [{{ port: 80 }}] }}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata:
-  name: {name}-1
-  namespace: shop
-  labels: {{ kubernetes.io/service-name: {name} }}
-addressType: IPv4
-ports: [{{ port: 8080 }}]
-endpoints: [{endpoints}]
-"
-    )
-}
 
 /// A route for `web` with these rules.
 pub(crate) fn route(rules: &str) -> String {

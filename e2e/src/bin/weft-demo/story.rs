@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use weft_e2e::mesh::service_of;
 use weft_e2e::{Client, Error, Result, Upstream, wait};
 
 use crate::documents::{self, BROKEN_LINE, CANARY, TAG_HEADERS, TO_V1, UNSEEN_TAG_HEADER, WEIGHTS};
@@ -71,9 +72,9 @@ fn start_mesh(screen: &Screen, stage: &Stage, pods: &Pods) -> Result<Mesh> {
     let [v1, v2] = [&pods.v1, &pods.v2].map(|pod| pod.addresses[0]);
     let file = |name: &str, text: &str| stage.node.write(format!("{}/{name}", documents::DIR), text);
     file("sidecar.yaml", documents::SIDECAR)?;
-    file("web.yaml", &documents::service("web", &[v1, v2]))?;
-    file("web-v1.yaml", &documents::service("web-v1", &[v1]))?;
-    file("web-v2.yaml", &documents::service("web-v2", &[v2]))?;
+    file("web.yaml", &service_of("web", &[v1, v2], 8080))?;
+    file("web-v1.yaml", &service_of("web-v1", &[v1], 8080))?;
+    file("web-v2.yaml", &service_of("web-v2", &[v2], 8080))?;
     file("route.yaml", &documents::route(TO_V1))?;
     let mesh = Mesh::start(&pods.client.pod)?;
     screen.show(format!("Envoy {} is live {} after the start of both", mesh.version()?, millis(mesh.took)));
