@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use http_body_util::combinators::UnsyncBoxBody;
@@ -12,17 +11,15 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 
 use crate::error::{Doing, Error, Result};
 use crate::pod::Pod;
+use crate::served::Served;
 
 /// How long a slow answer takes.
 const SLOW: Duration = Duration::from_secs(1);
@@ -54,10 +51,8 @@ pub struct Echo {
 /// `x-request-id`), as in `503,slow,200`. A slow answer takes a second; after the end of the script it is 200.
 #[derive(Debug)]
 pub struct Upstream {
-    port: u16,
+    served: Served,
     seen: Seen,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Upstream {
@@ -68,21 +63,14 @@ impl Upstream {
 
     /// The same, but `step` becomes of every request without a script.
     pub fn always(pod: &Pod, port: u16, name: &str, step: &'static str) -> Result<Self> {
-        let doing = || format!("listen on port {port} in {}", pod.name());
-        let listener = pod.run(|| std::net::TcpListener::bind(("::", port)))?.doing(doing)?;
-        listener.set_nonblocking(true).doing(doing)?;
-        let port = listener.local_addr().doing(doing)?.port();
-        let (stop, stopped) = oneshot::channel();
-        let (runtime, name) = (runtime()?, name.to_owned());
-        let seen = Seen::default();
+        let (name, seen) = (name.to_owned(), Seen::default());
         let noted = seen.clone();
-        let thread = thread::spawn(move || {
-            // The server has no end of its own; the only one is `stopped`.
-            runtime.block_on(async {
-                tokio::select! { _ = stopped => (), _ = serve(listener, name, step, noted) => () }
-            });
-        });
-        Ok(Self { port, seen, stop: Some(stop), thread: Some(thread) })
+        let served = Served::start(pod, port, move |peer, request| {
+            let echo = echo(&name, peer, &request);
+            let tries = noted.note(&echo);
+            async move { answer(&echo, tries, step).await }
+        })?;
+        Ok(Self { served, seen })
     }
 
     /// Every request that it got so far.
@@ -92,7 +80,7 @@ impl Upstream {
 
     /// The port it listens on.
     pub fn port(&self) -> u16 {
-        self.port
+        self.served.port()
     }
 }
 
@@ -113,13 +101,6 @@ impl Seen {
             all.iter().filter(|earlier| id.is_some() && earlier.headers.get("x-request-id") == id).count();
         all.push(echo.clone());
         before
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        drop(self.thread.take().map(thread::JoinHandle::join));
     }
 }
 
@@ -228,30 +209,6 @@ pub(crate) async fn timely<T>(to: SocketAddr, work: impl Future<Output = T>) -> 
 
 pub(crate) fn runtime() -> Result<Runtime> {
     Builder::new_current_thread().enable_all().build().doing(|| "start an async runtime".to_owned())
-}
-
-async fn serve(
-    listener: std::net::TcpListener,
-    name: String,
-    step: &'static str,
-    seen: Seen,
-) -> std::io::Result<Infallible> {
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        let (stream, peer) = listener.accept().await?;
-        let (name, seen) = (name.clone(), seen.clone());
-        let answer = service_fn(move |request| {
-            let echo = echo(&name, peer, &request);
-            let tries = seen.note(&echo);
-            async move { Ok::<_, Infallible>(answer(&echo, tries, step).await) }
-        });
-        // A connection that breaks off concerns its peer alone.
-        tokio::spawn(async move {
-            drop(
-                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await,
-            )
-        });
-    }
 }
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;

@@ -60,6 +60,7 @@ pub mod outside;
 mod pod;
 mod podman;
 mod process;
+mod served;
 mod sink;
 pub mod tls;
 pub mod udp;

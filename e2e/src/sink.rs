@@ -1,50 +1,33 @@
 //! A server that takes whatever it is sent: a stand-in for collectors of traces and logs.
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 
-use crate::error::{Doing, Result};
-use crate::http::runtime;
+use crate::error::Result;
 use crate::pod::Pod;
+use crate::served::Served;
 
 /// Takes requests of HTTP/1.1 and HTTP/2 and keeps their bodies, also of those that never end, as streams of gRPC. It ends when
 /// dropped.
 #[derive(Debug)]
 pub struct Sink {
     taken: Taken,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
+    _served: Served,
 }
 
 /// The path of each request, and what has come of its body.
 type Taken = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 impl Sink {
-    /// Listens on `port` of the pod's loopback address. It accepts connections when this returns.
+    /// Listens on `port` of the pod. It accepts connections when this returns.
     pub fn start(pod: &Pod, port: u16) -> Result<Self> {
-        let doing = || format!("listen on port {port} in {}", pod.name());
-        let listener = pod.run(|| std::net::TcpListener::bind(("127.0.0.1", port)))?.doing(doing)?;
-        listener.set_nonblocking(true).doing(doing)?;
-        let (stop, stopped) = oneshot::channel();
-        let (runtime, taken) = (runtime()?, Taken::default());
+        let taken = Taken::default();
         let kept = Arc::clone(&taken);
-        let thread = thread::spawn(move || {
-            // The server has no end of its own; the only one is `stopped`.
-            runtime.block_on(async {
-                tokio::select! { _ = stopped => (), _ = serve(listener, kept) => () }
-            });
-        });
-        Ok(Self { taken, stop: Some(stop), thread: Some(thread) })
+        let served = Served::start(pod, port, move |_peer, request| take(request, Arc::clone(&kept)))?;
+        Ok(Self { taken, _served: served })
     }
 
     /// All that has come to `path` so far, as text as far as it is text.
@@ -55,32 +38,7 @@ impl Sink {
     }
 }
 
-impl Drop for Sink {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        drop(self.thread.take().map(thread::JoinHandle::join));
-    }
-}
-
-async fn serve(listener: std::net::TcpListener, taken: Taken) -> std::io::Result<Infallible> {
-    let listener = TcpListener::from_std(listener)?;
-    loop {
-        let (stream, _) = listener.accept().await?;
-        let taken = Arc::clone(&taken);
-        let answer = service_fn(move |request| take(request, Arc::clone(&taken)));
-        // A connection that breaks off concerns its peer alone.
-        tokio::spawn(async move {
-            drop(
-                auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await,
-            )
-        });
-    }
-}
-
-async fn take(
-    request: Request<Incoming>,
-    taken: Taken,
-) -> std::result::Result<Response<Empty<Bytes>>, Infallible> {
+async fn take(request: Request<Incoming>, taken: Taken) -> Response<Empty<Bytes>> {
     let at = {
         let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.push((request.uri().path().to_owned(), Vec::new()));
@@ -94,5 +52,5 @@ async fn take(
             body.extend_from_slice(data);
         }
     }
-    Ok(Response::new(Empty::new()))
+    Response::new(Empty::new())
 }

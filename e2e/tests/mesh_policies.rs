@@ -2,6 +2,11 @@
 
 #![cfg(test)]
 
+#[path = "mesh_policies/endpoints.rs"]
+mod endpoints;
+#[path = "mesh_policies/identity.rs"]
+mod identity;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -205,23 +210,6 @@ fn an_endpoint_that_fails_again_and_again_is_left_alone() {
 }
 
 #[test]
-fn requests_with_the_same_key_go_to_the_same_endpoint() {
-    for algorithm in ["RingHash", "Maglev"] {
-        let mesh =
-            mesh(&format!("  loadBalancing: {{ algorithm: {algorithm}, hashOn: [{{ header: x-user }}] }}"));
-        let (_v1, _v2) = (upstream(&mesh, 8081, "v1"), upstream(&mesh, 8082, "v2"));
-        let mut used = BTreeSet::new();
-        for user in 0..20 {
-            let user = user.to_string();
-            let names: BTreeSet<String> = (0..5).map(|_| name(&get(&mesh, &[("x-user", &user)]))).collect();
-            assert_eq!(names.len(), 1, "{algorithm}: {names:?}");
-            used.extend(names);
-        }
-        assert_eq!(used.len(), 2, "{algorithm} uses both endpoints");
-    }
-}
-
-#[test]
 fn a_session_stays_with_the_endpoint_of_its_first_answer() {
     let mesh = mesh("  sessionPersistence: { cookie: { name: weft, ttl: 1h } }");
     let (_v1, _v2) = (upstream(&mesh, 8081, "v1"), upstream(&mesh, 8082, "v2"));
@@ -230,32 +218,6 @@ fn a_session_stays_with_the_endpoint_of_its_first_answer() {
     for _ in 0..20 {
         assert_eq!(name(&get(&mesh, &[("cookie", &cookie)])), name(&first));
     }
-}
-
-/// The near one comes first as long as it is well, and only then.
-#[test]
-fn the_own_zone_is_preferred_and_another_takes_over_when_it_fails() {
-    let mesh = mesh(
-        "  loadBalancing: { locality: { prefer: [Zone] } }\n  healthCheck: { tcp: {}, interval: 100ms, \
-         unhealthyThreshold: 1, healthyThreshold: 1 }",
-    );
-    let _far = upstream(&mesh, 8082, "v2");
-    let answered_by = |wanted: &str| {
-        wait::until(&format!("{wanted} alone to answer"), PATIENCE, || {
-            let names: Vec<String> = (0..10)
-                .map(|_| get(&mesh, &[]))
-                .map(|answer| answer.echo().map_or_else(|_error| answer.status.to_string(), |echo| echo.name))
-                .collect();
-            if names.iter().all(|name| name == wanted) { Ok(()) } else { Err(format!("{names:?}")) }
-        })
-        .unwrap();
-    };
-    let near = upstream(&mesh, 8081, "v1");
-    answered_by("v1");
-    drop(near);
-    answered_by("v2");
-    let _near = upstream(&mesh, 8081, "v1");
-    answered_by("v1");
 }
 
 /// One mesh and one connection for all of these: what they change is routes, which holds for open connections at once;
@@ -313,44 +275,6 @@ fn policies_about_requests_come_and_go_without_a_change_of_the_listener() {
     assert_eq!(client.get("web", "/", &[("x-chaos", "on")]).unwrap().status, 200);
     assert_eq!(stat(&mesh, "listener_manager.listener_modified"), 0);
     assert_eq!(stat(&mesh, "listener_manager.listener_added"), 1);
-}
-
-const KEYS: &str =
-    r#"{"keys":[{"kty":"oct","alg":"HS256","kid":"1","k":"c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2U"}]}"#;
-/// `{"iss":"shop","sub":"alice","roles":["admin","dev"]}`
-const ALICE: &str = "Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJzaG9wIiwic3ViIjoiYWxpY2UiLCJyb2xlcyI6WyJhZG1pbiIsImRldiJdfQ.pEhlB3TH1624LnoA2EdStXjFRiLiW5nzXWPOVFtIhJE";
-/// `{"iss":"shop","sub":"bob","roles":["dev"]}`
-const BOB: &str = "Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJzaG9wIiwic3ViIjoiYm9iIiwicm9sZXMiOlsiZGV2Il19.S7Q480T6xDajdlE1KA7Mwqj4HJZ8yAIDURILYSSEz80";
-/// As Alice's, signed by somebody else.
-const FORGED: &str = "Bearer eyJhbGciOiJIUzI1NiIsImtpZCI6IjEifQ.eyJpc3MiOiJzaG9wIiwic3ViIjoiZXZlIiwicm9sZXMiOlsiYWRtaW4iXX0.uIM51z4tw6Upg38TlxYPZ7zjZEwePoIT_IN2TtDgL3w";
-
-#[test]
-fn tokens_say_who_somebody_is_and_rules_what_they_may_do() {
-    let mesh = mesh(&format!(
-        "
-  jwt:
-    providers:
-      - {{ name: shop, issuer: shop, jwks: {{ inline: '{KEYS}' }}, claimHeaders: [{{ claim: sub, header: x-subject }}] }}
-  access:
-    - {{ action: Deny, to: [{{ paths: [{{ value: /internal }}] }}] }}
-    - {{ action: Allow, from: [{{ claims: [{{ name: roles, value: admin }}] }}] }}
-    - {{ action: Allow, from: [{{ claims: [{{ name: sub, value: bob }}], sourceIPs: [127.0.0.0/8] }}], to: [{{ methods: [GET], paths: [{{ type: Exact, value: /bob }}] }}] }}
-"
-    ));
-    let (_v1, _v2) = (upstream(&mesh, 8081, "v1"), upstream(&mesh, 8082, "v2"));
-    let ask = |path: &str, token: &str| mesh.get("web", path, &[("authorization", token)]).unwrap();
-    assert_eq!(mesh.get("web", "/", &[]).unwrap().status, 401, "no token");
-    assert_eq!(ask("/", FORGED).status, 401);
-    let alice = ask("/", ALICE);
-    assert_eq!(alice.status, 200, "{alice:?}");
-    let seen = alice.echo().unwrap().headers;
-    assert_eq!(seen.get("x-subject").map(String::as_str), Some("alice"));
-    assert!(!seen.contains_key("authorization"), "the token is not for the upstream");
-    assert_eq!(ask("/internal", ALICE).status, 403, "refused to everybody");
-    assert_eq!(ask("/internal/x", ALICE).status, 403);
-    assert_eq!(ask("/internals", ALICE).status, 200);
-    assert_eq!(ask("/", BOB).status, 403, "no rule allows it");
-    assert_eq!(ask("/bob?x=1", BOB).status, 200);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! rule of HTTPRoute  one route for each of its matches, in the virtual hosts of its parents
 //! ```
 
+mod asked;
 mod cluster;
 mod endpoint;
 pub mod json;

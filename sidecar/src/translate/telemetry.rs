@@ -6,11 +6,9 @@ use envoy_types::pb::envoy::config::accesslog::v3::{
     AccessLog, AccessLogFilter, AndFilter, ComparisonFilter, OrFilter, ResponseFlagFilter, RuntimeFilter,
     StatusCodeFilter, comparison_filter,
 };
-use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
-use envoy_types::pb::envoy::config::core::v3::http_uri::HttpUpstreamType;
 use envoy_types::pb::envoy::config::core::v3::substitution_format_string::Format;
 use envoy_types::pb::envoy::config::core::v3::{
-    ApiVersion, GrpcService, HttpService, HttpUri, RuntimeUInt32, SubstitutionFormatString,
+    ApiVersion, HttpService, RuntimeUInt32, SubstitutionFormatString,
 };
 use envoy_types::pb::envoy::config::trace::v3::{OpenTelemetryConfig, tracing::http};
 use envoy_types::pb::envoy::config::trace::v3::tracing::Http as Provider;
@@ -28,7 +26,8 @@ use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, Percent, Scope};
 use envoy_types::pb::google::protobuf::{Any, Struct, UInt32Value, UInt64Value, Value, value};
 
-use super::{any, duration, tags};
+use super::asked::{authority, over_grpc, over_http};
+use super::{any, tags};
 use crate::model::sidecar::Sidecar;
 use crate::model::sidecar::inject::{Logged, Share};
 use crate::model::sidecar::observe::{Otlp, Sink};
@@ -111,7 +110,7 @@ fn to(sink: &Sink<Backend>, mesh: &Mesh, listener: &str) -> AccessLog {
         Sink::Grpc { to, log_name } => {
             let common = CommonGrpcAccessLogConfig {
                 log_name: log_name.clone(),
-                grpc_service: Some(grpc(to)),
+                grpc_service: Some(over_grpc(to)),
                 transport_api_version: ApiVersion::V3.into(),
                 custom_tags: custom_tags(mesh),
                 ..CommonGrpcAccessLogConfig::default()
@@ -194,7 +193,7 @@ fn open_telemetry(sidecar: &Sidecar, tracing: &telemetry::Tracing) -> OpenTeleme
         return config;
     };
     match &collector.protocol {
-        Otlp::Grpc => config.grpc_service = Some(grpc(&collector.to)),
+        Otlp::Grpc => config.grpc_service = Some(over_grpc(&collector.to)),
         Otlp::Http(path) => {
             let uri = format!("http://{}{path}", authority(&collector.to));
             config.http_service = Some(export_over_http(collector.to.to_string(), uri));
@@ -203,24 +202,8 @@ fn open_telemetry(sidecar: &Sidecar, tracing: &telemetry::Tracing) -> OpenTeleme
     config
 }
 
-fn grpc(to: &Backend) -> GrpcService {
-    let cluster_name = to.to_string();
-    let authority = authority(to);
-    let envoy = EnvoyGrpc { cluster_name, authority, ..EnvoyGrpc::default() };
-    GrpcService { target_specifier: Some(TargetSpecifier::EnvoyGrpc(envoy)), ..GrpcService::default() }
-}
-
 fn export_over_http(cluster: String, uri: String) -> HttpService {
-    let uri = HttpUri {
-        uri,
-        timeout: Some(duration(EXPORT_TIMEOUT)),
-        http_upstream_type: Some(HttpUpstreamType::Cluster(cluster)),
-    };
-    HttpService { http_uri: Some(uri), ..HttpService::default() }
-}
-
-fn authority(of: &Backend) -> String {
-    format!("{}.{}:{}", of.service.name, of.service.namespace, of.port)
+    HttpService { http_uri: Some(over_http(cluster, uri, EXPORT_TIMEOUT)), ..HttpService::default() }
 }
 
 /// The tags as attributes of spans and of entries in a log service. A request that no route takes has the workload's.

@@ -71,7 +71,7 @@ impl<'i, 'd> Resolver<'i, 'd> {
 
     /// The endpoints with what the policy wants to know of each.
     fn detailed(&mut self, key: &ServiceKey, port: &ServicePort, policy: &Policy) -> Vec<MeshEndpoint> {
-        let subsets = self.subsets(key, policy);
+        let subsets = self.subsets(key, port, policy);
         let locality = policy.balancing.as_deref().and_then(|balancing| balancing.locality.as_ref());
         let own = own_place(self.index.sidecar);
         let mut found = BTreeMap::<SocketAddr, EndpointDetail>::new();
@@ -82,20 +82,31 @@ impl<'i, 'd> Resolver<'i, 'd> {
                     priority: distance(locality, own, endpoint),
                     subsets: BTreeSet::new(),
                 });
-                let inside = subsets.iter().filter(|subset| subset.has(document, slice, address.ip()));
+                let inside = subsets.iter().filter(|subset| subset.has(document, slice, address));
                 detail.subsets.extend(inside.map(|subset| subset.name.to_owned()));
             }
         }
         shared(close_up(found))
     }
 
-    /// The subsets, with the addresses of those that are given by another service.
-    fn subsets<'p>(&mut self, key: &ServiceKey, policy: &'p Policy) -> Vec<Membership<'p>> {
+    /// The subsets, with the endpoints of those that are given by another service.
+    fn subsets<'p>(
+        &mut self,
+        key: &ServiceKey,
+        port: &ServicePort,
+        policy: &'p Policy,
+    ) -> Vec<Membership<'p>> {
         let all = policy.subsets.iter().flat_map(|subsets| &subsets.0);
-        all.map(|subset| self.membership(key, policy, subset)).collect()
+        all.map(|subset| self.membership(key, port, policy, subset)).collect()
     }
 
-    fn membership<'p>(&mut self, key: &ServiceKey, policy: &Policy, subset: &'p Subset) -> Membership<'p> {
+    fn membership<'p>(
+        &mut self,
+        key: &ServiceKey,
+        port: &ServicePort,
+        policy: &Policy,
+        subset: &'p Subset,
+    ) -> Membership<'p> {
         let name = subset.name.as_str();
         match &subset.members {
             Members::Tags(tags) => Membership { name, rule: Rule::Tags(tags) },
@@ -106,12 +117,22 @@ impl<'i, 'd> Resolver<'i, 'd> {
                         policy.origins.iter().map(|origin| mistake.clone().at(&origin.with_span(*span)));
                     self.diagnostics.extend(places.take(1));
                 }
-                let slices = self.slices(&service);
-                let addresses =
-                    slices.iter().flat_map(|(_, slice)| slice.ready.iter().map(|ready| ready.address));
-                Membership { name, rule: Rule::Addresses(addresses.collect()) }
+                Membership { name, rule: rule(self.slices(&service), port) }
             }
         }
+    }
+}
+
+/// By the endpoints of the port of this name, because pods of both services may share the address of their node. A service that
+/// has no such port says with its others which pods are meant.
+fn rule<'p>(slices: &Slices<'_>, port: &ServicePort) -> Rule<'p> {
+    let slices = || slices.iter().map(|(_, slice)| *slice);
+    let members: BTreeSet<_> =
+        slices().flat_map(|slice| slice.endpoints(&port.name)).map(|(address, _)| address).collect();
+    if members.is_empty() {
+        Rule::Addresses(slices().flat_map(|slice| &slice.ready).map(|ready| ready.address).collect())
+    } else {
+        Rule::Endpoints(members)
     }
 }
 
@@ -123,16 +144,18 @@ struct Membership<'p> {
 
 enum Rule<'p> {
     Tags(&'p BTreeMap<String, String>),
+    Endpoints(BTreeSet<SocketAddr>),
     Addresses(BTreeSet<IpAddr>),
 }
 
 impl Membership<'_> {
-    fn has(&self, document: &Document, slice: &EndpointSlice, address: IpAddr) -> bool {
+    fn has(&self, document: &Document, slice: &EndpointSlice, endpoint: SocketAddr) -> bool {
         match &self.rule {
             Rule::Tags(tags) => {
                 tags.iter().all(|(key, value)| slice.tag(&document.metadata, key) == Some(value.as_str()))
             }
-            Rule::Addresses(addresses) => addresses.contains(&address),
+            Rule::Endpoints(members) => members.contains(&endpoint),
+            Rule::Addresses(members) => members.contains(&endpoint.ip()),
         }
     }
 }

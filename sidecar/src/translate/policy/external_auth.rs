@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
-use envoy_types::pb::envoy::config::core::v3::http_uri::HttpUpstreamType;
-use envoy_types::pb::envoy::config::core::v3::{ApiVersion, GrpcService, HttpUri, TypedExtensionConfig};
+use envoy_types::pb::envoy::config::core::v3::{ApiVersion, GrpcService, TypedExtensionConfig};
 use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3::ext_authz::Services;
 use envoy_types::pb::envoy::extensions::filters::http::ext_authz::v3::{
     AuthorizationResponse, BufferSettings, ExtAuthz, HttpService,
@@ -14,6 +12,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{ListStringMatcher, StringMatch
 
 use crate::model::policy::external_auth::{Authorizer, ExternalAuthorization};
 use crate::model::reference::BackendRef;
+use crate::translate::asked::{authority, over_grpc, over_http};
 use crate::translate::route::matching::regex;
 use crate::translate::{any, duration};
 
@@ -53,12 +52,7 @@ pub(super) fn filter(auth: &ExternalAuthorization) -> TypedExtensionConfig {
 }
 
 fn grpc(backend: &BackendRef, timeout: Duration) -> GrpcService {
-    let target = EnvoyGrpc { cluster_name: backend.resolved("").to_string(), ..EnvoyGrpc::default() };
-    GrpcService {
-        timeout: Some(duration(timeout)),
-        target_specifier: Some(TargetSpecifier::EnvoyGrpc(target)),
-        ..GrpcService::default()
-    }
+    GrpcService { timeout: Some(duration(timeout)), ..over_grpc(&backend.resolved("")) }
 }
 
 fn http(
@@ -68,14 +62,9 @@ fn http(
     answer: AuthorizationResponse,
 ) -> HttpService {
     let backend = backend.resolved("");
-    let service = &backend.service;
-    let uri = HttpUri {
-        uri: format!("http://{}.{}:{}", service.name, service.namespace, backend.port),
-        http_upstream_type: Some(HttpUpstreamType::Cluster(backend.to_string())),
-        timeout: Some(duration(timeout)),
-    };
+    let uri = format!("http://{}", authority(&backend));
     HttpService {
-        server_uri: Some(uri),
+        server_uri: Some(over_http(backend.to_string(), uri, timeout)),
         path_prefix: path_prefix.into(),
         authorization_response: Some(answer),
         ..HttpService::default()

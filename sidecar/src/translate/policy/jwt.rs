@@ -1,8 +1,7 @@
 //! Tokens.
 
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
-use envoy_types::pb::envoy::config::core::v3::http_uri::HttpUpstreamType;
-use envoy_types::pb::envoy::config::core::v3::{DataSource, HttpUri, TypedExtensionConfig};
+use envoy_types::pb::envoy::config::core::v3::{DataSource, TypedExtensionConfig};
 use envoy_types::pb::envoy::config::route::v3::RouteMatch;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3::jwt_provider::JwksSourceSpecifier;
@@ -15,6 +14,7 @@ use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3::{
 use envoy_types::pb::google::protobuf::Empty;
 
 use crate::model::policy::jwt::{Jwks, Jwt, Provider};
+use crate::translate::asked::over_http;
 use crate::translate::{any, duration};
 
 /// Where the filter leaves what it has verified: the namespace is Envoy's, the key within it ours.
@@ -87,13 +87,9 @@ fn jwks(jwks: &Jwks) -> JwksSourceSpecifier {
         Jwks::Inline(keys) => local(Specifier::InlineString(keys.clone())),
         Jwks::File(path) => local(Specifier::Filename(path.clone())),
         Jwks::Remote { uri, backend, cache } => {
-            let http_uri = HttpUri {
-                uri: uri.clone(),
-                http_upstream_type: Some(HttpUpstreamType::Cluster(backend.resolved("").to_string())),
-                timeout: Some(duration(JWKS_TIMEOUT)),
-            };
+            let cluster = backend.resolved("").to_string();
             JwksSourceSpecifier::RemoteJwks(RemoteJwks {
-                http_uri: Some(http_uri),
+                http_uri: Some(over_http(cluster, uri.clone(), JWKS_TIMEOUT)),
                 cache_duration: Some(duration(*cache)),
                 ..RemoteJwks::default()
             })
