@@ -1,7 +1,7 @@
 //! Puts Weft on a node, and takes it off.
 //!
 //! [`install()`] copies plugins and a network configuration to where the container runtime looks for them, and [`uninstall()`]
-//! removes what was put there and nothing else. That is all a node agent does so far.
+//! removes what was put there and nothing else. [`agent::run`] is the agent that runs on a node for as long as it has pods.
 //!
 //! What the runtime may be doing at the same moment decides how it is done:
 //!
@@ -21,9 +21,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
+pub mod cli;
 mod conflist;
 mod directory;
 mod install;
+pub mod member;
+pub mod membership;
 
 pub use conflist::Flaw;
 pub use directory::{Error, Placed, Removed};

@@ -1,0 +1,113 @@
+//! The running agent: tasks that never end, and the signal that ends them all.
+//!
+//! Tasks are connected by [`watch`] channels alone, in which the newest value replaces the one before: a slow task skips
+//! what is old, and nothing ever queues. All of them run on one thread, so what a task does without `await` no other one
+//! sees half done.
+//!
+//! Ending leaves everything in the kernel as it is. Pods stay connected, and the next start compares and corrects.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::member::NodeName;
+use crate::membership::{self, Source};
+
+/// What the agent is to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node it runs on.
+    pub node: NodeName,
+    /// Where the nodes are told of.
+    pub membership: Source,
+}
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The signals that end it cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
+    /// A task that never ends did.
+    #[error("the task {task} ended")]
+    Task {
+        /// Which one.
+        task: &'static str,
+        /// Why.
+        source: Box<dyn StdError>,
+    },
+    /// A task panicked.
+    #[error("a task ended badly")]
+    Died(#[source] tokio::task::JoinError),
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What no task could go on with.
+pub async fn run(options: Options) -> Result<(), Error> {
+    LocalSet::new().run_until(run_tasks(options)).await
+}
+
+async fn run_tasks(options: Options) -> Result<(), Error> {
+    let mut end = End::new().map_err(Error::Signals)?;
+    let (publish, _members) = watch::channel(None);
+    let mut tasks = Tasks::default();
+    tasks.start("membership", membership::follow(options.membership, options.node.clone(), publish));
+    tracing::info!(node = %options.node, version = env!("CARGO_PKG_VERSION"), "running");
+    let ended = tokio::select! {
+        () = end.asked() => Ok(()),
+        error = tasks.failed() => Err(error),
+    };
+    tracing::info!("ending; pods stay connected");
+    ended
+}
+
+/// The tasks of the agent. All are gone when this is.
+#[derive(Debug, Default)]
+struct Tasks(JoinSet<Error>);
+
+impl Tasks {
+    fn start<E: StdError + 'static>(
+        &mut self,
+        task: &'static str,
+        work: impl Future<Output = Result<Infallible, E>> + 'static,
+    ) {
+        self.0.spawn_local(async move {
+            let Err(error) = work.await;
+            Error::Task { task, source: Box::new(error) }
+        });
+    }
+
+    /// Waits for the first task that could not go on.
+    async fn failed(&mut self) -> Error {
+        match self.0.join_next().await {
+            Some(ended) => ended.unwrap_or_else(Error::Died),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// The signals that ask the agent to end.
+#[derive(Debug)]
+struct End {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl End {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
