@@ -227,6 +227,90 @@ fn a_label_of_the_pod_that_changes_is_a_new_revision() {
     .unwrap();
 }
 
+/// A mesh with `web` and a collector; `DIR` in the document is the node's own folder.
+fn with_sidecar(spec: &str) -> Mesh {
+    let head = "apiVersion: weft.dev/v1alpha1\nkind: Sidecar\nmetadata: { name: checkout, namespace: shop }\nspec:\n";
+    Mesh::start(&[(8081, "v1")], |files| {
+        let dir = files.node.dir();
+        files.node.write(dir.join("build-id"), "b1\n")?;
+        files.save("sidecar.yaml", &(head.to_owned() + spec).replace("DIR", &dir.display().to_string()))?;
+        let otel = mesh::service("otel", 4317).replace("port: 80 ", "port: 80, appProtocol: grpc ");
+        files.save("services.yaml", &(mesh::service("web", 8081) + &otel))
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_tag_comes_from_a_variable_or_from_a_file_that_may_change() {
+    let mesh = with_sidecar(
+        "  tagsFrom: [{ tag: crate, env: CARGO_PKG_NAME }, { tag: build, file: DIR/build-id }, { tag: owner, env: WEFT_NOBODY, default: nobody }]\n  \
+         inject: { requestHeaders: [crate, build, owner] }\n",
+    );
+    // It has the test's environment.
+    let expected = |build: &str| {
+        let pairs = [("build", build), ("crate", env!("CARGO_PKG_NAME")), ("owner", "nobody")];
+        BTreeMap::from(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())))
+    };
+    assert_eq!(of_request(&mesh.ask("/", &[]).unwrap()), expected("b1"));
+    mesh.files().node.write(mesh.files().node.dir().join("build-id"), "b2\n").unwrap();
+    wait::until("the new build", A_SECOND, || {
+        let tags = of_request(&mesh.ask("/", &[]).unwrap());
+        if tags == expected("b2") { Ok(()) } else { Err(format!("{tags:?}")) }
+    })
+    .unwrap();
+}
+
+fn logged(mesh: &mut Mesh) -> Vec<Value> {
+    json_lines(&mesh.envoy.process().log()).into_iter().filter(|line| !line["request_id"].is_null()).collect()
+}
+
+#[test]
+fn only_errors_are_logged_where_only_they_are_wanted() {
+    let mut mesh = with_sidecar("  inject: { accessLog: errors }\n");
+    for (path, script) in [("/fine", ""), ("/broken", "500"), ("/mistaken", "404"), ("/last", "503")] {
+        mesh.ask(path, &[("x-script", script)]).unwrap();
+    }
+    // What Envoy itself answers: nobody is called so.
+    assert_eq!(mesh.get("nobody", "/unknown", &[]).unwrap().status, 404);
+    let paths = wait::until("the last line", PATIENCE, || {
+        let lines = logged(&mut mesh);
+        let paths: Vec<_> =
+            lines.iter().filter_map(|line| line["path"].as_str().map(str::to_owned)).collect();
+        if paths.iter().any(|path| path == "/unknown") { Ok(paths) } else { Err(format!("{paths:?}")) }
+    })
+    .unwrap();
+    assert_eq!(paths, ["/broken", "/last", "/unknown"]);
+}
+
+#[test]
+fn a_share_of_the_requests_is_logged() {
+    const REQUESTS: usize = 400;
+    let mut mesh = with_sidecar("  inject: { accessLog: all }\n  accessLog: { sample: 25% }\n");
+    let mut client = mesh.client().unwrap();
+    for _ in 0..REQUESTS {
+        assert_eq!(client.get("web", "/", &[]).unwrap().status, 200);
+    }
+    // At its end it writes what it has kept back.
+    mesh.envoy.process().signal(Signal::SIGTERM).unwrap();
+    mesh.envoy.process().await_end(PATIENCE).unwrap();
+    let lines = logged(&mut mesh).len();
+    assert!((60..140).contains(&lines), "{lines} of {REQUESTS}");
+}
+
+#[test]
+fn spans_are_sent_by_grpc_too() {
+    let mesh = with_sidecar(
+        "  tags: { team: payments }\n  inject: { tracing: all }\n  tracing: { collector: { backendRef: { name: otel, port: 80 } } }\n",
+    );
+    let otel = Sink::start(&mesh.pod, 4317).unwrap();
+    mesh.ask("/traced", &[]).unwrap();
+    wait::until("a span", PATIENCE, || {
+        let taken = otel.taken("/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+        if holds(&taken, "weft.tags.team", "payments") { Ok(()) } else { Err(format!("{taken:?}")) }
+    })
+    .unwrap();
+}
+
 #[test]
 fn the_application_is_not_told_what_anybody_can_forge() {
     let mesh = start();

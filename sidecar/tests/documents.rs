@@ -1,4 +1,4 @@
-//! What `docs/sidecar/policies.md` and `patches.md` show is right: each of their examples, together with what it refers to.
+//! What `docs/sidecar/sidecar.md`, `policies.md` and `patches.md` show is right: each of their examples, together with what it refers to.
 
 #![cfg(test)]
 
@@ -8,12 +8,15 @@ use std::path::Path;
 use weft_sidecar::configuration::Configuration;
 use weft_sidecar::read::files::Roots;
 
-/// What the examples take for granted.
-const SURROUNDINGS: &str = "\
+const SIDECAR: &str = "\
 apiVersion: weft.dev/v1alpha1
 kind: Sidecar
 metadata: { name: checkout, namespace: shop }
 ---
+";
+
+/// What the examples take for granted.
+const SURROUNDINGS: &str = "\
 apiVersion: v1
 kind: Service
 metadata: { name: web }
@@ -52,19 +55,20 @@ spec:
 fn examples() -> Vec<String> {
     let page = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/sidecar").join(name);
     let read = |name: &str| fs::read_to_string(page(name)).expect("the page");
-    let text = read("policies.md") + &read("patches.md");
+    let text = read("sidecar.md") + &read("policies.md") + &read("patches.md");
     let blocks = text.split("```yaml\n").skip(1);
     blocks.map(|block| block.split("```").next().expect("an end").to_owned()).collect()
 }
 
 #[test]
-fn every_example_about_policies_and_patches_is_right() {
+fn every_example_about_sidecars_policies_and_patches_is_right() {
     let examples = examples();
     assert!(examples.len() >= 4, "{}", examples.len());
     for example in examples {
         let dir = tempfile::tempdir().expect("directory");
         let route = if example.contains("kind: HTTPRoute\n") { "" } else { ROUTE };
-        fs::write(dir.path().join("a.yaml"), format!("{SURROUNDINGS}{route}")).expect("write");
+        let sidecar = if example.contains("kind: Sidecar\n") { "" } else { SIDECAR };
+        fs::write(dir.path().join("a.yaml"), format!("{sidecar}{SURROUNDINGS}{route}")).expect("write");
         fs::write(dir.path().join("b.yaml"), &example).expect("write");
         let mut configuration = Configuration::new(Roots::new([dir.path().to_owned()]));
         let listing = configuration.roots().list();
