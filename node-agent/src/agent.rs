@@ -9,13 +9,21 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
+use crate::admin::{self, Refresh};
+use crate::alone::{self, Alone};
+use crate::gc::Collector;
+use crate::leases;
 use crate::member::NodeName;
-use crate::membership::{self, Source};
+use crate::membership::{self, Known, Source};
+use crate::setup::{self, InForce, Setup};
+use crate::status::Board;
 
 /// What the agent is to do.
 #[derive(Clone, Debug)]
@@ -24,6 +32,19 @@ pub struct Options {
     pub node: NodeName,
     /// Where the nodes are told of.
     pub membership: Source,
+    /// What it does on the node alone.
+    pub local: Local,
+}
+
+/// What an agent does on its node, whoever the others are.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// What lets pods be attached.
+    pub(crate) setup: Setup,
+    /// What ends what sandboxes have left.
+    pub(crate) collector: Option<Collector>,
+    /// Where it tells about itself.
+    pub(crate) admin: SocketAddr,
 }
 
 /// Why the agent ended.
@@ -32,6 +53,9 @@ pub enum Error {
     /// The signals that end it cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
+    /// It is not the only one.
+    #[error(transparent)]
+    Alone(#[from] alone::Error),
     /// A task that never ends did.
     #[error("the task {task} ended")]
     Task {
@@ -54,10 +78,20 @@ pub async fn run(options: Options) -> Result<(), Error> {
 }
 
 async fn run_tasks(options: Options) -> Result<(), Error> {
+    let Local { setup, collector, admin } = options.local;
+    let _alone = Alone::in_directory(&setup.state_dir)?;
     let mut end = End::new().map_err(Error::Signals)?;
-    let (publish, _members) = watch::channel(None);
+    let board = Board::default();
+    let (publish, members) = watch::channel(None);
+    let (_tell_mtu, mtu) = watch::channel(None);
+    let (enforce, in_force) = watch::channel(None);
     let mut tasks = Tasks::default();
     tasks.start("membership", membership::follow(options.membership, options.node.clone(), publish));
+    tasks.start("setup", setup::keep(setup, members.clone(), mtu, board.clone(), enforce));
+    if let Some(collector) = collector {
+        tasks.start("gc", collector.keep(in_force.clone(), board.clone()));
+    }
+    tasks.start("admin", admin::serve(admin, board.clone(), completed_by(members, in_force)));
     tracing::info!(node = %options.node, version = env!("CARGO_PKG_VERSION"), "running");
     let ended = tokio::select! {
         () = end.asked() => Ok(()),
@@ -65,6 +99,17 @@ async fn run_tasks(options: Options) -> Result<(), Error> {
     };
     tracing::info!("ending; pods stay connected");
     ended
+}
+
+/// Adds to a status what nobody has to be woken for.
+fn completed_by(members: watch::Receiver<Known>, in_force: watch::Receiver<InForce>) -> Refresh {
+    Arc::new(move |status| {
+        let known = members.borrow();
+        if let Some(own) = known.as_ref().and_then(|members| members.own.as_ref()) {
+            status.node = own.into();
+        }
+        status.leases = in_force.borrow().as_deref().map(leases::ranges).unwrap_or_default();
+    })
 }
 
 /// The tasks of the agent. All are gone when this is.

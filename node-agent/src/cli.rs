@@ -4,12 +4,14 @@
 
 mod install;
 mod run;
+mod setup;
+mod status;
 mod uninstall;
 
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -25,10 +27,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs on a node for as long as it has pods: joins them with those of the other nodes
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// Installs plugins and then the configuration; each file is replaced in one step, so this is safe on a node that is
     /// in use
     Install(install::Install),
+    /// Shows this node, the ways to the others, and what is wrong
+    Status(status::Show),
     /// Removes what was installed, as far as nobody has changed it since
     Uninstall(uninstall::Uninstall),
 }
@@ -64,9 +68,17 @@ impl Command {
         match self {
             Self::Run(run) => run.execute(),
             Self::Install(install) => install.execute(),
+            Self::Status(status) => status.execute(),
             Self::Uninstall(uninstall) => uninstall.execute(),
         }
     }
+}
+
+/// The plugins that come with this program.
+fn own_plugins() -> io::Result<Vec<PathBuf>> {
+    let executable = std::env::current_exe()?;
+    let dir = executable.parent().unwrap_or(Path::new("/"));
+    Ok(["weft-cni", "weft-ipam"].map(|name| dir.join(name)).into())
 }
 
 fn complain(error: &dyn Error) -> ExitCode {

@@ -202,6 +202,13 @@ impl Directory {
     }
 }
 
+/// The names that are recorded as ours in a directory, without its lock: for who only looks.
+pub(crate) fn owned_in(path: &Path) -> Vec<String> {
+    let owned = read_record(&path.join(RECORD)).unwrap_or_default();
+    let names: BTreeSet<_> = owned.into_iter().map(|owned| owned.name).collect();
+    names.into_iter().collect()
+}
+
 /// No runtime reads a file of such a name as a configuration, and no plugin type is called like it.
 fn unfinished(name: &str) -> String {
     format!(".weft-node.{name}.new")

@@ -58,6 +58,16 @@ pub enum Warning {
     },
 }
 
+impl Warning {
+    /// The configuration that comes before ours.
+    pub(crate) fn theirs(self) -> Option<PathBuf> {
+        match self {
+            Self::NotFirst { theirs, .. } => Some(theirs),
+            Self::NoPlugin { .. } => None,
+        }
+    }
+}
+
 /// One thing that is wrong with what is to be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum Mistake {
@@ -145,6 +155,42 @@ pub fn install(what: &Installation) -> Result<Installed, Failure> {
     Ok(installed)
 }
 
+/// Puts plugins there, and no configuration: the first half of an installation whose list is not known yet.
+///
+/// # Errors
+/// As [`install`].
+pub(crate) fn place_plugins(plugins: &[PathBuf], bin_dir: &Path) -> Result<Vec<(PathBuf, Placed)>, Failure> {
+    let mut mistakes = Vec::new();
+    let plugins = check_plugins(plugins, &mut mistakes);
+    if !mistakes.is_empty() {
+        return Err(Failure::Mistakes(mistakes));
+    }
+    let mut bin = Directory::create(bin_dir)?;
+    let in_the_way = plugins.iter().filter_map(|plugin| bin.check_free(&plugin.name, &plugin.content).err());
+    let in_the_way: Vec<_> = in_the_way.map(Mistake::InTheWay).collect();
+    if !in_the_way.is_empty() {
+        return Err(Failure::Mistakes(in_the_way));
+    }
+    let mut place =
+        |plugin: &Source| Ok((bin.join(&plugin.name), bin.place(&plugin.name, &plugin.content, 0o755)?));
+    plugins.iter().map(&mut place).collect()
+}
+
+/// Puts a list there whose plugins are in their place: the second half. It says what may keep it from working.
+///
+/// # Errors
+/// Where a file that is not ours is in the way, or the directory cannot be changed.
+pub(crate) fn place_list(
+    name: &str,
+    list: &str,
+    conf_dir: &Path,
+) -> Result<(PathBuf, Placed, Vec<Warning>), Error> {
+    let mut net = Directory::create(conf_dir)?;
+    let placed = net.place(name, list.as_bytes(), 0o644)?;
+    let warnings = configurations_before(&net, name)?;
+    Ok((net.join(name), placed, warnings))
+}
+
 /// Removes the configuration, then the plugins, as far as they are still what was installed.
 ///
 /// # Errors
@@ -162,14 +208,7 @@ pub fn uninstall(bin_dir: &Path, conf_dir: &Path) -> Result<Uninstalled, Error> 
 
 fn check(what: &Installation) -> Result<Checked, Vec<Mistake>> {
     let mut mistakes = Vec::new();
-    let mut names = BTreeSet::new();
-    let mut plugins = Vec::new();
-    for path in &what.plugins {
-        match read(path).and_then(|source| check_plugin(path, source, &mut names)) {
-            Ok(source) => plugins.push(source),
-            Err(mistake) => mistakes.push(mistake),
-        }
-    }
+    let plugins = check_plugins(&what.plugins, &mut mistakes);
     let conf = read(&what.conf).map_err(|mistake| mistakes.push(mistake)).ok();
     let types = conf.as_ref().map(|conf| conflist::plugin_types(Path::new(&conf.name), &conf.content));
     let types = types.and_then(|types| {
@@ -180,6 +219,18 @@ fn check(what: &Installation) -> Result<Checked, Vec<Mistake>> {
         (Some(conf), Some(types)) if mistakes.is_empty() => Ok(Checked { plugins, conf, types }),
         _ => Err(mistakes),
     }
+}
+
+fn check_plugins(paths: &[PathBuf], mistakes: &mut Vec<Mistake>) -> Vec<Source> {
+    let mut names = BTreeSet::new();
+    let mut plugins = Vec::new();
+    for path in paths {
+        match read(path).and_then(|source| check_plugin(path, source, &mut names)) {
+            Ok(source) => plugins.push(source),
+            Err(mistake) => mistakes.push(mistake),
+        }
+    }
+    plugins
 }
 
 fn read(path: &Path) -> Result<Source, Mistake> {

@@ -1,7 +1,7 @@
 //! Puts Weft on a node, and takes it off.
 //!
 //! [`install()`] copies plugins and a network configuration to where the container runtime looks for them, and [`uninstall()`]
-//! removes what was put there and nothing else. [`agent::run`] is the agent that runs on a node for as long as it has pods.
+//! removes what was put there and nothing else. That is all a node agent does so far.
 //!
 //! What the runtime may be doing at the same moment decides how it is done:
 //!
@@ -21,13 +21,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+mod adopt;
 pub mod agent;
+mod alone;
 pub mod cli;
+mod clock;
+mod cni;
 mod conflist;
 mod directory;
+mod gc;
 mod install;
+mod leases;
 pub mod member;
 pub mod membership;
+mod metrics;
+mod selftest;
+mod setup;
+pub mod status;
 
 pub use conflist::Flaw;
 pub use directory::{Error, Placed, Removed};

@@ -1,11 +1,11 @@
 //! `weft-node install`.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Directories, Outcome, warn};
+use super::{Directories, Outcome, own_plugins, warn};
 use crate::{Installation, Installed, Placed, install};
 
 #[derive(Debug, Args)]
@@ -26,12 +26,6 @@ impl Install {
         let plugins = if self.plugins.is_empty() { own_plugins()? } else { self.plugins };
         report(&install(&Installation { plugins, bin_dir, conf: self.conf, conf_dir })?)
     }
-}
-
-fn own_plugins() -> io::Result<Vec<PathBuf>> {
-    let executable = std::env::current_exe()?;
-    let dir = executable.parent().unwrap_or(Path::new("/"));
-    Ok(["weft-cni", "weft-ipam"].map(|name| dir.join(name)).into())
 }
 
 fn report(installed: &Installed) -> Outcome {

@@ -21,6 +21,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     #[command(flatten)]
+    local: super::setup::Options,
+    #[command(flatten)]
     log: Log,
 }
 
@@ -44,7 +46,8 @@ enum LogFormat {
 
 impl Run {
     pub(super) fn execute(self) -> Outcome {
-        let options = Options { node: node_name(self.node_name)?, membership: Source::File(self.nodes) };
+        let (node, membership) = (node_name(self.node_name)?, Source::File(self.nodes));
+        let options = Options { node, membership, local: self.local.local()? };
         self.log.to_stderr();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(agent::run(options))?)

@@ -1,0 +1,287 @@
+//! `weft-node run` on a node: what it installs, when, and what becomes of it when something goes wrong.
+
+#![cfg(test)]
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use weft_e2e::{Attachment, Inventory, Network, Node, Pod, Process, binaries, output, wait};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const BIN: &str = "/run/node/bin";
+const CONF: &str = "/run/node/net.d";
+const NODES: &str = "/run/node/nodes.json";
+const LIST: &str = "/run/node/net.d/10-weft.conflist";
+
+/// The agent, on a node that is the only one of its cluster.
+struct Agent {
+    node: Node,
+    process: Process,
+}
+
+impl Agent {
+    fn start(node: &Node, subnets: &[&str]) -> Self {
+        tell(node, subnets);
+        Self::start_with(node, &[])
+    }
+
+    fn start_with(node: &Node, options: &[&str]) -> Self {
+        let mut command = Command::new(binaries::weft("weft-node").unwrap());
+        command.args(["run", "--node-name", "a", "--nodes", NODES, "--bin-dir", BIN, "--conf-dir", CONF]);
+        command.args(["--cri-socket", "none"]).args(options);
+        Self { node: node.clone(), process: node.spawn(command).unwrap() }
+    }
+
+    fn status(&self) -> Result<Value, String> {
+        let program = binaries::weft("weft-node").unwrap();
+        let text = self.node.sh(&format!("{} status --json --conf-dir {CONF}", program.display()));
+        serde_json::from_str(&text.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    }
+
+    /// Waits until the status is as wanted, and returns it.
+    fn until(&mut self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let seen = wait::until(what, PATIENCE, || match self.status() {
+            Ok(status) if is_so(&status) => Ok(status),
+            Ok(status) => Err(status.to_string()),
+            Err(error) => Err(error),
+        });
+        seen.unwrap_or_else(|error| panic!("{error}\n{}", self.process.log()))
+    }
+
+    fn until_installed(&mut self) -> Value {
+        self.until("the node to be set up", |status| {
+            is_there(&self_conflist(status)) && status["install"]["problem"].is_null()
+        })
+    }
+
+    fn kill(mut self) {
+        self.process.signal(Signal::SIGKILL).unwrap();
+        self.process.await_end(PATIENCE).unwrap();
+    }
+}
+
+fn self_conflist(status: &Value) -> Value {
+    status["install"]["conflist"].clone()
+}
+
+fn is_there(value: &Value) -> bool {
+    !value.is_null()
+}
+
+fn tell(node: &Node, subnets: &[&str]) {
+    let nodes = json!({ "nodes": [{ "name": "a", "addresses": ["192.0.2.1"], "podCIDRs": subnets }] });
+    node.write(NODES, &nodes.to_string()).unwrap();
+}
+
+fn exists(node: &Node, path: &str) -> bool {
+    node.run(|| Path::new(path).exists()).unwrap()
+}
+
+fn list_of(node: &Node) -> Value {
+    let text = node.run(|| std::fs::read_to_string(LIST)).unwrap().unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The list that is in force, run as a runtime runs it, with the installed plugins.
+fn network(node: &Node) -> Network {
+    Network::new(list_of(node))
+}
+
+fn uninstall(node: &Node) {
+    let program = binaries::weft("weft-node").unwrap();
+    node.sh(&format!("{} uninstall --bin-dir {BIN} --conf-dir {CONF}", program.display())).unwrap();
+}
+
+/// Without the folders that an agent or a first pod makes for good.
+fn pods_left(before: &Inventory, node: &Node) -> Vec<String> {
+    let strange = |line: &String| !line.contains("/run/weft/node.lock");
+    before.diff(&node.inventory().unwrap()).into_iter().filter(strange).collect()
+}
+
+#[test]
+fn a_node_is_set_up_after_a_pod_was_really_attached_and_reached() {
+    let node = Node::start().unwrap();
+    let before = node.inventory().unwrap();
+    let mut agent = Agent::start(&node, &["10.244.7.0/24", "fd00:7::/64"]);
+    let status = agent.until_installed();
+    let test = &status["install"]["selfTest"];
+    assert_eq!(
+        (test["state"].as_str(), test["addresses"].as_array().map(Vec::len)),
+        (Some("passed"), Some(2))
+    );
+    assert_eq!(list_of(&node)["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.7.0/24");
+    assert_eq!(pods_left(&before, &node), [""; 0], "the self-test has left something");
+
+    let pod = Pod::create(&node, "web").unwrap();
+    let attachment = Attachment::of(&pod);
+    let result = network(&node).add(&node, &attachment).unwrap();
+    let held = agent.until("the lease to be seen", |status| status["leases"][0]["held"] == 1.0);
+    assert_eq!(held["leases"][0]["subnet"], "10.244.7.0/24");
+    network(&node).del(&node, &attachment, &result).unwrap();
+    drop(pod);
+
+    agent.process.signal(Signal::SIGTERM).unwrap();
+    assert!(agent.process.await_end(PATIENCE).unwrap().success());
+    assert!(exists(&node, LIST), "pods that run need it for their DEL");
+    uninstall(&node);
+    assert!(!exists(&node, LIST) && !exists(&node, "/run/node/bin/weft-cni"));
+}
+
+#[test]
+fn a_pod_that_cannot_be_reached_keeps_the_configuration_out_until_it_can_be() {
+    let node = Node::start().unwrap();
+    node.sh("nft add table inet wall").unwrap();
+    node.sh("nft add chain inet wall out { type filter hook output priority 0 ; }").unwrap();
+    node.sh("nft add rule inet wall out ip daddr 10.244.7.0/24 drop").unwrap();
+    let before = node.inventory().unwrap();
+    let mut agent = Agent::start(&node, &["10.244.7.0/24", "fd00:7::/64"]);
+    let failed =
+        agent.until("the self-test to fail", |status| status["install"]["selfTest"]["state"] == "failed");
+    let why = failed["install"]["selfTest"]["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("cannot reach it at 10.244.7.2") && why.contains("weft-cni audit"), "{why}");
+    assert!(!exists(&node, LIST), "a runtime would attach pods that nobody reaches");
+    node.sh("nft delete table inet wall").unwrap();
+    agent.until_installed();
+    agent.kill();
+    let gone = |line: &String| !line.starts_with("- nftables");
+    let left: Vec<_> = pods_left(&before, &node).into_iter().filter(gone).collect();
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn a_list_that_the_plugin_refuses_is_not_installed() {
+    let node = Node::start().unwrap();
+    tell(&node, &["10.244.7.0/24"]);
+    let template = json!({ "cniVersion": "1.0.0", "name": "weft", "plugins": [{ "type": "weft-cni", "modus": "routed" }] });
+    node.write("/run/node/template.json", &template.to_string()).unwrap();
+    let mut agent = Agent::start_with(&node, &["--template", "/run/node/template.json"]);
+    let failed =
+        agent.until("the self-test to fail", |status| status["install"]["selfTest"]["state"] == "failed");
+    let why = failed["install"]["selfTest"]["why"].as_str().unwrap();
+    assert!(why.contains("modus") && why.contains("STATUS"), "{why}");
+    assert!(!exists(&node, LIST));
+}
+
+#[test]
+fn another_subnet_rewrites_the_list_and_what_was_attached_is_detached_by_it() {
+    let node = Node::start().unwrap();
+    let mut agent = Agent::start(&node, &["10.244.7.0/24"]);
+    agent.until_installed();
+    let before = node.inventory().unwrap();
+    let pod = Pod::create(&node, "web").unwrap();
+    let attachment = Attachment::of(&pod);
+    let result = network(&node).add(&node, &attachment).unwrap();
+    tell(&node, &["10.244.8.0/24"]);
+    wait::until("the new list", PATIENCE, || {
+        let list = list_of(&node);
+        let is_new = list["plugins"][0]["ipam"]["ranges"][0][0]["subnet"] == "10.244.8.0/24";
+        if is_new { Ok(()) } else { Err(list.to_string()) }
+    })
+    .unwrap();
+    network(&node).del(&node, &attachment, &result).unwrap();
+    drop(pod);
+    assert_eq!(pods_left(&before, &node), [""; 0]);
+}
+
+#[test]
+fn a_configuration_that_comes_first_is_told_and_one_that_somebody_changed_is_left() {
+    let node = Node::start().unwrap();
+    node.write("/run/node/net.d/05-other.conf", "{}").unwrap();
+    let mut agent = Agent::start(&node, &["10.244.7.0/24"]);
+    let status = agent.until_installed();
+    assert_eq!(status["install"]["beforeOurs"], json!(["/run/node/net.d/05-other.conf"]));
+    assert!(agent.process.log().contains("another network configuration comes first"));
+    agent.kill();
+    node.write(LIST, "{\"edited\": true}").unwrap();
+    let mut agent = Agent::start_with(&node, &[]);
+    let status = agent.until("the edit to be noticed", |status| is_there(&status["install"]["problem"]));
+    let problem = status["install"]["problem"].as_str().unwrap();
+    assert!(problem.contains("was changed since; move it away first"), "{problem}");
+    assert_eq!(list_of(&node), json!({ "edited": true }));
+}
+
+#[test]
+fn an_agent_that_is_killed_at_any_moment_leaves_what_the_next_one_completes() {
+    let node = Node::start().unwrap();
+    let before = node.inventory().unwrap();
+    tell(&node, &["10.244.7.0/24", "fd00:7::/64"]);
+    // Each a little later, through plugins, self-test and configuration, until one gets to the end.
+    for round in 0..40_u64 {
+        let agent = Agent::start_with(&node, &[]);
+        let killed_after = Duration::from_millis(round * 25);
+        let finished = wait::until("the end", killed_after, || {
+            if exists(&node, LIST) { Ok(()) } else { Err(String::new()) }
+        });
+        if exists(&node, LIST) {
+            list_of(&node);
+        }
+        agent.kill();
+        if finished.is_ok() && round > 20 {
+            break;
+        }
+    }
+    let mut agent = Agent::start_with(&node, &[]);
+    agent.until_installed();
+    agent.until("the self-test", |status| status["install"]["selfTest"]["state"] == "passed");
+    agent.kill();
+    assert_eq!(pods_left(&before, &node), [""; 0]);
+    uninstall(&node);
+    let left = node.run(|| output(Command::new("find").args([BIN, CONF, "-type", "f"]))).unwrap().unwrap();
+    assert_eq!(left, "");
+}
+
+#[test]
+fn a_second_agent_ends_and_names_the_first() {
+    let node = Node::start().unwrap();
+    let mut first = Agent::start(&node, &["10.244.7.0/24"]);
+    first.until_installed();
+    let mut second = Agent::start_with(&node, &["--admin", "127.0.0.1:15091"]);
+    assert!(!second.process.await_end(PATIENCE).unwrap().success());
+    assert!(second.process.log().contains("another weft-node runs on this node"), "{}", second.process.log());
+    assert!(first.process.is_running());
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_stays_half_written() {
+    let node = Node::start().unwrap();
+    node.sh("mkdir /run/node/net.d").unwrap();
+    node.sh("mount -t tmpfs -o size=4k,nr_inodes=20 full /run/node/net.d").unwrap();
+    node.write("/run/node/net.d/filler", &"x".repeat(4096)).unwrap();
+    let mut agent = Agent::start(&node, &["10.244.7.0/24"]);
+    let status = agent.until("the disk to be full", |status| is_there(&status["install"]["problem"]));
+    let problem = status["install"]["problem"].as_str().unwrap();
+    assert!(problem.contains("No space left on device"), "{problem}");
+    let names = node.sh("ls -A /run/node/net.d").unwrap();
+    assert_eq!(names.trim(), "filler");
+    node.sh("rm /run/node/net.d/filler").unwrap();
+    node.sh("mount -o remount,size=64k /run/node/net.d").unwrap();
+    agent.until_installed();
+}
+
+#[test]
+fn pods_of_host_local_keep_their_addresses_and_nobody_else_gets_them() {
+    let node = Node::start().unwrap();
+    let subnets = json!([[{ "subnet": "10.244.7.0/24" }]]);
+    let reference = json!({
+        "cniVersion": "1.0.0", "name": "cbr0",
+        "plugins": [{ "type": "bridge", "bridge": "cni0", "isGateway": true,
+                      "ipam": { "type": "host-local", "ranges": subnets } }] });
+    let old = Pod::create(&node, "old").unwrap();
+    let result = Network::new(reference).add(&node, &Attachment::of(&old)).unwrap();
+    assert_eq!(result["ips"][0]["address"], "10.244.7.2/24");
+    node.sh("ip link set cni0 down").unwrap();
+    node.sh("ip address flush dev cni0").unwrap();
+
+    let mut agent = Agent::start(&node, &["10.244.7.0/24"]);
+    let status = agent.until_installed();
+    assert_eq!(status["install"]["adopted"], 1);
+    let new = Pod::create(&node, "new").unwrap();
+    let result = network(&node).add(&node, &Attachment::of(&new)).unwrap();
+    assert_ne!(result["ips"][0]["address"], "10.244.7.2/24");
+    agent.kill();
+    let mut agent = Agent::start_with(&node, &[]);
+    assert_eq!(agent.until_installed()["install"]["adopted"], 1, "nothing changes by doing it again");
+}
