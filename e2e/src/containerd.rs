@@ -191,6 +191,27 @@ impl Containerd {
         self.call("RemovePodSandbox", remove).map(drop)
     }
 
+    /// Ends a sandbox behind CRI's back, so that a daemon that starts again knows nothing of it: DEL is never called, and its
+    /// namespace stays.
+    pub fn lose_sandbox(&self, id: &str) -> Result<()> {
+        let (ctr, socket) = (binaries::system("ctr")?, self.socket());
+        for what in ["task rm --force", "container rm"] {
+            let line = format!("{} --address {} -n k8s.io {what} {id}", ctr.display(), socket.display());
+            self.node.sh(&line)?;
+        }
+        Ok(())
+    }
+
+    /// Where CRI is spoken.
+    pub fn cri_socket(&self) -> PathBuf {
+        self.socket()
+    }
+
+    /// Where it looks for plugins, and for network configurations.
+    pub fn cni_dirs(&self) -> [PathBuf; 2] {
+        ["bin", "net.d"].map(|dir| self.dir.join(dir))
+    }
+
     /// containerd's log so far.
     pub fn log(&self) -> String {
         self.process.log()
