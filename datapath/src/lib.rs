@@ -53,7 +53,7 @@ pub use mac::Mac;
 pub use netns::{NetNs, NetNsIdentity};
 pub use nft::{
     BaseChain, Chain, Hook, HostPort, Masquerade, Masqueraded, Nft, PinnedSource, PortSources, Protocol,
-    Published,
+    Published, Resettled,
 };
 pub use observe::{Link, Observed};
 pub use rtnl::{Ends, Rtnl};

@@ -10,6 +10,11 @@
 //!         elements = { 10.244.0.2 comment "weft/c1/eth0" : jump masquerade_0af40000_24 }
 //!     }
 //!     map masquerade6 { type ipv6_addr : verdict … }
+//!     set unmasqueraded4 {                    # destinations to which nobody is: pods of other nodes
+//!         type ipv4_addr; flags interval
+//!         elements = { 10.244.1.0/24 }
+//!     }
+//!     set unmasqueraded6 { type ipv6_addr; flags interval … }
 //!     chain postrouting {
 //!         type nat hook postrouting priority srcnat; policy accept;
 //!         ip saddr vmap @masquerade4
@@ -18,6 +23,7 @@
 //!     chain masquerade_0af40000_24 {          # one for each subnet
 //!         ip daddr 10.244.0.0/24 return
 //!         ip daddr 224.0.0.0/4 return
+//!         ip daddr @unmasqueraded4 return
 //!         masquerade
 //!     }
 //! }
@@ -46,12 +52,14 @@ mod expr;
 mod layout;
 mod ports;
 mod source;
+mod unmasqueraded;
 pub(crate) mod wire;
 
 pub use base::{BaseChain, Hook};
 pub use chains::Chain;
 pub use ports::{HostPort, PortSources, Protocol, Published};
 pub use source::PinnedSource;
+pub use unmasqueraded::Resettled;
 
 use layout::Family;
 use wire::{Attributes, message};
@@ -242,7 +250,8 @@ impl Nft {
         self.remove_unused_bridge_table()?;
         let generation = self.generation()?;
         // A batch that fails takes a grace period of the kernel (`nf_tables_abort`), and runtimes repeat a DEL.
-        if self.socket.get(&layout::get_table())?.is_none() || self.is_used()? {
+        let is_used = || Ok::<_, Error>(self.is_used()? || !self.unmasqueraded()?.is_empty());
+        if self.socket.get(&layout::get_table())?.is_none() || is_used()? {
             return Ok(());
         }
         match self.batch(Some(generation), &[layout::delete_table()]) {

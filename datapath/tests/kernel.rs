@@ -4,7 +4,8 @@
     reason = "clippy knows a test by its attribute, and these functions serve tests"
 )]
 
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_datapath::{
-    Chain, Interface, Mac, Masquerade, Neighbour, NetNs, Nft, PinnedSource, Route, Rtnl, Veth, sysctl,
+    Chain, Interface, Mac, Masquerade, Neighbour, NetNs, Nft, PinnedSource, Resettled, Route, Rtnl, Veth,
+    sysctl,
 };
 
 #[path = "shared/namespace.rs"]
@@ -307,6 +309,8 @@ fn masquerading_makes_the_table_that_nft_shows_and_takes_it_away_with_the_last_p
             "ip daddr 224.0.0.0/4 return",
             "ip6 daddr fd09::/64 return",
             "ip6 daddr ff00::/8 return",
+            "ip daddr @unmasqueraded4 return",
+            "ip6 daddr @unmasqueraded6 return",
         ]);
         assert_eq!(nft.find(ip("fd09::2")).unwrap().unwrap().owner, "weft/c1/eth0");
         let mut all: Vec<_> = nft.masqueraded().unwrap().iter().map(|found| found.address).collect();
@@ -323,6 +327,48 @@ fn masquerading_makes_the_table_that_nft_shows_and_takes_it_away_with_the_last_p
         nft.remove_unused_table().unwrap();
         nft.remove_unused_table().unwrap();
         assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn networks_that_nobody_is_masqueraded_to_come_and_go_in_one_step() {
+    let set = |networks: &[&str]| networks.iter().map(|text| text.parse().unwrap()).collect();
+    let of = |added, removed| Resettled { added, removed };
+    in_fresh_namespace(|| {
+        let nft = Nft::open().unwrap();
+        assert_eq!(nft.set_unmasqueraded(&set(&[])).unwrap(), of(0, 0));
+        assert_eq!(ruleset(), "", "nothing is made for nothing");
+        let first = set(&["10.9.1.0/24", "10.9.2.0/24", "fd09:1::/64"]);
+        assert_eq!(nft.set_unmasqueraded(&first).unwrap(), of(3, 0));
+        assert_eq!(nft.set_unmasqueraded(&first).unwrap(), of(0, 0));
+        assert_eq!(nft.unmasqueraded().unwrap(), first);
+        nft.masquerade(&[masquerade("10.9.0.2/24", "weft/c1/eth0")]).unwrap();
+        assert_shown(&["elements = { 10.9.1.0/24, 10.9.2.0/24 }", "elements = { fd09:1::/64 }"]);
+        let second = set(&["10.9.2.0/24", "10.9.3.0/24", "192.168.0.0/16"]);
+        assert_eq!(nft.set_unmasqueraded(&second).unwrap(), of(2, 2));
+        assert_eq!(nft.unmasqueraded().unwrap(), second);
+        assert!(nft.find(ip("10.9.0.2")).unwrap().is_some());
+
+        nft.stop_masquerading("weft/c1/eth0", &[ip("10.9.0.2")]).unwrap();
+        nft.remove_unused_table().unwrap();
+        assert_eq!(nft.unmasqueraded().unwrap(), second, "the last pod takes nothing of the node's away");
+        nft.set_unmasqueraded(&set(&["0.0.0.0/0", "10.9.0.0/16"])).unwrap();
+        assert_eq!(nft.unmasqueraded().unwrap(), set(&["0.0.0.0/0"]));
+        nft.set_unmasqueraded(&set(&[])).unwrap();
+        nft.remove_unused_table().unwrap();
+        assert_eq!(ruleset(), "");
+    });
+}
+
+#[test]
+fn as_many_networks_as_a_cluster_has_nodes_are_taken_at_once() {
+    in_fresh_namespace(|| {
+        let nft = Nft::open().unwrap();
+        let all: BTreeSet<IpNetwork> = (0..2000_u32)
+            .map(|node| IpNetwork::new(Ipv4Addr::from(0x0a00_0000 + (node << 8)).into(), 24).unwrap())
+            .collect();
+        assert_eq!(nft.set_unmasqueraded(&all).unwrap(), Resettled { added: 2000, removed: 0 });
+        assert_eq!(nft.unmasqueraded().unwrap(), all);
     });
 }
 

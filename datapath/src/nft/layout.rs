@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use super::element::{self, bytes_of, comment, elements_of, owner_of};
 use super::expr::{Expressions, Side, jump, octets};
 use super::wire::{self, Attributes, message};
-use super::{Masquerade, Masqueraded};
+use super::{Masquerade, Masqueraded, unmasqueraded};
 use crate::netlink::{Object, Purpose, Reply, Request, flag};
 use crate::rtnl::wire::ip;
 
@@ -63,6 +63,13 @@ impl Family {
         }
     }
 
+    pub(super) const fn unmasqueraded_set(self) -> &'static str {
+        match self {
+            Self::V4 => "unmasqueraded4",
+            Self::V6 => "unmasqueraded6",
+        }
+    }
+
     /// The type that `nft` prints keys by (`TYPE_IPADDR` and `TYPE_IP6ADDR` of its `datatype.h`).
     pub(super) const fn key_type(self) -> u32 {
         match self {
@@ -82,13 +89,19 @@ impl Family {
 
 /// The table with its maps and its base chain. What stands already stays.
 pub(super) fn table() -> Vec<Request> {
-    let create = Attributes::default().text(NFTA_TABLE_NAME, TABLE);
-    let mut requests = vec![message("create the nftables table weft", wire::NEWTABLE, flag::CREATE, create)];
+    let mut requests = table_of_sets();
     requests.extend([Family::V4, Family::V6].map(masquerade_map));
     requests.push(postrouting_chain());
     requests.push(flush_chain(POSTROUTING));
     requests.extend([Family::V4, Family::V6].map(masquerade_rule));
     requests
+}
+
+/// The table, with the sets that are not any pod's.
+pub(super) fn table_of_sets() -> Vec<Request> {
+    let create = Attributes::default().text(NFTA_TABLE_NAME, TABLE);
+    let table = message("create the nftables table weft", wire::NEWTABLE, flag::CREATE, create);
+    [table].into_iter().chain([Family::V4, Family::V6].map(unmasqueraded::set)).collect()
 }
 
 /// The chain with the exceptions of `element`'s subnet. It is filled anew each time, which is the same each time.
@@ -97,11 +110,13 @@ pub(super) fn subnet_chain(element: &Masquerade) -> Vec<Request> {
     let chain = chain_of(element.address);
     let exception =
         |network| Expressions::default().family(family).within(Side::Destination, network).return_to_caller();
+    let elsewhere = Expressions::default().destination_in(family, family.unmasqueraded_set());
     vec![
         message(format!("create chain {chain}"), wire::NEWCHAIN, flag::CREATE, named_chain(&chain)),
         flush_chain(&chain),
         rule(&chain, exception(element.address)),
         rule(&chain, exception(family.multicast())),
+        rule(&chain, elsewhere.return_to_caller()),
         rule(&chain, Expressions::default().masquerade()),
     ]
 }
@@ -172,6 +187,18 @@ fn masquerade_map(family: Family) -> Request {
 
 /// A set, or a map where there is `data`. `id` is its number within the batch. Types come with their lengths in bytes.
 pub(super) fn set(name: &str, id: u32, key: (u32, u32), data: Option<(u32, u32)>) -> Request {
+    const NFT_SET_MAP: u32 = 0x8;
+    set_with(if data.is_some() { NFT_SET_MAP } else { 0 }, name, id, key, data)
+}
+
+/// The same with these flags.
+pub(super) fn set_with(
+    flags: u32,
+    name: &str,
+    id: u32,
+    key: (u32, u32),
+    data: Option<(u32, u32)>,
+) -> Request {
     const NFTA_SET_TABLE: u16 = 1;
     const NFTA_SET_NAME: u16 = 2;
     const NFTA_SET_FLAGS: u16 = 3;
@@ -180,11 +207,10 @@ pub(super) fn set(name: &str, id: u32, key: (u32, u32), data: Option<(u32, u32)>
     const NFTA_SET_DATA_TYPE: u16 = 6;
     const NFTA_SET_DATA_LEN: u16 = 7;
     const NFTA_SET_ID: u16 = 10;
-    const NFT_SET_MAP: u32 = 0x8;
     let set = Attributes::default()
         .text(NFTA_SET_TABLE, TABLE)
         .text(NFTA_SET_NAME, name)
-        .number(NFTA_SET_FLAGS, if data.is_some() { NFT_SET_MAP } else { 0 })
+        .number(NFTA_SET_FLAGS, flags)
         .number(NFTA_SET_KEY_TYPE, key.0)
         .number(NFTA_SET_KEY_LEN, key.1)
         .number(NFTA_SET_ID, id);
