@@ -1,0 +1,76 @@
+//! Kubernetes' services and routes as files, for the sidecars of this node.
+//!
+//! The agent watches a few resources once per node and keeps their objects below one directory; sidecars mount the part of
+//! it that is theirs, read-only, and follow it as they follow any other. So a pod needs no credential for the API, the API
+//! serves one watch a node instead of one a pod, and while it is away everything goes on with what was known.
+//!
+//! ```text
+//! DIR/shop/service.web.json
+//! DIR/shop/endpointslice.web-x7k2p.json
+//! DIR/shop/httproute.web.json
+//! DIR/shop/gateways/httproute.public.json     routes that are attached to Gateways only
+//! ```
+//!
+//! - A file is replaced whole, by a rename, and only if its bytes differ. What no sidecar reads is left out
+//!   (`discovery/document.rs` has the table), so that most of what happens in a cluster changes no file.
+//! - What the API deletes is removed when it says so, or when a whole list does not have it; never because it is silent.
+//! - Directories are never removed: a pod that has one mounted would not see its successor.
+
+mod document;
+mod files;
+mod kind;
+mod tree;
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+
+use tokio::task::JoinSet;
+
+use crate::kubernetes::{Api, follow};
+use files::Files;
+use kind::KINDS;
+use tree::Tree;
+
+/// Why nothing can be kept in the directory.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be made, or not be read.
+    #[error("cannot use {} for the files of sidecars", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The API cannot be asked at all.
+    #[error("cannot use the Kubernetes API")]
+    Kubernetes(#[from] crate::kubernetes::Error),
+    /// A task has died.
+    #[error("following {kind} ended badly")]
+    Died {
+        /// What it was about.
+        kind: &'static str,
+        /// Why.
+        source: tokio::task::JoinError,
+    },
+}
+
+/// Keeps the directory as the API has it. Must be called within a [`tokio::task::LocalSet`].
+///
+/// # Errors
+/// If the directory cannot be used at all when it begins. What fails later is logged and tried again.
+pub async fn run(api: Api, directory: &Path) -> Result<Infallible, Error> {
+    let tree =
+        Tree::open(directory).map_err(|source| Error::Directory { path: directory.to_owned(), source })?;
+    let mut tasks = JoinSet::new();
+    for kind in KINDS {
+        let (api, mut files) = (api.clone(), Files::new(kind, tree.shelf(kind)));
+        tasks.spawn_local(async move { follow(&api, kind.resource, &mut files).await });
+    }
+    drop(tree);
+    match tasks.join_next().await {
+        Some(Err(source)) => Err(Error::Died { kind: "a resource", source }),
+        Some(Ok(never)) => match never {},
+        None => std::future::pending().await,
+    }
+}
