@@ -53,6 +53,9 @@ pub mod http;
 mod image;
 mod init;
 mod inventory;
+// One stand-in for the API, for the tests of the agent and for these.
+#[path = "../../node-agent/tests/shared/kubernetes.rs"]
+pub mod kubernetes;
 pub mod mesh;
 mod node;
 mod offline;
@@ -73,6 +76,7 @@ pub use error::{Error, Result, chain};
 pub use etcd::Cluster;
 pub use http::{Answer, Client, Echo, Upstream};
 pub use inventory::Inventory;
+pub use kubernetes::Kubernetes;
 pub use mesh::{Files, Mesh};
 pub use node::{DIR, Node};
 pub use offline::self_contained;

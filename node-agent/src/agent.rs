@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::admin::{self, Refresh};
 use crate::alone::{self, Alone};
+use crate::discovery::Discovery;
 use crate::gc::Collector;
 use crate::leases;
 use crate::member::NodeName;
@@ -32,6 +33,8 @@ pub struct Options {
     pub node: NodeName,
     /// Where the nodes are told of.
     pub membership: Source,
+    /// What it tells the sidecars of the node, if it does.
+    pub discovery: Option<Discovery>,
     /// What it does on the node alone.
     pub local: Local,
 }
@@ -87,6 +90,9 @@ async fn run_tasks(options: Options) -> Result<(), Error> {
     let (enforce, in_force) = watch::channel(None);
     let mut tasks = Tasks::default();
     tasks.start("membership", membership::follow(options.membership, options.node.clone(), publish));
+    if let Some(discovery) = options.discovery {
+        tasks.start("discovery", discovery.keep());
+    }
     tasks.start("setup", setup::keep(setup, members.clone(), mtu, board.clone(), enforce));
     if let Some(collector) = collector {
         tasks.start("gc", collector.keep(in_force.clone(), board.clone()));

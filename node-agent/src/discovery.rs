@@ -22,7 +22,7 @@ mod kind;
 mod tree;
 
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokio::task::JoinSet;
 
@@ -46,31 +46,42 @@ pub enum Error {
     #[error("cannot use the Kubernetes API")]
     Kubernetes(#[from] crate::kubernetes::Error),
     /// A task has died.
-    #[error("following {kind} ended badly")]
-    Died {
-        /// What it was about.
-        kind: &'static str,
-        /// Why.
-        source: tokio::task::JoinError,
-    },
+    #[error("following a resource ended badly")]
+    Died(#[source] tokio::task::JoinError),
 }
 
-/// Keeps the directory as the API has it. Must be called within a [`tokio::task::LocalSet`].
-///
-/// # Errors
-/// If the directory cannot be used at all when it begins. What fails later is logged and tried again.
-pub async fn run(api: Api, directory: &Path) -> Result<Infallible, Error> {
-    let tree =
-        Tree::open(directory).map_err(|source| Error::Directory { path: directory.to_owned(), source })?;
-    let mut tasks = JoinSet::new();
-    for kind in KINDS {
-        let (api, mut files) = (api.clone(), Files::new(kind, tree.shelf(kind)));
-        tasks.spawn_local(async move { follow(&api, kind.resource, &mut files).await });
+/// What is kept, and where.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    directory: PathBuf,
+    kubeconfig: Option<PathBuf>,
+}
+
+impl Discovery {
+    /// Files in `directory`, from the API that [`Api::new`] finds by this kubeconfig.
+    #[must_use]
+    pub fn new(directory: PathBuf, kubeconfig: Option<PathBuf>) -> Self {
+        Self { directory, kubeconfig }
     }
-    drop(tree);
-    match tasks.join_next().await {
-        Some(Err(source)) => Err(Error::Died { kind: "a resource", source }),
-        Some(Ok(never)) => match never {},
-        None => std::future::pending().await,
+
+    /// Keeps the directory as the API has it. Must be called within a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// If the directory or the API cannot be used at all when it begins. What fails later is logged and tried again.
+    pub async fn keep(self) -> Result<Infallible, Error> {
+        let api = Api::new(self.kubeconfig.as_deref()).await?;
+        let tree = Tree::open(&self.directory)
+            .map_err(|source| Error::Directory { path: self.directory.clone(), source })?;
+        let mut tasks = JoinSet::new();
+        for kind in KINDS {
+            let (api, mut files) = (api.clone(), Files::new(kind, tree.shelf(kind)));
+            tasks.spawn_local(async move { follow(&api, kind.resource, &mut files).await });
+        }
+        drop(tree);
+        match tasks.join_next().await {
+            Some(Err(source)) => Err(Error::Died(source)),
+            Some(Ok(never)) => match never {},
+            None => std::future::pending().await,
+        }
     }
 }

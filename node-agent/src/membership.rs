@@ -1,6 +1,7 @@
 //! Who the nodes are: a source is read, judged, and its newest state kept for whoever wants to know.
 
 mod file;
+mod kubernetes;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::kubernetes::Api;
 use crate::member::{Candidate, Flaw, Members, NodeName, news};
 
 /// `None` until the source has told of the cluster for the first time. Nothing may be taken away before that: an empty
@@ -19,6 +21,8 @@ pub type Known = Option<Arc<Members>>;
 pub enum Source {
     /// A file, for clusters without Kubernetes.
     File(PathBuf),
+    /// The Kubernetes API that this kubeconfig leads to; without one, as [`Api::new`] finds it.
+    Kubernetes(Option<PathBuf>),
 }
 
 /// Why a source cannot be followed.
@@ -32,6 +36,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The API cannot be asked at all.
+    #[error("cannot use the Kubernetes API")]
+    Kubernetes(#[from] crate::kubernetes::Error),
 }
 
 /// Follows `source` for the node `own`, and publishes what is new. Never ends but with an error.
@@ -43,9 +50,13 @@ pub async fn follow(
     own: NodeName,
     publish: watch::Sender<Known>,
 ) -> Result<std::convert::Infallible, Error> {
-    let register = Register::new(own, publish);
+    let register = Register::new(own.clone(), publish);
     match source {
         Source::File(path) => file::follow(path, register).await,
+        Source::Kubernetes(kubeconfig) => {
+            let api = Api::new(kubeconfig.as_deref()).await?;
+            Ok(kubernetes::follow(&api, &own, register).await)
+        }
     }
 }
 

@@ -16,8 +16,7 @@ use stand_in::Kubernetes;
 use tempfile::TempDir;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
-use weft_node::discovery;
-use weft_node::kubernetes::Api;
+use weft_node::discovery::Discovery;
 
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
@@ -47,9 +46,8 @@ impl Fixture {
     async fn kept<F: Future<Output = ()>>(&self, script: impl FnOnce() -> F) {
         let kubeconfig = self.dir.path().join("kubeconfig");
         fs::write(&kubeconfig, self.kubernetes.kubeconfig()).unwrap();
-        let api = Api::new(Some(&kubeconfig)).await.unwrap();
-        let (root, tasks) = (self.root(), LocalSet::new());
-        let keeping = tasks.run_until(discovery::run(api, &root));
+        let tasks = LocalSet::new();
+        let keeping = tasks.run_until(Discovery::new(self.root(), Some(kubeconfig)).keep());
         tokio::select! {
             ended = keeping => panic!("{ended:?}"),
             () = script() => {}

@@ -9,14 +9,21 @@ use tracing::level_filters::LevelFilter;
 
 use super::Outcome;
 use crate::agent::{self, Options};
+use crate::discovery::Discovery;
 use crate::member::NodeName;
 use crate::membership::Source;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// The nodes of the cluster, as JSON; the file is followed
+    /// The nodes of the cluster, as JSON; the file is followed [default: those of the Kubernetes API]
     #[arg(long, value_name = "FILE")]
-    nodes: PathBuf,
+    nodes: Option<PathBuf>,
+    /// How to reach the Kubernetes API [default: $KUBECONFIG, or else the pod's service account]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Keeps Kubernetes' services, endpoints and routes as files in this directory, for the sidecars of the node
+    #[arg(long, value_name = "DIR")]
+    discovery_dir: Option<PathBuf>,
     /// The name of this node [default: $NODE_NAME, or else the host's name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
@@ -46,8 +53,10 @@ enum LogFormat {
 
 impl Run {
     pub(super) fn execute(self) -> Outcome {
-        let (node, membership) = (node_name(self.node_name)?, Source::File(self.nodes));
-        let options = Options { node, membership, local: self.local.local()? };
+        let node = node_name(self.node_name)?;
+        let membership = self.nodes.map_or_else(|| Source::Kubernetes(self.kubeconfig.clone()), Source::File);
+        let discovery = self.discovery_dir.map(|directory| Discovery::new(directory, self.kubeconfig));
+        let options = Options { node, membership, discovery, local: self.local.local()? };
         self.log.to_stderr();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(agent::run(options))?)

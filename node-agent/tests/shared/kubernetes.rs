@@ -18,7 +18,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
 /// A running API. It ends when dropped.
@@ -229,7 +229,7 @@ impl State {
     fn apply(&mut self, path: &str, mut object: Value) {
         self.version += 1;
         let version = self.version;
-        let metadata = object["metadata"].as_object_mut().expect("an object has metadata");
+        let metadata = metadata_of(&mut object);
         let key = (text(metadata.get("namespace")), text(metadata.get("name")));
         metadata.insert("resourceVersion".into(), version.to_string().into());
         metadata.entry("uid").or_insert_with(|| format!("uid-of-{}-{}", key.0, key.1).into());
@@ -246,7 +246,7 @@ impl State {
         let objects = self.resources.entry(path.to_owned()).or_default();
         let mut object =
             objects.remove(&(namespace.to_owned(), name.to_owned())).expect("what is deleted is there");
-        object["metadata"]["resourceVersion"] = version.to_string().into();
+        metadata_of(&mut object).insert("resourceVersion".into(), version.to_string().into());
         self.events.push(Change { version, path: Some(path.to_owned()), kind: "DELETED", object });
     }
 
@@ -289,11 +289,11 @@ impl State {
         };
         let all = Arc::clone(self.snapshots.get(&(path.to_owned(), version))?);
         let items: Vec<Value> = all.iter().skip(start).take(limit).map(|item| as_item(path, item)).collect();
-        let mut metadata = json!({"resourceVersion": version.to_string()});
+        let mut metadata = Map::from_iter([("resourceVersion".to_owned(), version.to_string().into())]);
         let end = start + items.len();
         if end < all.len() {
-            metadata["continue"] = format!("{version}/{end}=").into();
-            metadata["remainingItemCount"] = (all.len() - end).into();
+            metadata.insert("continue".into(), format!("{version}/{end}=").into());
+            metadata.insert("remainingItemCount".into(), (all.len() - end).into());
         }
         Some(json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}))
     }
@@ -303,6 +303,10 @@ impl State {
         self.snapshots.insert((path.to_owned(), self.version), Arc::new(all.unwrap_or_default()));
         self.version
     }
+}
+
+fn metadata_of(object: &mut Value) -> &mut Map<String, Value> {
+    object.get_mut("metadata").and_then(Value::as_object_mut).expect("an object has metadata")
 }
 
 /// The API leaves out of a typed list what all its items have in common.
@@ -497,7 +501,11 @@ impl Output {
         };
         for piece in content.chunks(size) {
             let may_go = self.left.unwrap_or(usize::MAX).min(piece.len());
-            let piece_sent = self.sender.send_data(Bytes::copy_from_slice(&piece[..may_go])).await.is_ok();
+            let piece_sent = self
+                .sender
+                .send_data(Bytes::copy_from_slice(piece.get(..may_go).unwrap_or_default()))
+                .await
+                .is_ok();
             self.left = self.left.map(|left| left - may_go);
             if !piece_sent || self.left == Some(0) {
                 return false;
