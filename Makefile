@@ -11,7 +11,7 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 OUT := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help rust build demo test bench bench-mesh bench-xds fmt lint clean setup envoy
+.PHONY: help rust build deb demo test bench bench-mesh bench-xds fmt lint clean setup envoy
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,9 @@ build: rust ## the static binaries, in target/release
 	@mkdir -p $(OUT)/release/examples
 	@cd $(OUT) && ln -f $(addprefix $(TARGET)/plugin/,$(PLUGINS)) $(addprefix $(TARGET)/release/,$(DAEMONS)) release/
 	@cd $(OUT) && ln -f $(TARGET)/plugin/examples/weft-bare release/examples/
+
+deb: build ## a Debian package for nodes without Kubernetes, in target/deb
+	@deploy/debian/build $(OUT)/release $(OUT)/deb
 
 demo: rust setup envoy build ## three pods, an Envoy, and a route that is edited while it serves
 	@scripts/demo
