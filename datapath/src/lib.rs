@@ -36,6 +36,7 @@ mod error;
 mod interface;
 mod listening;
 mod mac;
+mod marked;
 mod netlink;
 mod netns;
 pub mod nft;
@@ -44,12 +45,14 @@ mod rtnl;
 mod settle;
 pub mod sysctl;
 mod tc;
+mod vxlan;
 
 pub use bridge::{Bridge, Port};
 pub use error::{Error, Refusal};
 pub use interface::{Interface, Neighbour, Route, Veth};
 pub use listening::listened_to;
 pub use mac::Mac;
+pub use marked::MarkedRoute;
 pub use netns::{NetNs, NetNsIdentity};
 pub use nft::{
     BaseChain, Chain, Hook, HostPort, Masquerade, Masqueraded, Nft, PinnedSource, PortSources, Protocol,
@@ -58,3 +61,4 @@ pub use nft::{
 pub use observe::{Link, Observed};
 pub use rtnl::{Ends, Rtnl};
 pub use tc::{Shaped, Shaping};
+pub use vxlan::{Ensured, FarEnd, Vxlan};

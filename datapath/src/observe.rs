@@ -157,14 +157,14 @@ pub(crate) fn matched(reply: &Reply) -> Option<(u32, IpNetwork)> {
     routes.into_iter().next().map(|(index, route)| (index, route.dst))
 }
 
-fn read_address(body: &[u8]) -> Option<(u32, IpNetwork)> {
+pub(crate) fn read_address(body: &[u8]) -> Option<(u32, IpNetwork)> {
     let (header, attributes) = AddressHeader::read(body)?;
     // Of a point-to-point address the local end is ours; IPv6 leaves it out where the two are the same.
     let local = attribute_of(attributes, IFA_LOCAL).or_else(|| attribute_of(attributes, IFA_ADDRESS))?;
     Some((header.index, IpNetwork::new(ip(local)?, header.prefix).ok()?))
 }
 
-fn read_neighbour(body: &[u8]) -> Option<(u32, Neighbour)> {
+pub(crate) fn read_neighbour(body: &[u8]) -> Option<(u32, Neighbour)> {
     let (header, attributes) = NeighbourHeader::read(body)?;
     if header.state != NUD_PERMANENT {
         return None;
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn only_neighbours_that_are_known_for_good_are_seen() {
         let message = |state| {
-            let header = NeighbourHeader { family: AF_INET, index: 7, state };
+            let header = NeighbourHeader { family: AF_INET, index: 7, state, flags: 0 };
             header.message().ip(NDA_DST, [10, 0, 0, 1].into()).bytes(NDA_LLADDR, &[2, 0, 0, 0, 0, 1])
         };
         const NUD_REACHABLE: u16 = 2;

@@ -234,7 +234,7 @@ impl Ends {
 /// The MTU of a link that is made without one (`linux/if_ether.h`).
 const ETH_DATA_LEN: u32 = 1500;
 
-fn get_link(name: &str) -> Request {
+pub(crate) fn get_link(name: &str) -> Request {
     get_link_of(Purpose::of("look up", name), LinkHeader::default().message().text(IFLA_IFNAME, name))
 }
 
@@ -358,9 +358,9 @@ pub(crate) fn address_message(index: u32, address: IpNetwork, flags: u32) -> Att
         .native(IFA_FLAGS, flags)
 }
 
-fn add_neighbour(name: &str, index: u32, neighbour: &Neighbour) -> Request {
+pub(crate) fn add_neighbour(name: &str, index: u32, neighbour: &Neighbour) -> Request {
     let Neighbour { ip, mac } = neighbour;
-    let message = NeighbourHeader { family: family_of(*ip), index, state: NUD_PERMANENT }
+    let message = NeighbourHeader { family: family_of(*ip), index, state: NUD_PERMANENT, flags: 0 }
         .message()
         .ip(NDA_DST, *ip)
         .bytes(NDA_LLADDR, &mac.octets());

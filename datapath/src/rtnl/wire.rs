@@ -17,6 +17,7 @@ pub(crate) const RTM_NEWADDR: u16 = 20;
 pub(crate) const RTM_DELADDR: u16 = 21;
 pub(crate) const RTM_GETADDR: u16 = 22;
 pub(crate) const RTM_NEWROUTE: u16 = 24;
+pub(crate) const RTM_DELROUTE: u16 = 25;
 pub(crate) const RTM_GETROUTE: u16 = 26;
 pub(crate) const RTM_NEWNEIGH: u16 = 28;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
@@ -110,6 +111,7 @@ pub(crate) struct NeighbourHeader {
     pub(crate) family: u8,
     pub(crate) index: u32,
     pub(crate) state: u16,
+    pub(crate) flags: u8,
 }
 
 /// `struct rtmsg`.
@@ -159,15 +161,16 @@ impl AddressHeader {
 impl NeighbourHeader {
     pub(crate) fn message(self) -> Attributes {
         let [a, b] = self.state.to_ne_bytes();
-        let (first, last) = (u32::from_ne_bytes([self.family, 0, 0, 0]), u32::from_ne_bytes([a, b, 0, 0]));
+        let (first, last) =
+            (u32::from_ne_bytes([self.family, 0, 0, 0]), u32::from_ne_bytes([a, b, self.flags, 0]));
         Attributes::behind_words([first, self.index, last])
     }
 
     /// The header at the beginning of `body`, and the attributes behind it.
     pub(crate) fn read(body: &[u8]) -> Option<(Self, &[u8])> {
         let ([first, index, last], attributes) = split_words(body)?;
-        let ([family, ..], [a, b, ..]) = (first.to_ne_bytes(), last.to_ne_bytes());
-        Some((Self { family, index, state: u16::from_ne_bytes([a, b]) }, attributes))
+        let ([family, ..], [a, b, flags, _]) = (first.to_ne_bytes(), last.to_ne_bytes());
+        Some((Self { family, index, state: u16::from_ne_bytes([a, b]), flags }, attributes))
     }
 }
 
@@ -234,7 +237,7 @@ mod tests {
     fn a_header_is_read_as_it_was_written() {
         let link = LinkHeader { family: AF_BRIDGE, index: 7, flags: IFF_UP, change: IFF_UP | IFF_PROMISC };
         let address = AddressHeader { family: AF_INET6, prefix: 64, index: 0x0102_0304 };
-        let neighbour = NeighbourHeader { family: AF_INET, index: 7, state: NUD_PERMANENT };
+        let neighbour = NeighbourHeader { family: AF_INET, index: 7, state: NUD_PERMANENT, flags: 2 };
         let route = RouteHeader {
             family: AF_INET,
             prefix: 24,
