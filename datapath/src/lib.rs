@@ -46,6 +46,7 @@ mod settle;
 pub mod sysctl;
 mod tc;
 mod vxlan;
+mod watch;
 
 pub use bridge::{Bridge, Port};
 pub use error::{Error, Refusal};
@@ -62,3 +63,4 @@ pub use observe::{Link, Observed};
 pub use rtnl::{Ends, Rtnl};
 pub use tc::{Shaped, Shaping};
 pub use vxlan::{Ensured, FarEnd, Vxlan};
+pub use watch::Watch;

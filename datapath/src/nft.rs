@@ -62,6 +62,7 @@ pub use source::PinnedSource;
 pub use unmasqueraded::Resettled;
 
 use layout::Family;
+pub(crate) use layout::TABLE;
 use wire::{Attributes, message};
 
 /// One address whose traffic to the outside gets the node's address.

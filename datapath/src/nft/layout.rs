@@ -13,7 +13,7 @@ use super::{Masquerade, Masqueraded, unmasqueraded};
 use crate::netlink::{Object, Purpose, Reply, Request, flag};
 use crate::rtnl::wire::ip;
 
-pub(super) const TABLE: &str = "weft";
+pub(crate) const TABLE: &str = "weft";
 const POSTROUTING: &str = "postrouting";
 
 /// An address family of the table.
