@@ -197,7 +197,7 @@ impl Command {
             }
             Self::Validate { config, output } => validate(config, output),
             Self::Bootstrap { config } => {
-                with_mesh(config.paths, |mesh| Ok(format!("{:#}", bootstrap(&mesh.sidecar))))
+                with_mesh(config.paths, |mesh| Ok(format!("{:#}", bootstrap(&mesh.proxy.sidecar))))
             }
             Self::Translate { config, selection } => {
                 with_mesh(config.paths, |mesh| Ok(selection.print(&translate(mesh))?))

@@ -1,6 +1,7 @@
 //! The configuration as it is now: every file's last good documents, and what is wrong with the present ones.
 
 mod quarantine;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -21,6 +22,7 @@ use crate::read::surroundings::Surroundings;
 use crate::read::yaml;
 use crate::translate::patch;
 use quarantine::{Contents, Documents};
+use standing::Standing;
 
 pub use quarantine::Settled;
 
@@ -33,6 +35,9 @@ pub struct Configuration {
     surroundings: Surroundings,
     /// Whether anything has been in force yet. What comes later is kept back as long as it refers to what is not there.
     started: bool,
+    /// The files that say something else than when this was settled last; `None` if more has changed than that.
+    changed: Option<BTreeSet<String>>,
+    standing: Option<Standing>,
 }
 
 /// What came of looking at the files once more.
@@ -42,8 +47,8 @@ pub struct Look {
     pub changed: bool,
     /// When the newest of what changed was saved, by the file system's clock.
     pub saved: Option<SystemTime>,
-    /// Whether a file went between the listing and the look at it. What was read then belongs to no one moment: a
-    /// ConfigMap volume may have been swapped in between. It takes another look, with another listing.
+    /// Whether it takes another look, with another listing: a file went between the listing and the look at it, so that what
+    /// was read belongs to no one moment (a ConfigMap volume may have been swapped in between), or was not listed at all.
     pub torn: bool,
 }
 
@@ -88,6 +93,8 @@ impl Configuration {
             failures: Vec::new(),
             surroundings: Surroundings::of_process(),
             started: false,
+            changed: None,
+            standing: None,
         }
     }
 
@@ -110,10 +117,12 @@ impl Configuration {
                 Seen::Gone => look.torn = true,
             }
         }
-        look.changed |= self.forget_missing(listing, unsettled);
-        look.changed |= self.note_failures(listing);
-        if let Some(saved) = self.surroundings.look(&self.source_files(), unsettled) {
-            look = Look { changed: true, saved: look.saved.max(Some(saved)), ..look };
+        let missing = self.forget_missing(listing, unsettled);
+        let failures = self.note_failures(listing);
+        let surroundings = self.surroundings.look(&self.source_files(), unsettled);
+        if missing || failures || surroundings.is_some() {
+            self.changed = None;
+            look = Look { changed: true, saved: look.saved.max(surroundings), ..look };
         }
         if look.changed {
             look.saved = look.saved.max(listing.changed()).map(|saved| saved.min(SystemTime::now()));
@@ -121,28 +130,82 @@ impl Configuration {
         look
     }
 
+    /// Reads what the files at `paths` say. Of a file that is not one of those in the directories of the roots, or is a link, or
+    /// is about the workload, which names what else is to be looked at, it says that it takes another look.
+    pub fn look_at_files(&mut self, paths: &BTreeSet<PathBuf>) -> Look {
+        let mut look = Look::default();
+        for path in paths {
+            let known = self.roots.files_at(path);
+            look.torn |= known.is_empty();
+            for (name, path) in known {
+                let is_plain =
+                    self.files.get(&name).is_some_and(|file| file.path == path) && !path.is_symlink();
+                if !is_plain || self.is_about_the_workload(&name) {
+                    look.torn = true;
+                    continue;
+                }
+                match self.look_at(&name, &path) {
+                    Seen::Same => {}
+                    Seen::New(saved) => {
+                        look = Look { changed: true, saved: look.saved.max(Some(saved)), ..look }
+                    }
+                    Seen::Gone => look.torn = true,
+                }
+                look.torn |= self.is_about_the_workload(&name);
+            }
+        }
+        look
+    }
+
     /// Connects the last good documents of all files.
     pub fn resolve(&self) -> Resolution {
-        let documents: Vec<Arc<Document>> =
-            self.files.values().flat_map(|file| file.documents.iter()).cloned().collect();
-        self.connect(documents)
+        self.connect(self.documents())
     }
 
     /// How the objects of the last good documents stand, in the words of the Gateway API.
     pub fn status(&self) -> Vec<ObjectStatus> {
-        let documents: Vec<Arc<Document>> =
-            self.files.values().flat_map(|file| file.documents.iter()).cloned().collect();
-        status(&documents)
+        status(&self.documents())
+    }
+
+    /// The last good ones of all files.
+    fn documents(&self) -> Vec<Arc<Document>> {
+        self.files.values().flat_map(|file| file.documents.iter()).cloned().collect()
     }
 
     /// Decides what is in force: the last good documents of all files, except where they refer to what is not there and
     /// those before them did not. The first time everything is in force as it is, if every file can be read.
     pub fn settle(&mut self) -> Settled {
+        let changed = self.changed.replace(BTreeSet::new());
+        let standing = self.standing.take();
+        let settled = standing.zip(changed).and_then(|(standing, changed)| self.follow(standing, &changed));
+        settled.unwrap_or_else(|| self.settle_everything())
+    }
+
+    /// As all of it together, if nothing has changed but endpoints.
+    fn follow(&mut self, standing: Standing, changed: &BTreeSet<String>) -> Option<Settled> {
+        let files = || changed.iter().filter_map(|name| self.files.get(name));
+        let changes =
+            files().map(|file| Some((file.proved.as_deref()?.as_slice(), file.documents.as_slice())));
+        let standing = standing.follow(&changes.collect::<Option<Vec<_>>>()?)?;
+        for name in changed {
+            if let Some(file) = self.files.get_mut(name) {
+                file.proved = Some(Arc::clone(&file.documents));
+            }
+        }
+        let settled = standing.settled();
+        self.standing = Some(standing);
+        Some(settled)
+    }
+
+    fn settle_everything(&mut self) -> Settled {
         let contents = self.files.iter().map(|(name, file)| {
             (name.as_str(), Contents { present: &file.documents, proved: file.proved.as_ref() })
         });
         let settled = quarantine::settle(&contents.collect(), |documents| self.connect(documents));
         self.started |= settled.mesh.is_some() && !self.diagnostics().any(Diagnostic::is_error);
+        if self.started {
+            self.standing = Standing::of(&settled, || self.documents());
+        }
         if self.started && settled.mesh.is_some() {
             for (name, file) in &mut self.files {
                 if !settled.held.contains(name) && !settled.blamed.contains(name) {
@@ -238,7 +301,16 @@ impl Configuration {
             Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => return Seen::Gone,
             Err(error) => file.fail(Diagnostic::error(format!("cannot read {name}: {error}"))),
         };
+        if let (Some(_), Some(changed)) = (news, &mut self.changed) {
+            changed.insert(name.to_owned());
+        }
         news.map_or(Seen::Same, Seen::New)
+    }
+
+    fn is_about_the_workload(&self, name: &str) -> bool {
+        let file = self.files.get(name).into_iter();
+        let mut documents = file.flat_map(|file| file.documents.iter().chain(file.attempt.iter().flatten()));
+        documents.any(|document| matches!(document.object, Object::Sidecar(_)))
     }
 
     /// Where a root could not be looked at, its files are not taken for deleted.
@@ -361,7 +433,7 @@ mod tests {
     }
 
     fn name(configuration: &Configuration) -> Option<String> {
-        configuration.resolve().mesh.map(|mesh| mesh.sidecar.name)
+        configuration.resolve().mesh.map(|mesh| mesh.proxy.sidecar.name.clone())
     }
 
     #[test]

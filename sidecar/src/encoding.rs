@@ -1,18 +1,18 @@
 //! From a mesh to a snapshot, at a cost in proportion to what has changed.
 //!
-//! Encoding is nine tenths of what a change costs. An [`Encoder`] keeps the mesh that it encoded last; a service that is
-//! equal to what it was is neither translated nor encoded again, and the virtual host of one that is not is put between
-//! those of the others, which are there as bytes. What depends on more than one service is translated anew each time.
-//! The snapshot shares with the last whatever is the same.
+//! An [`Encoder`] keeps the mesh that it encoded last; a service that is equal to what it was is neither translated nor
+//! encoded again, and the virtual host of one that is not is put between those of the others, which are there as bytes.
+//! The same holds for what is made of no service, as a whole. The snapshot shares with the last whatever is the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{Message, Name};
+use weft_xds::snapshot::Builder;
 use weft_xds::{Reference, Resource, Revision, Snapshot, SnapshotError, TypeUrl};
 
-use crate::model::{Mesh, MeshService, ServiceKey};
+use crate::model::{Mesh, MeshService, Proxy, ServiceKey};
 use crate::translate::{OUTBOUND, OfService, Resources, Sourced, of_service, shared};
 
 /// The field of a `RouteConfiguration` that holds its virtual hosts.
@@ -21,17 +21,13 @@ const VIRTUAL_HOSTS: u32 = 2;
 /// Encodes one mesh after the other.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    last: Option<Last>,
-}
-
-#[derive(Debug)]
-struct Last {
-    mesh: Arc<Mesh>,
+    mesh: Option<Arc<Mesh>>,
     snapshot: Snapshot,
-    services: BTreeMap<ServiceKey, Arc<Encoded>>,
+    services: BTreeMap<Arc<ServiceKey>, Encoded>,
+    /// What is made of no service.
     shared: BTreeSet<ResourceKey>,
     /// The outbound route configuration without its virtual hosts.
-    head: Resource,
+    head: Option<Resource>,
 }
 
 type ResourceKey = (TypeUrl, Arc<str>);
@@ -45,89 +41,128 @@ struct Encoded {
     references: Vec<Reference>,
 }
 
+/// The next snapshot in the making.
+struct Edit {
+    builder: Builder,
+    inserted: BTreeSet<ResourceKey>,
+    /// What is left out unless it is inserted.
+    replaced: BTreeSet<ResourceKey>,
+}
+
 impl Encoder {
     /// The snapshot of `mesh`; equal to what a new encoder makes of it.
     ///
     /// # Errors
-    /// Two resources have the same name, or one refers to another that is not there. Then the last mesh stays what it was.
+    /// Two resources have the same name, or one refers to another that is not there. The next mesh is then encoded as if it
+    /// were the first.
     pub fn encode(&mut self, mesh: &Arc<Mesh>, revision: Revision) -> Result<Snapshot, SnapshotError> {
-        let before = self.last.as_ref();
-        let mut builder = before.map_or_else(Snapshot::builder, |last| last.snapshot.edit());
-        let services: BTreeMap<ServiceKey, Arc<Encoded>> = mesh
-            .services
-            .iter()
-            .map(|(key, service)| {
-                let known = before.and_then(|last| last.encoded(mesh, key, service));
-                let encoded = known.unwrap_or_else(|| {
-                    Arc::new(Encoded::of(of_service(mesh, key, service), |resource| {
-                        builder.insert(resource);
-                    }))
-                });
-                (key.clone(), encoded)
-            })
-            .collect();
-        let mut resources = shared(mesh);
-        let head = take_outbound(&mut resources);
-        if before.is_none_or(|last| last.head != head || last.hosts_differ(&services)) {
-            builder.insert(whole(&head, &services));
+        let mut next = std::mem::take(self);
+        let before = next.mesh.replace(Arc::clone(mesh));
+        let mut edit = Edit::of(&next.snapshot);
+        let mut routes_differ = next.encode_proxy(before.as_deref(), &mesh.proxy, &mut edit);
+        for (key, service) in changes(before.as_deref(), mesh) {
+            routes_differ |= next.encode_service(&mesh.proxy, key, service, &mut edit);
         }
-        let shared: BTreeSet<ResourceKey> = encoded(resources)
-            .map(|resource| {
-                let key = key(&resource);
-                builder.insert(resource);
-                key
-            })
-            .collect();
-        for (type_url, name) in before.into_iter().flat_map(|last| last.gone(&services, &shared)) {
-            builder.remove(&type_url, &name);
+        if let Some(head) = next.head.as_ref().filter(|_| routes_differ) {
+            edit.insert(whole(head, &next.services));
         }
-        let snapshot = builder.build(revision)?;
-        self.last = Some(Last { mesh: Arc::clone(mesh), snapshot: snapshot.clone(), services, shared, head });
-        Ok(snapshot)
+        next.snapshot = edit.finish(revision)?;
+        *self = next;
+        Ok(self.snapshot.clone())
+    }
+
+    /// Whether the head of the route configuration is another one than before.
+    fn encode_proxy(&mut self, before: Option<&Mesh>, proxy: &Arc<Proxy>, edit: &mut Edit) -> bool {
+        if before.is_some_and(|mesh| Arc::ptr_eq(&mesh.proxy, proxy) || mesh.proxy == *proxy) {
+            return false;
+        }
+        let mut resources = shared(proxy);
+        let head = Some(take_outbound(&mut resources));
+        edit.replace(&self.shared);
+        self.shared = encoded(resources).map(|resource| edit.insert(resource)).collect();
+        let differs = self.head != head;
+        self.head = head;
+        differs
+    }
+
+    /// Whether its virtual hosts are others than before.
+    fn encode_service(
+        &mut self,
+        proxy: &Proxy,
+        key: &Arc<ServiceKey>,
+        service: Option<&Arc<MeshService>>,
+        edit: &mut Edit,
+    ) -> bool {
+        let before = self.services.remove(key).unwrap_or_default();
+        edit.replace(&before.resources);
+        let Some(service) = service else { return !before.hosts.is_empty() };
+        let now = Encoded::of(of_service(proxy, key, service), edit);
+        let differs = (&before.hosts, &before.references) != (&now.hosts, &now.references);
+        self.services.insert(Arc::clone(key), now);
+        differs
     }
 }
 
-impl Last {
-    /// What the service was encoded to, if it is what it was.
-    fn encoded(&self, mesh: &Mesh, key: &ServiceKey, service: &MeshService) -> Option<Arc<Encoded>> {
-        let same = self.mesh.sidecar == mesh.sidecar
-            && self.mesh.patches == mesh.patches
-            && self.mesh.services.get(key) == Some(service);
-        same.then(|| self.services.get(key).cloned()).flatten()
-    }
-
-    fn hosts_differ(&self, services: &BTreeMap<ServiceKey, Arc<Encoded>>) -> bool {
-        let same = |(one, other): (&Arc<Encoded>, &Arc<Encoded>)| {
-            Arc::ptr_eq(one, other) || (&one.hosts, &one.references) == (&other.hosts, &other.references)
+/// The services that are not what they were, with what they are now, if they are there at all.
+fn changes<'m>(
+    before: Option<&'m Mesh>,
+    now: &'m Mesh,
+) -> Vec<(&'m Arc<ServiceKey>, Option<&'m Arc<MeshService>>)> {
+    let translated_alike = before.is_some_and(|before| are_alike(&before.proxy, &now.proxy));
+    let is_same = |one, other| translated_alike && (Arc::ptr_eq(one, other) || one == other);
+    let mut old = before.into_iter().flat_map(|mesh| &mesh.services).peekable();
+    let mut found = Vec::new();
+    for (key, service) in &now.services {
+        let known = loop {
+            match old.peek() {
+                Some((other, _)) if *other == key => break old.next().map(|(_, known)| known),
+                Some((other, _)) if *other < key => found.extend(old.next().map(|(gone, _)| (gone, None))),
+                _ => break None,
+            }
         };
-        self.services.len() != services.len() || !self.services.values().zip(services.values()).all(same)
+        if !known.is_some_and(|known| is_same(known, service)) {
+            found.push((key, Some(service)));
+        }
+    }
+    found.extend(old.map(|(gone, _)| (gone, None)));
+    found
+}
+
+/// Whether both make the same of a service: [`of_service`] looks at nothing else.
+fn are_alike(one: &Arc<Proxy>, other: &Arc<Proxy>) -> bool {
+    Arc::ptr_eq(one, other) || (&one.sidecar, &one.patches) == (&other.sidecar, &other.patches)
+}
+
+impl Edit {
+    fn of(snapshot: &Snapshot) -> Self {
+        Self { builder: snapshot.edit(), inserted: BTreeSet::new(), replaced: BTreeSet::new() }
     }
 
-    /// What was there and is not any more.
-    fn gone<'l>(
-        &'l self,
-        services: &'l BTreeMap<ServiceKey, Arc<Encoded>>,
-        shared: &'l BTreeSet<ResourceKey>,
-    ) -> impl Iterator<Item = ResourceKey> + 'l {
-        let of_services = self.services.iter().flat_map(move |(key, encoded)| {
-            let now = services.get(key);
-            let unchanged = now.is_some_and(|now| Arc::ptr_eq(now, encoded));
-            let known = now.filter(|_| !unchanged).map(|now| now.resources.as_slice()).unwrap_or_default();
-            let all = if unchanged { &[][..] } else { encoded.resources.as_slice() };
-            all.iter().filter(move |resource| !known.contains(resource))
-        });
-        of_services.chain(self.shared.difference(shared)).cloned()
+    fn insert(&mut self, resource: Resource) -> ResourceKey {
+        let key = (resource.type_url().clone(), resource.name().into());
+        self.builder.insert(resource);
+        self.inserted.insert(ResourceKey::clone(&key));
+        key
+    }
+
+    fn replace<'k>(&mut self, resources: impl IntoIterator<Item = &'k ResourceKey>) {
+        self.replaced.extend(resources.into_iter().cloned());
+    }
+
+    fn finish(mut self, revision: Revision) -> Result<Snapshot, SnapshotError> {
+        for (type_url, name) in self.replaced.difference(&self.inserted) {
+            self.builder.remove(type_url, name);
+        }
+        self.builder.build(revision)
     }
 }
 
 impl Encoded {
-    fn of(service: OfService, mut insert: impl FnMut(Resource)) -> Self {
+    fn of(service: OfService, edit: &mut Edit) -> Self {
         let mut all = Self::default();
         let clusters = service.clusters.into_iter().map(one);
-        for resource in clusters.chain(service.endpoints.into_iter().map(one)) {
-            all.resources.push(key(&resource));
-            insert(resource);
-        }
+        let endpoints = service.endpoints.into_iter().map(one);
+        all.resources = clusters.chain(endpoints).map(|resource| edit.insert(resource)).collect();
         for host in service.hosts.into_iter().map(one) {
             let body = host.body();
             encode_key(VIRTUAL_HOSTS, WireType::LengthDelimited, &mut all.hosts);
@@ -149,7 +184,7 @@ fn take_outbound(resources: &mut Resources) -> Resource {
 
 /// The outbound route configuration with the virtual hosts of all services. In a protobuf message a field may stand
 /// anywhere.
-fn whole(head: &Resource, services: &BTreeMap<ServiceKey, Arc<Encoded>>) -> Resource {
+fn whole(head: &Resource, services: &BTreeMap<Arc<ServiceKey>, Encoded>) -> Resource {
     let head_body = head.body();
     let length = services.values().map(|encoded| encoded.hosts.len()).sum::<usize>() + head_body.len();
     let mut body = Vec::with_capacity(length);
@@ -171,8 +206,4 @@ fn encoded(resources: Resources) -> impl Iterator<Item = Resource> {
 
 fn one<M: Message + Name + 'static>(resource: Sourced<M>) -> Resource {
     Resource::encode(resource.name, &resource.message)
-}
-
-fn key(resource: &Resource) -> ResourceKey {
-    (resource.type_url().clone(), resource.name().into())
 }

@@ -51,17 +51,28 @@ use sidecar::Sidecar;
 use tag::Tag;
 use telemetry::Telemetry;
 
-/// Everything this workload's Envoy is to know, with all references resolved.
+/// Everything this workload's Envoy is to know, with all references resolved. Cheap to clone: what does not change is
+/// shared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mesh {
+    /// The workload's own side of it.
+    pub proxy: Arc<Proxy>,
+    /// The services it can call, by namespace and name.
+    pub services: Services,
+}
+
+/// Services by namespace and name.
+pub type Services = BTreeMap<Arc<ServiceKey>, Arc<MeshService>>;
+
+/// What is said of the workload and its Envoy, apart from the services that it can call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proxy {
     /// The workload.
     pub sidecar: Sidecar,
     /// Its document.
     pub sidecar_origin: Origin,
     /// Where its access log and its traces go, and what is counted by tag.
     pub telemetry: Telemetry,
-    /// The services it can call, by namespace and name.
-    pub services: BTreeMap<ServiceKey, MeshService>,
     /// What is changed in the result, in this order.
     pub patches: Vec<Patch>,
     /// What its Gateways take connections for, by where they listen.

@@ -27,7 +27,7 @@ use weft_xds::{Event, Publisher, Server};
 
 use crate::model::sidecar::Sidecar;
 use crate::read::files::Roots;
-use crate::watch::Watcher;
+use crate::watch::{Scope, Watcher};
 use admin::Admin;
 use health::Health;
 use revisions::{Publication, Revisions};
@@ -72,15 +72,15 @@ pub async fn run(roots: Roots) -> Result<(), Error> {
     let (health, registry) = (Health::default(), metrics::install());
     let mut revisions = Revisions::new(roots, watcher, health.clone());
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
-    let first = revisions.look();
+    let first = revisions.look(&Scope::Everything);
     let mut admin = Admin::start_at(revisions.admin(), &health, &registry).await?;
     let Some(first) = unless_ended(&mut signals, first_good(&mut revisions, first)).await else {
         return Ok(());
     };
     if admin.is_none() {
-        admin = Admin::start_at(first.mesh.sidecar.admin, &health, &registry).await?;
+        admin = Admin::start_at(first.mesh.proxy.sidecar.admin, &health, &registry).await?;
     }
-    let mut serving = Serving::start(&first.mesh.sidecar)?;
+    let mut serving = Serving::start(&first.mesh.proxy.sidecar)?;
     serving.publish(&mut revisions, first);
     let ended = follow(&mut revisions, &mut serving, &mut signals).await;
     serving.stop().await?;

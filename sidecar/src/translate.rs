@@ -41,7 +41,7 @@ pub use tags::NAMESPACE as TAGS_NAMESPACE;
 
 use crate::model::envoy_patch::Kind;
 use crate::model::service::AppProtocol;
-use crate::model::{Backend, Mesh, MeshPort, MeshService, ServiceKey};
+use crate::model::{Backend, Mesh, MeshPort, MeshService, Proxy, ServiceKey};
 
 /// The name of the listener, of its route configuration and of its statistics.
 pub const OUTBOUND: &str = "outbound";
@@ -100,9 +100,9 @@ pub struct OfService {
 
 /// Translates all of `mesh`.
 pub fn translate(mesh: &Mesh) -> Resources {
-    let mut all = shared(mesh);
+    let mut all = shared(&mesh.proxy);
     for (key, service) in &mesh.services {
-        let of_service = of_service(mesh, key, service);
+        let of_service = of_service(&mesh.proxy, key, service);
         all.clusters.extend(of_service.clusters);
         all.endpoints.extend(of_service.endpoints);
         if let Some(outbound) = all.routes.iter_mut().find(|routes| routes.name == OUTBOUND) {
@@ -115,9 +115,9 @@ pub fn translate(mesh: &Mesh) -> Resources {
     all
 }
 
-/// Translates a service. Of the mesh the result depends on the `Sidecar` and the patches alone.
-pub fn of_service(mesh: &Mesh, key: &ServiceKey, service: &MeshService) -> OfService {
-    let (sidecar, patches) = (&mesh.sidecar, &mesh.patches);
+/// Translates a service. Of the proxy the result depends on the `Sidecar` and the patches alone.
+pub fn of_service(proxy: &Proxy, key: &ServiceKey, service: &MeshService) -> OfService {
+    let (sidecar, patches) = (&proxy.sidecar, &proxy.patches);
     let mut all = OfService::default();
     for port in ports(key, service) {
         all.clusters.push(cluster::cluster(sidecar, port));
@@ -135,23 +135,23 @@ pub fn of_service(mesh: &Mesh, key: &ServiceKey, service: &MeshService) -> OfSer
 }
 
 /// What is not made of one service alone. The outbound route configuration is without its virtual hosts.
-pub fn shared(mesh: &Mesh) -> Resources {
-    let mut all = Resources { secrets: secret::secrets(mesh).collect(), ..Resources::default() };
-    for (address, entrances) in &mesh.entrances {
+pub fn shared(proxy: &Proxy) -> Resources {
+    let mut all = Resources { secrets: secret::secrets(proxy).collect(), ..Resources::default() };
+    for (address, entrances) in &proxy.entrances {
         let at = listener::At { address: *address, entrances };
-        if let Some(found) = listener::gateway(mesh, at) {
+        if let Some(found) = listener::gateway(proxy, at) {
             all.listeners.push(found);
-            all.routes.extend(listener::gateway_routes(mesh, at));
+            all.routes.extend(listener::gateway_routes(proxy, at));
         }
     }
-    for inbound in &mesh.sidecar.inbound {
-        all.clusters.push(listener::inbound::cluster(mesh, inbound));
-        all.listeners.push(listener::inbound::listener(mesh, inbound));
-        all.routes.push(listener::inbound::routes(mesh, inbound));
+    for inbound in &proxy.sidecar.inbound {
+        all.clusters.push(listener::inbound::cluster(proxy, inbound));
+        all.listeners.push(listener::inbound::listener(proxy, inbound));
+        all.routes.push(listener::inbound::routes(proxy, inbound));
     }
-    all.listeners.push(listener::outbound(mesh));
-    all.routes.push(route::outbound(mesh));
-    let patches = &mesh.patches;
+    all.listeners.push(listener::outbound(proxy));
+    all.routes.push(route::outbound(proxy));
+    let patches = &proxy.patches;
     patch::merge(patches, Kind::Cluster, &mut all.clusters);
     patch::merge(patches, Kind::Listener, &mut all.listeners);
     patch::merge(patches, Kind::RouteConfiguration, &mut all.routes);

@@ -9,6 +9,8 @@
 //!   see half of it, and half of a configuration can be a valid one.
 //! - A file that is removed or emptied may be on its way to being replaced, as some editors do: it is left alone for
 //!   [`GONE`].
+//! - What is looked at are the files that events were about. Where an event was about anything else (a directory, a link, a
+//!   file that is a source of tags), where events were lost, and every [`POLL`], it is everything.
 //! - Directories are watched by their inode. After each look the watches are set anew, and the look is repeated if one
 //!   was new, so that nothing falls between the two.
 
@@ -37,6 +39,9 @@ pub const GONE: Duration = Duration::from_millis(250);
 /// How often the files are looked at without any event: some file systems report none.
 pub const POLL: Duration = Duration::from_secs(5);
 
+/// The link by which a ConfigMap volume changes.
+const DATA: &str = "..data";
+
 /// Tells when to look at the files again.
 #[derive(Debug)]
 pub struct Watcher {
@@ -48,11 +53,22 @@ pub struct Watcher {
     rhythm: Rhythm,
 }
 
-/// When to look next, and what to leave alone until when. Knows no clock.
+/// What to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: something else may have changed than what files say.
+    Everything,
+    /// These files, in directories that are watched.
+    Files(BTreeSet<PathBuf>),
+}
+
+/// When to look next and at what, and what to leave alone until when. Knows no clock.
 #[derive(Debug)]
 struct Rhythm {
     last: Instant,
+    last_whole: Instant,
     due: Option<Instant>,
+    scope: Scope,
     unsettled: BTreeMap<PathBuf, Instant>,
 }
 
@@ -114,11 +130,11 @@ impl Watcher {
     }
 
     /// Waits until it is time to look. Cancel-safe.
-    pub async fn due(&mut self) {
+    pub async fn due(&mut self) -> Scope {
         loop {
             let now = Instant::now();
-            if self.rhythm.take_due(now) {
-                return;
+            if let Some(scope) = self.rhythm.take_due(now) {
+                return scope;
             }
             let wake = tokio::time::Instant::from_std(self.rhythm.wake());
             if let Ok(Ok(mut ready)) = timeout_at(wake, self.inotify.readable()).await {
@@ -153,10 +169,14 @@ impl Watcher {
             if event.mask.contains(AddWatchFlags::IN_IGNORED) {
                 self.watches.remove(&event.wd);
             }
-            return self.rhythm.soon(now);
+            return self.rhythm.note_more(now);
         };
-        if !self.names.contains(name) && !self.targets.contains(name) && !is_interesting(name) {
+        let leads_elsewhere = self.names.contains(name) || self.targets.contains(name) || name == DATA;
+        if !leads_elsewhere && !name.to_str().is_some_and(is_configuration) {
             return;
+        }
+        if leads_elsewhere || event.mask.contains(AddWatchFlags::IN_ISDIR) {
+            self.rhythm.scope = Scope::Everything;
         }
         for directory in directories {
             let path = directory.join(name);
@@ -176,22 +196,27 @@ fn register(fd: Fd) -> io::Result<AsyncFd<Fd>> {
 
 impl Rhythm {
     fn new(now: Instant) -> Self {
-        Self { last: now.checked_sub(GATHER).unwrap_or(now), due: None, unsettled: BTreeMap::new() }
+        let last = now.checked_sub(GATHER).unwrap_or(now);
+        Self { last, last_whole: last, due: None, scope: Scope::nothing(), unsettled: BTreeMap::new() }
     }
 
     fn note(&mut self, path: PathBuf, change: Change, now: Instant) {
         match change {
             Change::Complete => {
                 self.unsettled.remove(&path);
+                self.scope.add([path]);
                 self.soon(now);
             }
-            Change::Writing => {
-                self.unsettled.insert(path, now + QUIET);
-            }
-            Change::Gone => {
-                self.unsettled.insert(path, now + GONE);
-            }
+            Change::Writing => self.leave_alone(path, now + QUIET),
+            Change::Gone => self.leave_alone(path, now + GONE),
         }
+    }
+
+    fn leave_alone(&mut self, path: PathBuf, until: Instant) {
+        if let Scope::Files(files) = &mut self.scope {
+            files.remove(&path);
+        }
+        self.unsettled.insert(path, until);
     }
 
     /// At once, unless the last look was just now.
@@ -202,24 +227,49 @@ impl Rhythm {
 
     fn lost_track(&mut self, now: Instant) {
         self.unsettled.clear();
+        self.note_more(now);
+    }
+
+    /// Something else than a file has changed.
+    fn note_more(&mut self, now: Instant) {
+        self.scope = Scope::Everything;
         self.soon(now);
     }
 
     /// When there is something to do at the latest.
     fn wake(&self) -> Instant {
         let settled = self.unsettled.values().copied();
-        settled.chain(self.due).fold(self.last + POLL, Instant::min)
+        settled.chain(self.due).fold(self.last_whole + POLL, Instant::min)
     }
 
-    /// Whether it is time to look; if so, the next look is a new matter.
-    fn take_due(&mut self, now: Instant) -> bool {
+    /// What to look at, if it is time to; then the next look is a new matter.
+    fn take_due(&mut self, now: Instant) -> Option<Scope> {
         if self.wake() > now {
-            return false;
+            return None;
         }
-        self.unsettled.retain(|_, until| *until > now);
+        let settled: Vec<_> = self.unsettled.extract_if(.., |_, until| *until <= now).collect();
+        self.scope.add(settled.into_iter().map(|(path, _)| path));
+        if now >= self.last_whole + POLL {
+            self.scope = Scope::Everything;
+        }
+        if self.scope == Scope::Everything {
+            self.last_whole = now;
+        }
         self.due = None;
         self.last = now;
-        true
+        Some(std::mem::replace(&mut self.scope, Scope::nothing()))
+    }
+}
+
+impl Scope {
+    fn nothing() -> Self {
+        Self::Files(BTreeSet::new())
+    }
+
+    fn add(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        if let Self::Files(files) = self {
+            files.extend(paths);
+        }
     }
 }
 
@@ -277,11 +327,6 @@ fn is_empty(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.len() == 0)
 }
 
-/// `..data` is the link by which a ConfigMap volume changes.
-fn is_interesting(name: &OsStr) -> bool {
-    name == "..data" || name.to_str().is_some_and(is_configuration)
-}
-
 /// The names under which a root or something above it can come and go.
 fn names(root: &Path) -> Vec<OsString> {
     absolute(root).iter().map(OsStr::to_owned).collect()
@@ -302,12 +347,12 @@ mod tests {
         let start = Instant::now();
         let mut rhythm = Rhythm::new(start);
         rhythm.note(path(), Change::Complete, start);
-        assert!(rhythm.take_due(start));
+        assert!(rhythm.take_due(start).is_some());
         rhythm.note(path(), Change::Complete, start + MS);
         rhythm.note(path(), Change::Complete, start + 7 * MS);
-        assert!(!rhythm.take_due(start + 19 * MS));
-        assert!(rhythm.take_due(start + GATHER));
-        assert!(!rhythm.take_due(start + 2 * GATHER), "one look for both");
+        assert!(rhythm.take_due(start + 19 * MS).is_none());
+        assert!(rhythm.take_due(start + GATHER).is_some());
+        assert!(rhythm.take_due(start + 2 * GATHER).is_none(), "one look for both");
     }
 
     #[test]
@@ -316,10 +361,10 @@ mod tests {
         let mut rhythm = Rhythm::new(start);
         rhythm.note(path(), Change::Writing, start);
         rhythm.note(PathBuf::from("/c/b.yaml"), Change::Complete, start);
-        assert!(rhythm.take_due(start));
+        assert!(rhythm.take_due(start).is_some());
         assert!(rhythm.unsettled.contains_key(&path()));
         rhythm.note(path(), Change::Complete, start + GATHER);
-        assert!(rhythm.take_due(start + GATHER));
+        assert!(rhythm.take_due(start + GATHER).is_some());
         assert!(rhythm.unsettled.is_empty());
     }
 
@@ -329,8 +374,8 @@ mod tests {
         let mut rhythm = Rhythm::new(start);
         rhythm.note(path(), Change::Writing, start);
         rhythm.note(path(), Change::Writing, start + 300 * MS);
-        assert!(!rhythm.take_due(start + QUIET));
-        assert!(rhythm.take_due(start + 300 * MS + QUIET));
+        assert!(rhythm.take_due(start + QUIET).is_none());
+        assert!(rhythm.take_due(start + 300 * MS + QUIET).is_some());
         assert!(rhythm.unsettled.is_empty());
     }
 
@@ -339,10 +384,10 @@ mod tests {
         let start = Instant::now();
         let mut rhythm = Rhythm::new(start);
         rhythm.note(path(), Change::Gone, start);
-        assert!(!rhythm.take_due(start + GONE - MS));
-        assert!(rhythm.take_due(start + GONE));
-        assert!(!rhythm.take_due(start + POLL));
-        assert!(rhythm.take_due(start + GONE + POLL));
+        assert!(rhythm.take_due(start + GONE - MS).is_none());
+        assert!(rhythm.take_due(start + GONE).is_some());
+        assert!(rhythm.take_due(start + POLL).is_none());
+        assert!(rhythm.take_due(start + GONE + POLL).is_some());
     }
 
     #[test]
@@ -351,7 +396,25 @@ mod tests {
         let mut rhythm = Rhythm::new(start);
         rhythm.note(path(), Change::Writing, start);
         rhythm.lost_track(start);
-        assert!(rhythm.take_due(start));
+        assert!(rhythm.take_due(start).is_some());
         assert!(rhythm.unsettled.is_empty());
+    }
+
+    #[test]
+    fn what_events_are_about_is_looked_at_and_everything_every_now_and_then() {
+        let (start, others) = (Instant::now(), PathBuf::from("/c/b.yaml"));
+        let mut rhythm = Rhythm::new(start);
+        let files = |paths: &[PathBuf]| Some(Scope::Files(paths.iter().cloned().collect()));
+        rhythm.note(path(), Change::Gone, start);
+        rhythm.note(others.clone(), Change::Complete, start);
+        assert_eq!(rhythm.take_due(start), files(&[others.clone()]));
+        assert_eq!(rhythm.take_due(start + GONE), files(&[path()]), "it is gone for good");
+        rhythm.note(path(), Change::Complete, start + 2 * GONE);
+        rhythm.note_more(start + 2 * GONE);
+        assert_eq!(rhythm.take_due(start + 2 * GONE), Some(Scope::Everything));
+        rhythm.note(path(), Change::Complete, start + POLL);
+        assert_eq!(rhythm.take_due(start + POLL), files(&[path()]));
+        rhythm.note(path(), Change::Complete, start + 2 * GONE + POLL);
+        assert_eq!(rhythm.take_due(start + 2 * GONE + POLL), Some(Scope::Everything), "however busy");
     }
 }

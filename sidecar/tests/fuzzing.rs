@@ -171,7 +171,11 @@ fn use_up(mesh: Arc<Mesh>) {
     if let Ok(graph) = Graph::of(&resources) {
         assert!(!graph.svg().is_empty() && !graph.dot().is_empty() && !graph.mermaid().is_empty());
     }
-    drop((bootstrap(&mesh.sidecar), Provenance::of(&mesh), Encoder::default().encode(&mesh, Revision(1))));
+    drop((
+        bootstrap(&mesh.proxy.sidecar),
+        Provenance::of(&mesh),
+        Encoder::default().encode(&mesh, Revision(1)),
+    ));
 }
 
 #[test]

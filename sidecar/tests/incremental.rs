@@ -1,19 +1,25 @@
-//! What an encoder makes of a mesh, one change after the other, is what a new one makes of it at once: over random changes of
-//! every document of the golden files and examples. `WEFT_SEED` gives other ones.
+//! What comes of one change after the other is what comes of everything at once: over random changes of every document of the golden
+//! files and examples, in what an encoder makes of a mesh, and in what a configuration follows without resolving it. `WEFT_SEED`
+//! gives other ones.
 
 #![cfg(test)]
 
 #[path = "shared/corpus.rs"]
 mod corpus;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use prost::{Message, Name};
+use weft_sidecar::configuration::Configuration;
 use weft_sidecar::diagnostic::{Diagnostic, Source};
 use weft_sidecar::encoding::Encoder;
 use weft_sidecar::model::resolve::resolve;
 use weft_sidecar::model::{Document, Mesh};
 use weft_sidecar::read::decode::Report;
+use weft_sidecar::read::files::Roots;
 use weft_sidecar::read::{Node, Value};
 use weft_sidecar::translate::{Sourced, translate};
 use weft_xds::{Resource, Revision, Snapshot, TypeUrl};
@@ -63,6 +69,52 @@ fn change(node: &mut Node, chance: &mut Chance) {
         }
         _ => {}
     }
+}
+
+fn says(node: &Node, kind: &str) -> bool {
+    node.get("kind").is_some_and(|value| matches!(&value.value, Value::Text(text) if text == kind))
+}
+
+/// Changes who answers, in an EndpointSlice.
+fn change_endpoints(node: &mut Node, chance: &mut Chance) {
+    let Value::Map(entries) = &mut node.value else { return };
+    let mut fields = entries.iter_mut().filter(|entry| matches!(entry.key.as_str(), "ports" | "endpoints"));
+    if let Some(field) = fields.nth(chance.below(4).saturating_sub(2)) {
+        change(&mut field.value, chance);
+    }
+}
+
+/// A configuration in a directory, one file for each of the original's.
+struct Files {
+    _directory: tempfile::TempDir,
+    files: Vec<(PathBuf, Vec<Node>)>,
+    configuration: Configuration,
+}
+
+impl Files {
+    fn new(original: &[(Arc<Source>, Node)]) -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let mut files = BTreeMap::<&str, Vec<Node>>::new();
+        original.iter().for_each(|(source, node)| files.entry(&source.name).or_default().push(node.clone()));
+        let path = |at: usize| directory.path().join(format!("{at}.yaml"));
+        let files: Vec<_> = files.into_values().enumerate().map(|(at, nodes)| (path(at), nodes)).collect();
+        let configuration = Configuration::new(Roots::new([directory.path().to_owned()]));
+        files.iter().for_each(|(path, nodes)| save(path, nodes));
+        Self { _directory: directory, files, configuration }
+    }
+
+    /// Looks at the files at `paths`, and at all of them where that is not enough.
+    fn look(&mut self, paths: impl IntoIterator<Item = PathBuf>) {
+        if self.configuration.look_at_files(&paths.into_iter().collect()).torn {
+            let listing = self.configuration.list();
+            self.configuration.look(&listing, &BTreeSet::new());
+        }
+    }
+}
+
+fn save(path: &PathBuf, documents: &[Node]) {
+    let shown = documents.iter().map(|node| format!("{:#}\n---\n", serde_json::Value::from(node)));
+    fs::write(path, shown.collect::<String>()).expect("write");
 }
 
 fn shown(snapshot: &Snapshot) -> Vec<(String, Resource)> {
@@ -136,4 +188,62 @@ fn one_change_after_the_other_gives_what_all_at_once_gives() {
         }
     }
     assert!(encoded > refused / 4, "of random changes {encoded} were encoded and {refused} refused");
+}
+
+#[test]
+fn endpoints_that_change_are_followed_to_what_resolving_everything_gives() {
+    let seed = std::env::var("WEFT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
+    let mut chance = Chance(seed);
+    let (mut followed, mut resolved) = (0, 0);
+    for original in configurations() {
+        let mut files = Files::new(&original);
+        let mut encoder = Encoder::default();
+        files.look([PathBuf::new()]);
+        let mut last = files.configuration.settle().mesh;
+        for step in 1..=CHANGES {
+            let (path, nodes) = {
+                let at = chance.below(files.files.len());
+                &mut files.files[at]
+            };
+            let before = nodes.clone();
+            let slices: Vec<usize> =
+                (0..nodes.len()).filter(|at| says(&nodes[*at], "EndpointSlice")).collect();
+            match chance.below(8) {
+                0 => nodes.iter_mut().for_each(|node| change(node, &mut chance)),
+                1 => nodes.swap(0, chance.below(before.len())),
+                2 if nodes.len() > 1 => drop(nodes.remove(chance.below(before.len()))),
+                _ if slices.is_empty() => continue,
+                _ => change_endpoints(&mut nodes[slices[chance.below(slices.len())]], &mut chance),
+            }
+            let path = path.clone();
+            save(&path, nodes);
+            files.look([path.clone()]);
+            let settled = files.configuration.settle();
+            let whole = files.configuration.resolve();
+            if whole.blamed.is_empty() && whole.mesh.is_some() {
+                assert_eq!(settled.mesh.as_deref(), whole.mesh.as_ref(), "seed {seed}, step {step}");
+                assert_eq!(settled.diagnostics, whole.diagnostics, "seed {seed}, step {step}");
+            }
+            if let Some(mesh) = &settled.mesh {
+                let revision = Revision(step as u64);
+                let fresh = Encoder::default().encode(mesh, revision).expect("without mistakes");
+                let next = encoder.encode(mesh, revision).expect("without mistakes");
+                assert_eq!(shown(&next), shown(&fresh), "seed {seed}, step {step}");
+                let same = last.as_ref().is_some_and(|last| Arc::ptr_eq(&last.proxy, &mesh.proxy));
+                *if same { &mut followed } else { &mut resolved } += 1;
+            }
+            last = settled.mesh;
+            if !whole.blamed.is_empty()
+                || files.configuration.diagnostics().any(Diagnostic::is_error)
+                || chance.below(4) == 0
+            {
+                let (_, nodes) = files.files.iter_mut().find(|(one, _)| *one == path).expect("it is there");
+                *nodes = before;
+                save(&path, nodes);
+                files.look([path]);
+                last = files.configuration.settle().mesh;
+            }
+        }
+    }
+    assert!(followed > 200 && resolved > 200, "followed {followed} times, resolved {resolved} times");
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -52,7 +53,7 @@ impl Following {
         self.configuration.settle()
     }
 
-    fn mesh(&mut self) -> Mesh {
+    fn mesh(&mut self) -> Arc<Mesh> {
         let settled = self.settle();
         settled.mesh.unwrap_or_else(|| panic!("no mesh: {:?}", settled.diagnostics))
     }

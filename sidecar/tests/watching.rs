@@ -40,7 +40,7 @@ impl Following {
     }
 
     fn name(&self) -> Option<String> {
-        self.configuration.resolve().mesh.map(|mesh| mesh.sidecar.name)
+        self.configuration.resolve().mesh.map(|mesh| mesh.proxy.sidecar.name.clone())
     }
 
     /// Looks whenever the watcher says so, until the configuration names the workload `name`; returns every name seen.

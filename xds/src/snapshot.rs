@@ -120,6 +120,16 @@ impl Snapshot {
         self.get(&TypeUrl::CLUSTER, cluster)?.eds_name()
     }
 
+    /// Whether both say the same, whatever their revisions. It costs what differs.
+    #[must_use]
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        let mut differs = false;
+        for type_url in self.types.keys().chain(other.types.keys()) {
+            self.of_type(type_url).for_each_difference(&other.of_type(type_url), |_| differs = true);
+        }
+        !differs
+    }
+
     pub(crate) fn of_type(&self, type_url: &TypeUrl) -> Resources {
         self.types.get(type_url).cloned().unwrap_or_default()
     }

@@ -44,7 +44,7 @@ impl Comparison {
         let before = match other {
             Some(other) => of(other)?,
             None => {
-                let mut before = running::inventory(mesh.sidecar.envoy_admin)?;
+                let mut before = running::inventory(mesh.proxy.sidecar.envoy_admin)?;
                 running::endpoints_alone(&mut before);
                 running::endpoints_alone(&mut after);
                 // Envoy shows no keys, and neither do we: there is nothing to compare.

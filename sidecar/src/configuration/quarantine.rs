@@ -27,7 +27,7 @@ pub(super) struct Contents<'f> {
 #[derive(Debug)]
 pub struct Settled {
     /// The mesh, unless there is none without mistakes that leave none.
-    pub mesh: Option<Mesh>,
+    pub mesh: Option<Arc<Mesh>>,
     /// What is wrong with the files as they are now, and what is therefore in force.
     pub diagnostics: Vec<Diagnostic>,
     /// The files of which the former content is in force.
@@ -45,7 +45,12 @@ pub(super) fn settle(
     let diagnostics = as_they_are.diagnostics.clone();
     if as_they_are.blamed.is_empty() {
         let none = BTreeSet::new();
-        return Settled { mesh: as_they_are.mesh, diagnostics, held: none.clone(), blamed: none };
+        return Settled {
+            mesh: as_they_are.mesh.map(Arc::new),
+            diagnostics,
+            held: none.clone(),
+            blamed: none,
+        };
     }
     let (mut choice, mut found) = Choice::new(files).settled(as_they_are, &connect, true);
     if found.mesh.is_none() {
@@ -56,7 +61,7 @@ pub(super) fn settle(
     let held: BTreeSet<String> = choice.held.keys().map(|file| (*file).to_owned()).collect();
     let notes = choice.notes(&found);
     let all = diagnostics.into_iter().chain(notes).collect();
-    Settled { mesh: found.mesh, diagnostics: all, held, blamed: found.blamed }
+    Settled { mesh: found.mesh.map(Arc::new), diagnostics: all, held, blamed: found.blamed }
 }
 
 /// Which files are kept back so far.

@@ -7,7 +7,7 @@ use crate::read::Node;
 use crate::read::decode::{Report, one_of, text};
 
 /// A policy as its document has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct BackendTlsPolicy {
     /// The Services it is about, of its own namespace. Never empty.
     pub targets: Vec<TlsTarget>,
@@ -20,7 +20,7 @@ pub struct BackendTlsPolicy {
 }
 
 /// A Service, or one port of it: LocalPolicyTargetReferenceWithSectionName.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TlsTarget {
     /// Where it stands.
     pub span: Span,
@@ -31,7 +31,7 @@ pub struct TlsTarget {
 }
 
 /// Whose signature makes a certificate a good one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Authorities {
     /// Those that the system trusts: `wellKnownCACertificates: System`.
     System,
@@ -40,7 +40,7 @@ pub enum Authorities {
 }
 
 /// An object with the certificates of authorities: LocalObjectReference.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct AuthorityRef {
     /// Where it stands.
     pub span: Span,

@@ -13,7 +13,7 @@ use crate::read::Node;
 use crate::read::decode::{Report, one_of, text};
 
 /// A gateway as its document has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
     /// The name of its class.
     pub class: String,
@@ -26,7 +26,7 @@ pub struct Gateway {
 }
 
 /// GatewaySpecAddress.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Address {
     /// Where it stands.
     pub span: Span,

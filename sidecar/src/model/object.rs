@@ -20,7 +20,7 @@ use crate::read::{Entry, Node, Value};
 pub const COMMON_FIELDS: &[&str] = &["apiVersion", "kind", "metadata", "status"];
 
 /// A document that is right in itself; whether its references lead anywhere is for the whole to say.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Document {
     /// Where its name stands, which is the place that messages about the whole document show.
     pub origin: Origin,
@@ -31,7 +31,7 @@ pub struct Document {
 }
 
 /// What a document can be.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Object {
     /// This workload.
     Sidecar(Box<Sidecar>),

@@ -50,7 +50,7 @@ use crate::read::Node;
 use crate::read::decode::{Report, boolean};
 
 /// A policy as its document has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TrafficPolicy {
     /// What it is about. Never empty.
     pub targets: Vec<TargetRef>,

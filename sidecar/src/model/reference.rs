@@ -10,7 +10,7 @@ use crate::read::Node;
 use crate::read::decode::{Fields, Report, integer, port, text};
 
 /// A Service or Gateway, or a part of it, that a route attaches to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ParentRef {
     /// Where the reference stands.
     pub span: Span,
@@ -49,7 +49,7 @@ pub struct BackendRef {
 }
 
 /// One of the destinations of connections.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StreamRef {
     /// Where they go.
     pub backend: BackendRef,
@@ -58,7 +58,7 @@ pub struct StreamRef {
 }
 
 /// One of the destinations of a rule (HTTPBackendRef, GRPCBackendRef).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WeightedRef {
     /// Where requests go.
     pub backend: BackendRef,

@@ -12,6 +12,7 @@ mod listeners;
 mod policies;
 mod proofs;
 mod routes;
+mod slices;
 mod status;
 mod telemetry;
 
@@ -22,12 +23,13 @@ use index::Index;
 use policies::Policies;
 use routes::Ranked;
 
-use super::envoy_patch::Change;
+use super::envoy_patch;
 use super::ingress::Proof;
 use super::sidecar::Sidecar;
-use super::{Document, Mesh, MeshService, Object, Patch, ServiceKey};
+use super::{Document, Mesh, MeshService, Object, Patch, Proxy, Services};
 use crate::diagnostic::{Diagnostic, Origin, Span};
 
+pub use slices::{Change, Slices};
 pub use status::status;
 
 /// More are not shown: nobody reads them, and comparing them with the last ones would hold up the next change.
@@ -59,15 +61,15 @@ pub fn resolve(documents: &[Arc<Document>]) -> Resolution {
         resolver.check_policies();
         let services = resolver.services();
         let entrances = resolver.entrances();
-        Mesh {
+        let proxy = Proxy {
             patches: patches(&index, &documents),
             sidecar: sidecar.clone(),
             sidecar_origin: origin.clone(),
             telemetry: resolver.telemetry(&documents, &services),
-            services,
             entrances,
             proofs: resolver.proofs,
-        }
+        };
+        Mesh { proxy: proxy.into(), services }
     });
     Resolution::new(mesh, diagnostics)
 }
@@ -115,11 +117,11 @@ impl<'i, 'd> Resolver<'i, 'd> {
         Self { index, policies, sidecar_origin, diagnostics, rules: BTreeMap::new(), proofs: BTreeMap::new() }
     }
 
-    fn services(&mut self) -> BTreeMap<ServiceKey, MeshService> {
+    fn services(&mut self) -> Services {
         let index = self.index;
         let services = index.services.iter().map(|(key, (document, service))| {
             let ports = service.ports.iter().map(|port| self.port(key, document, port)).collect();
-            (key.clone(), MeshService { origin: document.origin.clone(), ports })
+            (key.clone().into(), MeshService { origin: document.origin.clone(), ports }.into())
         });
         services.collect()
     }
@@ -136,7 +138,7 @@ fn patches<'d>(index: &Index<'d>, documents: &[&'d Document]) -> Vec<Patch> {
         .collect();
     found.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     let changes = found.into_iter().flat_map(|(_, document, patch)| {
-        let place = |change: &Change| document.origin.with_span(change.span);
+        let place = |change: &envoy_patch::Change| document.origin.with_span(change.span);
         patch.changes.iter().map(move |change| Patch { origin: place(change), change: change.clone() })
     });
     changes.collect()

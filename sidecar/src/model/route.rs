@@ -19,7 +19,7 @@ use crate::read::decode::{Fields, Report};
 use crate::read::{Node, Value};
 
 /// A route as its document has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// Which kind it is of.
     pub kind: RouteKind,
@@ -43,7 +43,7 @@ pub enum RouteKind {
 }
 
 /// A rule: any of the matches leads to the backends.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RouteRule {
     /// Where the rule stands.
     pub span: Span,

@@ -32,7 +32,7 @@ const OF_THE_CLUSTER: &[&str] = &[
 ];
 
 /// A service as its document has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// How its endpoints are found.
     pub kind: ServiceKind,
@@ -52,7 +52,7 @@ pub enum ServiceKind {
 }
 
 /// A port of a service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ServicePort {
     /// Its name; empty if it has none, as a service with a single port may.
     pub name: String,
@@ -76,7 +76,7 @@ pub enum AppProtocol {
 }
 
 /// A slice of the endpoints of one service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EndpointSlice {
     /// The service they belong to.
     pub service: String,
@@ -91,7 +91,7 @@ pub struct EndpointSlice {
 }
 
 /// An endpoint that is ready.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SliceEndpoint {
     /// Its address.
     pub address: IpAddr,

@@ -8,7 +8,7 @@ use crate::read::Node;
 use crate::read::decode::{Fields, Report};
 
 /// A route of connections as its document has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StreamRoute {
     /// Which kind it is of.
     pub kind: StreamKind,

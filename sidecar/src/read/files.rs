@@ -91,6 +91,13 @@ impl Roots {
         &self.0
     }
 
+    /// What the file at `path`, an absolute one, is called in the directories among the roots, and how it is read there.
+    pub fn files_at(&self, path: &Path) -> Vec<(String, PathBuf)> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
+        let roots = self.0.iter().filter(|root| absolute(root) == parent);
+        roots.map(|root| root.join(name)).map(|path| (path.display().to_string(), path)).collect()
+    }
+
     /// Looks at the roots once.
     pub fn list(&self) -> Listing {
         let mut listing = Listing::default();

@@ -16,7 +16,7 @@ use crate::model::Mesh;
 use crate::model::sidecar::Sidecar;
 use crate::read::files::Roots;
 use crate::translate::Provenance;
-use crate::watch::Watcher;
+use crate::watch::{Scope, Watcher};
 
 /// As many revisions without an answer are remembered. More wait only if no Envoy is connected.
 const REMEMBERED: usize = 64;
@@ -81,16 +81,16 @@ impl Revisions {
     /// waits.
     pub(super) async fn next(&mut self) -> Publication {
         loop {
-            self.watcher.due().await;
-            if let Some(publication) = self.look() {
+            let scope = self.watcher.due().await;
+            if let Some(publication) = self.look(&scope) {
                 return publication;
             }
         }
     }
 
     /// Looks at the files now. What is wrong is logged, once.
-    pub(super) fn look(&mut self) -> Option<Publication> {
-        let (changed, saved) = self.read();
+    pub(super) fn look(&mut self, scope: &Scope) -> Option<Publication> {
+        let (changed, saved) = self.read(scope);
         // An empty directory is no change, but the first look has to say what is missing in it.
         let first = !std::mem::replace(&mut self.looked, true);
         if changed || first { self.revise(saved) } else { None }
@@ -103,7 +103,7 @@ impl Revisions {
             self.unanswered.drain(..self.unanswered.len().saturating_sub(REMEMBERED));
         }
         self.health.served(publication.snapshot.revision().0);
-        self.at_start.get_or_insert_with(|| AtStart::new(&publication.mesh.sidecar));
+        self.at_start.get_or_insert_with(|| AtStart::new(&publication.mesh.proxy.sidecar));
         self.current = Some(publication);
     }
 
@@ -123,9 +123,19 @@ impl Revisions {
         }
     }
 
+    fn read(&mut self, scope: &Scope) -> (bool, Option<SystemTime>) {
+        let Scope::Files(paths) = scope else { return self.read_everything() };
+        let look = self.configuration.look_at_files(paths);
+        if !look.torn {
+            return (look.changed, look.saved);
+        }
+        let whole = self.read_everything();
+        (look.changed || whole.0, look.saved.max(whole.1))
+    }
+
     /// A new watch may have come too late for a change, so the files are listed once more after it; and what has been read
     /// may name files that were not watched yet.
-    fn read(&mut self) -> (bool, Option<SystemTime>) {
+    fn read_everything(&mut self) -> (bool, Option<SystemTime>) {
         let first = self.read_once();
         if !self.watcher.follow(&self.configuration.list()) {
             return first;
@@ -170,12 +180,11 @@ impl Revisions {
             }
         }
         let mesh = settled.mesh.filter(|_| flawless || self.current.is_some())?;
-        let pending = self.at_start.as_mut().map(|settings| settings.changed(&mesh.sidecar));
+        let pending = self.at_start.as_mut().map(|settings| settings.changed(&mesh.proxy.sidecar));
         pending.iter().flatten().for_each(|text| tracing::warn!("{text}"));
         // The files of the first revision were saved before anyone could watch them.
         let saved = saved.filter(|_| self.current.is_some());
         let revision = self.current.as_ref().map_or(1, |current| current.snapshot.revision().0 + 1);
-        let mesh = Arc::new(mesh);
         match self.encoder.encode(&mesh, Revision(revision)) {
             Ok(snapshot) if self.is_new(&snapshot) => {
                 Some(Publication { mesh, snapshot: Arc::new(snapshot), saved })
@@ -190,7 +199,7 @@ impl Revisions {
 
     fn is_new(&self, snapshot: &Snapshot) -> bool {
         let Some(current) = &self.current else { return true };
-        !current.snapshot.iter().eq(snapshot.iter())
+        !current.snapshot.says_the_same_as(snapshot)
     }
 
     /// Logs each mistake when it appears, not again with every look. Returns whether there was a new one.
@@ -269,7 +278,7 @@ mod tests {
         let mut configuration = Configuration::new(Roots::new([file.path().to_owned()]));
         let listing = configuration.roots().list();
         configuration.look(&listing, &Default::default());
-        configuration.resolve().mesh.expect("valid").sidecar
+        configuration.resolve().mesh.expect("valid").proxy.sidecar.clone()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Part, Resources, Sourced, json};
 use crate::descriptors;
 use crate::diagnostic::Diagnostic;
 use crate::model::envoy_patch::{How, Kind};
-use crate::model::{Mesh, Patch};
+use crate::model::{Mesh, Patch, Proxy};
 
 /// A resource that was merged into has this among its parts' texts, so that a rejection is the patch's.
 const ANYTHING: &str = "";
@@ -41,12 +41,14 @@ pub(super) fn added<M: Message + Name + Default>(patches: &[Patch], kind: Kind) 
 
 /// What is wrong with the patches, seen together with what they are applied to.
 pub fn mistakes(mesh: &Mesh) -> Vec<Diagnostic> {
-    if mesh.patches.is_empty() {
+    let Mesh { proxy, services } = mesh;
+    if proxy.patches.is_empty() {
         return Vec::new();
     }
-    let without = super::translate(&Mesh { patches: Vec::new(), ..mesh.clone() });
-    let found = mesh.patches.iter().enumerate().filter_map(|(at, patch)| {
-        let before = mesh.patches.get(..at).unwrap_or_default();
+    let unpatched = Proxy { patches: Vec::new(), ..Proxy::clone(proxy) };
+    let without = super::translate(&Mesh { proxy: unpatched.into(), services: services.clone() });
+    let found = proxy.patches.iter().enumerate().filter_map(|(at, patch)| {
+        let before = proxy.patches.get(..at).unwrap_or_default();
         mistake(&without, before, patch).map(|mistake| mistake.at(&patch.origin))
     });
     found.collect()

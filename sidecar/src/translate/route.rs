@@ -24,7 +24,7 @@ use crate::model::filter::Scheme;
 use crate::model::matching::{Match, PathMatch};
 use crate::model::sidecar::Sidecar;
 use crate::model::tag::merged;
-use crate::model::{Mesh, Routing, Rule};
+use crate::model::{Proxy, Routing, Rule};
 
 pub(super) use gateway::gateway;
 
@@ -36,12 +36,12 @@ struct Frontend {
 }
 
 /// The outbound route configuration without its virtual hosts, which are made of the services one by one.
-pub(super) fn outbound(mesh: &Mesh) -> Sourced<RouteConfiguration> {
+pub(super) fn outbound(proxy: &Proxy) -> Sourced<RouteConfiguration> {
     let message = RouteConfiguration {
         name: OUTBOUND.into(),
-        request_headers_to_add: tags::request_headers(&mesh.telemetry),
-        typed_per_filter_config: tags::response_headers(&mesh.telemetry),
-        metadata: tags::metadata(&mesh.sidecar.tags),
+        request_headers_to_add: tags::request_headers(&proxy.telemetry),
+        typed_per_filter_config: tags::response_headers(&proxy.telemetry),
+        metadata: tags::metadata(&proxy.sidecar.tags),
         ..RouteConfiguration::default()
     };
     Sourced { name: OUTBOUND.into(), message, parts: Vec::new() }

@@ -9,11 +9,11 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
 };
 
 use super::{Part, Sourced};
-use crate::model::Mesh;
+use crate::model::Proxy;
 use crate::model::ingress::{Proof, ProofContent};
 
-pub(super) fn secrets(mesh: &Mesh) -> impl Iterator<Item = Sourced<Secret>> {
-    mesh.proofs.iter().map(|(name, proof)| secret(name, proof))
+pub(super) fn secrets(proxy: &Proxy) -> impl Iterator<Item = Sourced<Secret>> {
+    proxy.proofs.iter().map(|(name, proof)| secret(name, proof))
 }
 
 fn secret(name: &str, proof: &Proof) -> Sourced<Secret> {

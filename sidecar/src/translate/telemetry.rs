@@ -32,7 +32,7 @@ use crate::model::sidecar::Sidecar;
 use crate::model::sidecar::inject::{Logged, Share};
 use crate::model::sidecar::observe::{Otlp, Sink};
 use crate::model::telemetry::{self, label};
-use crate::model::{Backend, Mesh};
+use crate::model::{Backend, Proxy};
 
 /// How long Envoy waits for a collector to take spans.
 const EXPORT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -69,30 +69,30 @@ const FIELDS: &[(&str, &str)] = &[
 const MAX_SERIES: u32 = (telemetry::MAX_STATS_BYTES / telemetry::BYTES_PER_SERIES) as u32;
 
 /// The access loggers of an HTTP listener: those that are asked for, and the one that counts by tag.
-pub(super) fn access_logs(mesh: &Mesh, listener: &str) -> Vec<AccessLog> {
-    let log = mesh.telemetry.access_log.iter();
+pub(super) fn access_logs(proxy: &Proxy, listener: &str) -> Vec<AccessLog> {
+    let log = proxy.telemetry.access_log.iter();
     let sinks = log.flat_map(|log| log.sinks.iter().map(move |sink| (log, sink)));
-    let logs = sinks.map(|(log, sink)| AccessLog { filter: filter(log), ..to(sink, mesh, listener) });
-    logs.chain(counts(&mesh.telemetry, listener)).collect()
+    let logs = sinks.map(|(log, sink)| AccessLog { filter: filter(log), ..to(sink, proxy, listener) });
+    logs.chain(counts(&proxy.telemetry, listener)).collect()
 }
 
 /// Tracing of an HTTP listener.
-pub(super) fn tracing(mesh: &Mesh) -> Option<Tracing> {
-    let tracing = mesh.telemetry.tracing.as_ref()?;
+pub(super) fn tracing(proxy: &Proxy) -> Option<Tracing> {
+    let tracing = proxy.telemetry.tracing.as_ref()?;
     let provider = Provider {
         name: "envoy.tracers.opentelemetry".into(),
-        config_type: Some(http::ConfigType::TypedConfig(any(&open_telemetry(&mesh.sidecar, tracing)))),
+        config_type: Some(http::ConfigType::TypedConfig(any(&open_telemetry(&proxy.sidecar, tracing)))),
     };
     Some(Tracing {
         random_sampling: Some(Percent { value: f64::from(tracing.share.of_a_million()) / 10_000.0 }),
-        custom_tags: custom_tags(mesh),
+        custom_tags: custom_tags(proxy),
         provider: Some(provider),
         ..Tracing::default()
     })
 }
 
-fn to(sink: &Sink<Backend>, mesh: &Mesh, listener: &str) -> AccessLog {
-    let format = || json_format(&mesh.sidecar, listener);
+fn to(sink: &Sink<Backend>, proxy: &Proxy, listener: &str) -> AccessLog {
+    let format = || json_format(&proxy.sidecar, listener);
     match sink {
         Sink::Stdout => {
             let log_format = stdout_access_log::AccessLogFormat::LogFormat(format());
@@ -112,7 +112,7 @@ fn to(sink: &Sink<Backend>, mesh: &Mesh, listener: &str) -> AccessLog {
                 log_name: log_name.clone(),
                 grpc_service: Some(over_grpc(to)),
                 transport_api_version: ApiVersion::V3.into(),
-                custom_tags: custom_tags(mesh),
+                custom_tags: custom_tags(proxy),
                 ..CommonGrpcAccessLogConfig::default()
             };
             let config = HttpGrpcAccessLogConfig {
@@ -207,10 +207,10 @@ fn export_over_http(cluster: String, uri: String) -> HttpService {
 }
 
 /// The tags as attributes of spans and of entries in a log service. A request that no route takes has the workload's.
-fn custom_tags(mesh: &Mesh) -> Vec<CustomTag> {
-    let tags = &mesh.sidecar.tags;
+fn custom_tags(proxy: &Proxy) -> Vec<CustomTag> {
+    let tags = &proxy.sidecar.tags;
     let of_workload = |key: &str| tags.iter().find(|tag| tag.key == key).map(|tag| tag.value.clone());
-    let keys = mesh.telemetry.keys.iter();
+    let keys = proxy.telemetry.keys.iter();
     keys.map(|key| custom_tag(key, of_workload(key).unwrap_or_default())).collect()
 }
 

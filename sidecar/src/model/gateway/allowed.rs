@@ -6,7 +6,7 @@ use crate::read::Node;
 use crate::read::decode::{Report, one_of, text, texts};
 
 /// Which routes may attach. By default those of the Gateway's own namespace, of the kinds that the protocol knows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct AllowedRoutes {
     /// In which namespaces they are.
     pub namespaces: Namespaces,
@@ -15,7 +15,7 @@ pub struct AllowedRoutes {
 }
 
 /// In which namespaces routes may be.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum Namespaces {
     /// In that of the Gateway.
     #[default]
@@ -27,7 +27,7 @@ pub enum Namespaces {
 }
 
 /// A kind of route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RouteGroupKind {
     /// Where it stands.
     pub span: Span,

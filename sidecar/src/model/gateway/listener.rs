@@ -8,7 +8,7 @@ use crate::read::Node;
 use crate::read::decode::{Report, one_of, port, text};
 
 /// Where a Gateway takes connections, and which.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Where its name stands.
     pub span: Span,
@@ -42,7 +42,7 @@ pub enum Protocol {
 }
 
 /// ListenerTLSConfig.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
     /// Whether it is passed on unopened.
     pub passthrough: bool,
@@ -51,7 +51,7 @@ pub struct Tls {
 }
 
 /// SecretObjectReference.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SecretRef {
     /// Where it stands.
     pub span: Span,

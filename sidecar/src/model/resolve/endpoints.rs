@@ -20,6 +20,17 @@ use crate::model::{Dns, Document, EndpointDetail, MeshEndpoint, MeshPort, Servic
 
 type Slices<'d> = [(&'d Document, &'d EndpointSlice)];
 
+/// Slices by the service whose endpoints they hold; those of a service by place.
+pub(super) type SlicesOf<'d> = BTreeMap<ServiceKey, Vec<(&'d Document, &'d EndpointSlice)>>;
+
+/// Says who answers: the only place in which the content of slices is looked at.
+pub(super) struct Answering<'s, 'd> {
+    /// Those of the service in question, and of those that its subsets are made of.
+    pub(super) slices: &'s SlicesOf<'d>,
+    /// Where the workload is.
+    pub(super) sidecar: &'s Sidecar,
+}
+
 impl<'i, 'd> Resolver<'i, 'd> {
     /// A slice without its service is harmless: Kubernetes removes the two one after the other.
     pub(super) fn check_slices(&mut self) {
@@ -36,10 +47,9 @@ impl<'i, 'd> Resolver<'i, 'd> {
     pub(super) fn port(&mut self, key: &ServiceKey, document: &Document, port: &ServicePort) -> MeshPort {
         let slices = self.slices(key);
         let policy = self.policies.of_port(key, &port.name);
-        let mut endpoints = match &policy {
-            Some(policy) if policy.tells_endpoints_apart() => self.detailed(key, port, policy),
-            _ => plain(slices, port),
-        };
+        self.check_members(key, policy.as_deref());
+        let answering = Answering { slices: &self.index.slices, sidecar: self.index.sidecar };
+        let mut endpoints = answering.endpoints(key, &port.name, policy.as_deref());
         let mut dns = self.index.dns(key, port);
         let tls = match self.demand(key, port) {
             Demand::Nothing => None,
@@ -69,14 +79,45 @@ impl<'i, 'd> Resolver<'i, 'd> {
         self.index.slices.get(key).map(Vec::as_slice).unwrap_or_default()
     }
 
+    fn check_members(&mut self, key: &ServiceKey, policy: Option<&Policy>) {
+        let Some(policy) = policy else { return };
+        for subset in policy.subsets.iter().flat_map(|subsets| &subsets.0) {
+            let Members::Service { name, span } = &subset.members else { continue };
+            let service = ServiceKey { name: name.clone(), ..key.clone() };
+            if let Err(mistake) = self.index.service(&service) {
+                let places = policy.origins.iter().map(|origin| mistake.clone().at(&origin.with_span(*span)));
+                self.diagnostics.extend(places.take(1));
+            }
+        }
+    }
+}
+
+impl Answering<'_, '_> {
+    /// The ready endpoints of a port of a service, sorted.
+    pub(super) fn endpoints(
+        &self,
+        key: &ServiceKey,
+        port: &str,
+        policy: Option<&Policy>,
+    ) -> Vec<MeshEndpoint> {
+        match policy {
+            Some(policy) if policy.tells_endpoints_apart() => self.detailed(key, port, policy),
+            _ => plain(self.of(key), port),
+        }
+    }
+
+    fn of(&self, key: &ServiceKey) -> &Slices<'_> {
+        self.slices.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// The endpoints with what the policy wants to know of each.
-    fn detailed(&mut self, key: &ServiceKey, port: &ServicePort, policy: &Policy) -> Vec<MeshEndpoint> {
+    fn detailed(&self, key: &ServiceKey, port: &str, policy: &Policy) -> Vec<MeshEndpoint> {
         let subsets = self.subsets(key, port, policy);
         let locality = policy.balancing.as_deref().and_then(|balancing| balancing.locality.as_ref());
-        let own = own_place(self.index.sidecar);
+        let own = own_place(self.sidecar);
         let mut found = BTreeMap::<SocketAddr, EndpointDetail>::new();
-        for (document, slice) in self.slices(key) {
-            for (address, endpoint) in slice.endpoints(&port.name) {
+        for (document, slice) in self.of(key) {
+            for (address, endpoint) in slice.endpoints(port) {
                 let detail = found.entry(address).or_insert_with(|| EndpointDetail {
                     zone: locality.and(endpoint.zone.clone()),
                     priority: distance(locality, own, endpoint),
@@ -90,34 +131,18 @@ impl<'i, 'd> Resolver<'i, 'd> {
     }
 
     /// The subsets, with the endpoints of those that are given by another service.
-    fn subsets<'p>(
-        &mut self,
-        key: &ServiceKey,
-        port: &ServicePort,
-        policy: &'p Policy,
-    ) -> Vec<Membership<'p>> {
+    fn subsets<'p>(&self, key: &ServiceKey, port: &str, policy: &'p Policy) -> Vec<Membership<'p>> {
         let all = policy.subsets.iter().flat_map(|subsets| &subsets.0);
-        all.map(|subset| self.membership(key, port, policy, subset)).collect()
+        all.map(|subset| self.membership(key, port, subset)).collect()
     }
 
-    fn membership<'p>(
-        &mut self,
-        key: &ServiceKey,
-        port: &ServicePort,
-        policy: &Policy,
-        subset: &'p Subset,
-    ) -> Membership<'p> {
+    fn membership<'p>(&self, key: &ServiceKey, port: &str, subset: &'p Subset) -> Membership<'p> {
         let name = subset.name.as_str();
         match &subset.members {
             Members::Tags(tags) => Membership { name, rule: Rule::Tags(tags) },
-            Members::Service { name: service, span } => {
-                let service = ServiceKey { name: service.clone(), ..key.clone() };
-                if let Err(mistake) = self.index.service(&service) {
-                    let places =
-                        policy.origins.iter().map(|origin| mistake.clone().at(&origin.with_span(*span)));
-                    self.diagnostics.extend(places.take(1));
-                }
-                Membership { name, rule: rule(self.slices(&service), port) }
+            Members::Service { name: service, .. } => {
+                let slices = self.of(&ServiceKey { name: service.clone(), ..key.clone() });
+                Membership { name, rule: rule(slices, port) }
             }
         }
     }
@@ -125,10 +150,10 @@ impl<'i, 'd> Resolver<'i, 'd> {
 
 /// By the endpoints of the port of this name, because pods of both services may share the address of their node. A service that
 /// has no such port says with its others which pods are meant.
-fn rule<'p>(slices: &Slices<'_>, port: &ServicePort) -> Rule<'p> {
+fn rule<'p>(slices: &Slices<'_>, port: &str) -> Rule<'p> {
     let slices = || slices.iter().map(|(_, slice)| *slice);
     let members: BTreeSet<_> =
-        slices().flat_map(|slice| slice.endpoints(&port.name)).map(|(address, _)| address).collect();
+        slices().flat_map(|slice| slice.endpoints(port)).map(|(address, _)| address).collect();
     if members.is_empty() {
         Rule::Addresses(slices().flat_map(|slice| &slice.ready).map(|ready| ready.address).collect())
     } else {
@@ -204,8 +229,8 @@ fn shared(found: BTreeMap<SocketAddr, EndpointDetail>) -> Vec<MeshEndpoint> {
     endpoints.collect()
 }
 
-fn plain(slices: &Slices<'_>, port: &ServicePort) -> Vec<MeshEndpoint> {
-    let all = slices.iter().flat_map(|(_, slice)| slice.endpoints(&port.name));
+fn plain(slices: &Slices<'_>, port: &str) -> Vec<MeshEndpoint> {
+    let all = slices.iter().flat_map(|(_, slice)| slice.endpoints(port));
     let mut endpoints: Vec<MeshEndpoint> =
         all.map(|(address, _)| MeshEndpoint { address, detail: None }).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);

@@ -6,10 +6,11 @@ use std::fmt;
 use crate::diagnostic::{Diagnostic, Origin};
 use crate::model::reference::{BackendRef, ParentKind, ParentRef};
 use crate::model::route::{Route, RouteKind};
-use crate::model::service::{AppProtocol, EndpointSlice, Service, ServicePort};
+use crate::model::service::{AppProtocol, Service, ServicePort};
 use crate::model::sidecar::Sidecar;
 use crate::model::{Backend, Document, Object, ServiceKey};
 
+use super::endpoints::SlicesOf;
 use super::grants::Grants;
 use super::ingress::Ingress;
 
@@ -17,7 +18,7 @@ use super::ingress::Ingress;
 pub(super) struct Index<'d> {
     pub(super) sidecar: &'d Sidecar,
     pub(super) services: BTreeMap<ServiceKey, (&'d Document, &'d Service)>,
-    pub(super) slices: BTreeMap<ServiceKey, Vec<(&'d Document, &'d EndpointSlice)>>,
+    pub(super) slices: SlicesOf<'d>,
     pub(super) routes: BTreeMap<ServiceKey, Vec<Attached<'d>>>,
     /// The ports that a GRPCRoute is about, or sends to.
     pub(super) grpc_ports: BTreeSet<Backend>,

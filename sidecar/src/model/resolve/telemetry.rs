@@ -13,9 +13,7 @@ use crate::model::tag::{Tag, header, merged};
 use crate::model::telemetry::{
     AccessLog, BYTES_PER_SERIES, Injected, MAX_STATS_BYTES, Telemetry, Tracing, label,
 };
-use crate::model::{Backend, Destination, Document, MeshService, Routing, ServiceKey};
-
-type Services = BTreeMap<ServiceKey, MeshService>;
+use crate::model::{Backend, Destination, Document, Routing, ServiceKey, Services};
 
 /// Labels of a series that are not tags.
 const TAKEN_LABELS: &[&str] = &["le", "listener"];
@@ -196,7 +194,7 @@ fn series(keys: &[String], own: &[Tag], services: &Services) -> usize {
         for port in &service.ports {
             match &port.routing {
                 Routing::Direct => {
-                    let to = Backend { service: key.clone(), port: port.number };
+                    let to = Backend { service: ServiceKey::clone(key), port: port.number };
                     found.insert((values(own), to.to_string()));
                 }
                 Routing::Rules(rules) => {

@@ -18,7 +18,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
 
 use super::inbound::any_family;
 use super::{ads, http, tcp};
-use crate::model::Mesh;
+use crate::model::Proxy;
 use crate::model::hostname::Hostname;
 use crate::model::ingress::{Content, Entrance, Stream};
 use crate::translate::endpoint::address;
@@ -67,9 +67,9 @@ impl At<'_> {
 }
 
 /// The listener; none if nothing is attached that it could do something with.
-pub(in crate::translate) fn listener(mesh: &Mesh, at: At<'_>) -> Option<Sourced<Listener>> {
+pub(in crate::translate) fn listener(proxy: &Proxy, at: At<'_>) -> Option<Sourced<Listener>> {
     let name = at.name();
-    let filter_chains = chains(mesh, at);
+    let filter_chains = chains(proxy, at);
     let inspector = listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()));
     let inspector = ListenerFilter {
         name: TLS_INSPECTOR.into(),
@@ -83,7 +83,7 @@ pub(in crate::translate) fn listener(mesh: &Mesh, at: At<'_>) -> Option<Sourced<
         traffic_direction: TrafficDirection::Inbound.into(),
         listener_filters: if at.has_tls() { vec![inspector] } else { Vec::new() },
         filter_chains,
-        metadata: tags::metadata(&mesh.sidecar.tags),
+        metadata: tags::metadata(&proxy.sidecar.tags),
         ..Listener::default()
     };
     let parts = at.entrances.iter().map(part).collect();
@@ -92,38 +92,39 @@ pub(in crate::translate) fn listener(mesh: &Mesh, at: At<'_>) -> Option<Sourced<
 
 /// The route configurations of the listener.
 pub(in crate::translate) fn routes<'m>(
-    mesh: &'m Mesh,
+    proxy: &'m Proxy,
     at: At<'m>,
 ) -> impl Iterator<Item = Sourced<RouteConfiguration>> {
     let requests = |entrance: &&Entrance| matches!(entrance.content, Content::Requests(_));
     let (clear, tls): (Vec<&Entrance>, Vec<&Entrance>) =
         at.entrances.iter().filter(requests).partition(|entrance| entrance.certificates.is_none());
-    let shared = (!clear.is_empty()).then(|| route::gateway(mesh, at.name(), at.address.port(), &clear, &[]));
+    let shared =
+        (!clear.is_empty()).then(|| route::gateway(proxy, at.name(), at.address.port(), &clear, &[]));
     let all: Vec<&Hostname> = tls.iter().filter_map(|entrance| entrance.hostname.as_ref()).collect();
     let of_each = tls.into_iter().map(move |entrance| {
         // They have come with another name than the one that they are for (RFC 9110, section 7.4).
         let own = |other: &&Hostname| entrance.hostname.as_ref() != Some(*other);
         let astray: Vec<&Hostname> = all.iter().copied().filter(own).collect();
-        route::gateway(mesh, at.routes_of(entrance), at.address.port(), &[entrance], &astray)
+        route::gateway(proxy, at.routes_of(entrance), at.address.port(), &[entrance], &astray)
     });
     shared.into_iter().chain(of_each)
 }
 
-fn chains(mesh: &Mesh, at: At<'_>) -> Vec<FilterChain> {
+fn chains(proxy: &Proxy, at: At<'_>) -> Vec<FilterChain> {
     let mut chains = Vec::new();
     let mut clear = at
         .entrances
         .iter()
         .filter(|one| one.certificates.is_none() && matches!(one.content, Content::Requests(_)));
     if clear.next().is_some() {
-        let filters = vec![http::at_the_edge(mesh, &at.name())];
+        let filters = vec![http::at_the_edge(proxy, &at.name())];
         chains.push(FilterChain { name: at.name(), filters, ..FilterChain::default() });
     }
     for entrance in at.entrances {
         match &entrance.content {
             Content::Requests(_) if entrance.certificates.is_none() => {}
             Content::Requests(_) => chains.push(FilterChain {
-                filters: vec![http::at_the_edge(mesh, &at.routes_of(entrance))],
+                filters: vec![http::at_the_edge(proxy, &at.routes_of(entrance))],
                 ..chain(entrance, entrance.name(), entrance.hostname.as_ref(), &["h2", "http/1.1"])
             }),
             Content::Streams(streams) => {

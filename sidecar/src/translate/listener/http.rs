@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::{Any, BoolValue};
 
 use super::ads;
-use crate::model::Mesh;
+use crate::model::Proxy;
 use crate::translate::{any, duration, policy, tags, telemetry};
 
 const CONNECTION_MANAGER: &str = "envoy.filters.network.http_connection_manager";
@@ -37,29 +37,29 @@ pub(super) enum Forged {
 }
 
 /// The connection manager as the one filter of a chain, with the routes of the listener's name.
-pub(super) fn filter(mesh: &Mesh, name: &str, forged: Forged) -> Filter {
-    let config = filter::ConfigType::TypedConfig(any(&connection_manager(mesh, name, forged)));
+pub(super) fn filter(proxy: &Proxy, name: &str, forged: Forged) -> Filter {
+    let config = filter::ConfigType::TypedConfig(any(&connection_manager(proxy, name, forged)));
     Filter { name: CONNECTION_MANAGER.into(), config_type: Some(config) }
 }
 
 /// The same for requests from outside, whose clients are the peers of their connections: what they say of themselves in
 /// `x-forwarded-for` and the like is not believed.
-pub(super) fn at_the_edge(mesh: &Mesh, name: &str) -> Filter {
+pub(super) fn at_the_edge(proxy: &Proxy, name: &str) -> Filter {
     let manager = HttpConnectionManager {
         use_remote_address: Some(BoolValue { value: true }),
-        ..connection_manager(mesh, name, Forged::Removed)
+        ..connection_manager(proxy, name, Forged::Removed)
     };
     let config = filter::ConfigType::TypedConfig(any(&manager));
     Filter { name: CONNECTION_MANAGER.into(), config_type: Some(config) }
 }
 
-fn connection_manager(mesh: &Mesh, name: &str, forged: Forged) -> HttpConnectionManager {
+fn connection_manager(proxy: &Proxy, name: &str, forged: Forged) -> HttpConnectionManager {
     let rds = Rds { config_source: Some(ads()), route_config_name: name.into() };
     HttpConnectionManager {
         stat_prefix: name.into(),
         route_specifier: Some(RouteSpecifier::Rds(rds)),
-        access_log: telemetry::access_logs(mesh, name),
-        tracing: telemetry::tracing(mesh),
+        access_log: telemetry::access_logs(proxy, name),
+        tracing: telemetry::tracing(proxy),
         http_filters: http_filters(forged),
         // Prefixes are matched on the path that the upstream will resolve.
         normalize_path: Some(BoolValue { value: true }),

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::config::route::v3::route_action::ClusterSpecifier;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteConfiguration, VirtualHost};
 
 use super::http;
-use crate::model::Mesh;
+use crate::model::Proxy;
 use crate::model::matching::Match;
 use crate::model::sidecar::inbound::{Inbound, Whose};
 use crate::translate::endpoint::{address, single};
@@ -25,7 +25,7 @@ pub(in crate::translate) fn name(of: &Inbound) -> String {
 }
 
 /// One listener for each port.
-pub(in crate::translate) fn listener(mesh: &Mesh, of: &Inbound) -> Sourced<Listener> {
+pub(in crate::translate) fn listener(proxy: &Proxy, of: &Inbound) -> Sourced<Listener> {
     let name = name(of);
     let forged = if of.request_tags == Whose::Own { http::Forged::Removed } else { http::Forged::Kept };
     let message = Listener {
@@ -34,19 +34,19 @@ pub(in crate::translate) fn listener(mesh: &Mesh, of: &Inbound) -> Sourced<Liste
         stat_prefix: name.clone(),
         traffic_direction: TrafficDirection::Inbound.into(),
         filter_chains: vec![FilterChain {
-            filters: vec![http::filter(mesh, &name, forged)],
+            filters: vec![http::filter(proxy, &name, forged)],
             ..FilterChain::default()
         }],
-        metadata: tags::metadata(&mesh.sidecar.tags),
+        metadata: tags::metadata(&proxy.sidecar.tags),
         ..Listener::default()
     };
-    sourced(mesh, of, name, message)
+    sourced(proxy, of, name, message)
 }
 
 /// Everything goes to the application.
-pub(in crate::translate) fn routes(mesh: &Mesh, of: &Inbound) -> Sourced<RouteConfiguration> {
+pub(in crate::translate) fn routes(proxy: &Proxy, of: &Inbound) -> Sourced<RouteConfiguration> {
     let name = name(of);
-    let metadata = tags::metadata(&mesh.sidecar.tags);
+    let metadata = tags::metadata(&proxy.sidecar.tags);
     let all = Route {
         name: name.clone(),
         r#match: Some(route::matching::route_match(&Match::default())),
@@ -54,7 +54,8 @@ pub(in crate::translate) fn routes(mesh: &Mesh, of: &Inbound) -> Sourced<RouteCo
         metadata: metadata.clone(),
         ..Route::default()
     };
-    let own = if of.request_tags == Whose::Own { tags::request_headers(&mesh.telemetry) } else { Vec::new() };
+    let own =
+        if of.request_tags == Whose::Own { tags::request_headers(&proxy.telemetry) } else { Vec::new() };
     let message = RouteConfiguration {
         name: name.clone(),
         virtual_hosts: vec![VirtualHost {
@@ -64,23 +65,23 @@ pub(in crate::translate) fn routes(mesh: &Mesh, of: &Inbound) -> Sourced<RouteCo
             ..VirtualHost::default()
         }],
         request_headers_to_add: own,
-        typed_per_filter_config: tags::response_headers(&mesh.telemetry),
+        typed_per_filter_config: tags::response_headers(&proxy.telemetry),
         metadata,
         ..RouteConfiguration::default()
     };
-    sourced(mesh, of, name, message)
+    sourced(proxy, of, name, message)
 }
 
 /// The application on the loopback address.
-pub(in crate::translate) fn cluster(mesh: &Mesh, of: &Inbound) -> Sourced<Cluster> {
+pub(in crate::translate) fn cluster(proxy: &Proxy, of: &Inbound) -> Sourced<Cluster> {
     let name = name(of);
     let application = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), of.to);
     let message = Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
         load_assignment: Some(single(&name, application)),
-        ..cluster::plain(&mesh.sidecar, &name, of.protocol)
+        ..cluster::plain(&proxy.sidecar, &name, of.protocol)
     };
-    sourced(mesh, of, name, message)
+    sourced(proxy, of, name, message)
 }
 
 /// The address of all IPv6 interfaces takes IPv4 connections too, as servers usually do.
@@ -91,7 +92,7 @@ pub(super) fn any_family(mut address: Address, ip: IpAddr) -> Address {
     address
 }
 
-fn sourced<M>(mesh: &Mesh, of: &Inbound, name: String, message: M) -> Sourced<M> {
-    let origin = mesh.sidecar_origin.with_span(of.span);
+fn sourced<M>(proxy: &Proxy, of: &Inbound, name: String, message: M) -> Sourced<M> {
+    let origin = proxy.sidecar_origin.with_span(of.span);
     Sourced { name, message, parts: vec![Part { origin, mentions: Vec::new() }] }
 }

@@ -5,7 +5,7 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 
 use super::{Frontend, matching, rule_parts, ruled};
-use crate::model::Mesh;
+use crate::model::Proxy;
 use crate::model::hostname::Hostname;
 use crate::model::ingress::{Content, Entrance, Host};
 use crate::model::matching::Match;
@@ -17,7 +17,7 @@ const MISDIRECTED: u32 = 421;
 /// The routes of requests that enter here, on `port`. Those for a host `astray` have another listener, and the client is to
 /// ask again on a connection of its own.
 pub(in crate::translate) fn gateway(
-    mesh: &Mesh,
+    proxy: &Proxy,
     name: String,
     port: u16,
     entrances: &[&Entrance],
@@ -31,24 +31,24 @@ pub(in crate::translate) fn gateway(
         hosts.iter().map(move |host| (*entrance, host))
     });
     let hosts: Vec<(&Entrance, &Host)> = hosts.collect();
-    let own = hosts.iter().map(|(entrance, host)| virtual_host(mesh, port, entrance, host));
+    let own = hosts.iter().map(|(entrance, host)| virtual_host(proxy, port, entrance, host));
     let known = |name: &&&Hostname| hosts.iter().all(|(_, host)| host.name.as_ref() != Some(**name));
     let others = astray.iter().filter(known).map(|host| misdirected(&name, host));
     let message = RouteConfiguration {
         name: name.clone(),
         virtual_hosts: own.chain(others).collect(),
-        request_headers_to_add: tags::request_headers(&mesh.telemetry),
-        typed_per_filter_config: tags::response_headers(&mesh.telemetry),
+        request_headers_to_add: tags::request_headers(&proxy.telemetry),
+        typed_per_filter_config: tags::response_headers(&proxy.telemetry),
         // A host is the same with and without its port.
         ignore_port_in_host_matching: true,
-        metadata: tags::metadata(&mesh.sidecar.tags),
+        metadata: tags::metadata(&proxy.sidecar.tags),
         ..RouteConfiguration::default()
     };
     let parts = hosts.iter().flat_map(|(entrance, host)| parts(entrance, host)).collect();
     Sourced { name, message, parts }
 }
 
-fn virtual_host(mesh: &Mesh, port: u16, entrance: &Entrance, host: &Host) -> VirtualHost {
+fn virtual_host(proxy: &Proxy, port: u16, entrance: &Entrance, host: &Host) -> VirtualHost {
     let frontend = Frontend { scheme: entrance.scheme(), port };
     VirtualHost {
         name: name(entrance, host),
@@ -57,7 +57,7 @@ fn virtual_host(mesh: &Mesh, port: u16, entrance: &Entrance, host: &Host) -> Vir
             .rules
             .iter()
             .flat_map(|rule| {
-                policy::of_rule(ruled(&mesh.sidecar, rule, frontend).collect(), &rule.action, None)
+                policy::of_rule(ruled(&proxy.sidecar, rule, frontend).collect(), &rule.action, None)
             })
             .collect(),
         ..VirtualHost::default()
