@@ -13,7 +13,7 @@ use weft_xds::snapshot::Builder;
 use weft_xds::{Reference, Resource, Revision, Snapshot, SnapshotError, TypeUrl};
 
 use crate::model::{Mesh, MeshService, Proxy, ServiceKey};
-use crate::translate::{OUTBOUND, OfService, Resources, Sourced, of_service, shared};
+use crate::translate::{NO_BACKEND, OUTBOUND, OfService, Resources, Sourced, of_service, shared};
 
 /// The field of a `RouteConfiguration` that holds its virtual hosts.
 const VIRTUAL_HOSTS: u32 = 2;
@@ -135,7 +135,10 @@ fn are_alike(one: &Arc<Proxy>, other: &Arc<Proxy>) -> bool {
 
 impl Edit {
     fn of(snapshot: &Snapshot) -> Self {
-        Self { builder: snapshot.edit(), inserted: BTreeSet::new(), replaced: BTreeSet::new() }
+        let mut builder = snapshot.edit();
+        // The one name to which a listener may refer though nothing is called so.
+        builder.external(TypeUrl::CLUSTER, NO_BACKEND);
+        Self { builder, inserted: BTreeSet::new(), replaced: BTreeSet::new() }
     }
 
     fn insert(&mut self, resource: Resource) -> ResourceKey {

@@ -36,6 +36,7 @@ use envoy_types::pb::google::protobuf;
 use prost::{Message, Name};
 use weft_xds::canonical;
 
+pub use listener::NO_BACKEND;
 pub use provenance::{Part, Provenance};
 pub use tags::NAMESPACE as TAGS_NAMESPACE;
 

@@ -386,8 +386,8 @@ mod tests {
         rhythm.note(path(), Change::Gone, start);
         assert!(rhythm.take_due(start + GONE - MS).is_none());
         assert!(rhythm.take_due(start + GONE).is_some());
-        assert!(rhythm.take_due(start + POLL).is_none());
-        assert!(rhythm.take_due(start + GONE + POLL).is_some());
+        assert!(rhythm.take_due(start + POLL - GATHER - MS).is_none());
+        assert_eq!(rhythm.take_due(start + POLL), Some(Scope::Everything));
     }
 
     #[test]
@@ -407,7 +407,7 @@ mod tests {
         let files = |paths: &[PathBuf]| Some(Scope::Files(paths.iter().cloned().collect()));
         rhythm.note(path(), Change::Gone, start);
         rhythm.note(others.clone(), Change::Complete, start);
-        assert_eq!(rhythm.take_due(start), files(&[others.clone()]));
+        assert_eq!(rhythm.take_due(start), files(std::slice::from_ref(&others)));
         assert_eq!(rhythm.take_due(start + GONE), files(&[path()]), "it is gone for good");
         rhythm.note(path(), Change::Complete, start + 2 * GONE);
         rhythm.note_more(start + 2 * GONE);

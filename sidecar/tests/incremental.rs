@@ -84,7 +84,7 @@ fn change_endpoints(node: &mut Node, chance: &mut Chance) {
     }
 }
 
-/// A configuration in a directory, one file for each of the original's.
+/// A configuration in a directory, one file for each of the original's or for each of its documents.
 struct Files {
     _directory: tempfile::TempDir,
     files: Vec<(PathBuf, Vec<Node>)>,
@@ -92,10 +92,13 @@ struct Files {
 }
 
 impl Files {
-    fn new(original: &[(Arc<Source>, Node)]) -> Self {
+    fn new(original: &[(Arc<Source>, Node)], apart: bool) -> Self {
         let directory = tempfile::tempdir().expect("directory");
-        let mut files = BTreeMap::<&str, Vec<Node>>::new();
-        original.iter().for_each(|(source, node)| files.entry(&source.name).or_default().push(node.clone()));
+        let mut files = BTreeMap::<_, Vec<Node>>::new();
+        for (at, (source, node)) in original.iter().enumerate() {
+            let file = (source.name.as_str(), if apart { at } else { 0 });
+            files.entry(file).or_default().push(node.clone());
+        }
         let path = |at: usize| directory.path().join(format!("{at}.yaml"));
         let files: Vec<_> = files.into_values().enumerate().map(|(at, nodes)| (path(at), nodes)).collect();
         let configuration = Configuration::new(Roots::new([directory.path().to_owned()]));
@@ -195,12 +198,12 @@ fn endpoints_that_change_are_followed_to_what_resolving_everything_gives() {
     let seed = std::env::var("WEFT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
     let mut chance = Chance(seed);
     let (mut followed, mut resolved) = (0, 0);
-    for original in configurations() {
-        let mut files = Files::new(&original);
+    for (original, apart) in configurations().iter().flat_map(|one| [(one, false), (one, true)]) {
+        let mut files = Files::new(original, apart);
         let mut encoder = Encoder::default();
         files.look([PathBuf::new()]);
         let mut last = files.configuration.settle().mesh;
-        for step in 1..=CHANGES {
+        for step in 1..=CHANGES / 2 {
             let (path, nodes) = {
                 let at = chance.below(files.files.len());
                 &mut files.files[at]

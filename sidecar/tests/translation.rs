@@ -5,12 +5,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost_reflect::{DynamicMessage, ReflectMessage, Value};
 use weft_sidecar::configuration::Configuration;
+use weft_sidecar::encoding::Encoder;
 use weft_sidecar::model::Mesh;
 use weft_sidecar::read::files::Roots;
 use weft_sidecar::translate::{Resources, json, translate};
+use weft_xds::Revision;
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -140,4 +143,16 @@ fn walk(value: &Value, found: &mut Vec<String>) {
         Value::Map(entries) => entries.values().for_each(|item| walk(item, found)),
         _ => {}
     }
+}
+
+#[test]
+fn a_gateway_with_connections_for_nobody_can_be_published() {
+    let file = tempfile::NamedTempFile::with_suffix(".yaml").expect("file");
+    let text = fs::read_to_string(here("tests/golden/gateway_tls.yaml")).expect("read");
+    let without_backends =
+        text.replace("kind: Service\nmetadata: { name: web }", "kind: Namespace\nmetadata: { name: web }");
+    assert_ne!(without_backends, text);
+    let without_backends = without_backends.replace("\nspec: { ports: [{ port: 80 }] }", "");
+    fs::write(file.path(), without_backends).expect("write");
+    Encoder::default().encode(&Arc::new(mesh(file.path())), Revision(1)).expect("a snapshot");
 }

@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::config::core::v3::{AggregatedConfigSource, ApiVersio
 pub(super) use gateway::{At, TLS_SOCKET, listener as gateway, routes as gateway_routes, secret};
 pub(super) use http::{CORS, HEADER_MUTATION, STATEFUL_SESSION};
 pub(super) use outbound::outbound;
+pub use tcp::NO_BACKEND;
 
 /// Served by whoever serves this.
 pub(super) fn ads() -> ConfigSource {

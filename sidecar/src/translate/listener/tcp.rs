@@ -13,7 +13,7 @@ use crate::translate::{any, duration};
 
 const TCP_PROXY: &str = "envoy.filters.network.tcp_proxy";
 /// No cluster is called so: a connection for it is closed. Clusters have slashes in their names.
-const NO_BACKEND: &str = "no-backend";
+pub const NO_BACKEND: &str = "no-backend";
 
 /// The proxy as the last filter of a chain.
 pub(super) fn filter(stream: &Stream) -> Filter {
