@@ -175,6 +175,24 @@ fn what_host_local_released_between_two_imports_ends_with_the_second() {
 }
 
 #[test]
+fn what_the_runtime_remembers_under_the_networks_earlier_name_is_found() {
+    let theirs = Theirs::new();
+    let mut conf = theirs.node.conf("1.0.0");
+    conf["name"] = "renamed".into();
+    fs::write(&theirs.conf, conf.to_string()).unwrap();
+    let (lives, gone) = (Namespace::new(), Namespace::new());
+    for (address, container, pod) in [("10.7.0.2", "lives", &lives), ("10.7.0.3", "gone", &gone)] {
+        theirs.hold(address, container);
+        theirs.remember(container, pod);
+    }
+    drop(gone);
+    let (code, text, _) = theirs.import();
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("skipped 10.7.0.3: of gone: its network namespace"), "{text}");
+    assert!(text.contains("took over 1 lease,"), "{text}");
+}
+
+#[test]
 fn a_lease_of_host_local_is_reclaimed_like_any_other() {
     let theirs = Theirs::new();
     let pod = Namespace::new();

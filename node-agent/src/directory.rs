@@ -132,6 +132,9 @@ impl Directory {
         let (path, sum) = (self.join(name), sum(content));
         let before = sum_of(&path)?;
         let is_there = before.as_ref() == Some(&sum) && has_mode(&path, mode)?;
+        if is_there && self.owns_only(name, &sum) {
+            return Ok(Placed::Unchanged);
+        }
         self.owned.insert(Owned { name: name.into(), sum: sum.clone() });
         self.write_record()?;
         if !is_there {
@@ -165,6 +168,11 @@ impl Directory {
 
     fn owns(&self, name: &str, sum: &str) -> bool {
         self.owned.contains(&Owned { name: name.into(), sum: sum.into() })
+    }
+
+    fn owns_only(&self, name: &str, sum: &str) -> bool {
+        self.owned.iter().filter(|owned| owned.name == name).all(|owned| owned.sum == sum)
+            && self.owns(name, sum)
     }
 
     fn write_record(&self) -> Result<(), Error> {

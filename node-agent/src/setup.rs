@@ -128,7 +128,7 @@ pub(crate) async fn keep(
             }
         };
         tokio::select! {
-            Ok(()) = members.changed() => pause = FIRST_PAUSE,
+            () = changed(&mut members, subnets.as_deref()) => pause = FIRST_PAUSE,
             Ok(()) = mtu.changed() => pause = FIRST_PAUSE,
             () = tokio::time::sleep_until(tokio::time::Instant::now() + pause) => {}
         }
@@ -143,6 +143,16 @@ fn publish(in_force: &watch::Sender<InForce>, list: List) {
         }
         is_new
     });
+}
+
+/// Waits until this node has other subnets than `before`: whatever becomes of the others concerns nobody here.
+async fn changed(members: &mut watch::Receiver<Known>, before: Option<&[IpNetwork]>) {
+    while members.changed().await.is_ok() {
+        if own_subnets(&members.borrow_and_update()).as_deref() != before {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// `None` as long as nobody has told of the node.

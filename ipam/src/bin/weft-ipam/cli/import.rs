@@ -261,7 +261,9 @@ impl Move<'_> {
         assumed: &mut Vec<(String, String)>,
     ) -> Result<Lease, String> {
         let network = &self.network.name;
-        let remembered = Remembered::of(self.results, network, container, ifname).unwrap_or_default();
+        let remembered = Remembered::of(self.results, network, container, ifname)
+            .or_else(|| Remembered::of(self.results, self.earlier_name()?, container, ifname))
+            .unwrap_or_default();
         let netns = remembered
             .namespace()
             .map_err(|path| format!("its network namespace {} is gone", path.display()))?;
@@ -285,6 +287,11 @@ impl Move<'_> {
             since: held.since,
             notes: Notes::from_iter([(FROM_HOST_LOCAL.into(), self.from.clone().into())]),
         })
+    }
+
+    /// What the network was called when host-local served it: it may be called otherwise now.
+    fn earlier_name(&self) -> Option<&str> {
+        Path::new(&self.from).file_name()?.to_str()
     }
 
     fn was_freed_since(&self, address: IpAddr, held: &Held) -> bool {
