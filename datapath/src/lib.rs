@@ -43,6 +43,8 @@ pub mod nft;
 mod observe;
 mod rtnl;
 mod settle;
+#[cfg(all(target_feature = "crt-static", target_env = "gnu"))]
+mod start;
 pub mod sysctl;
 mod tc;
 mod vxlan;
