@@ -1,7 +1,7 @@
 //! The least that it takes to ask the kernel for a pod's network: what `make bench` measures the plugin against.
 //!
 //! It makes the objects that `weft-cni` makes in routed mode for a pod with IPv4 and IPv6, masquerade, one host port and
-//! shaping both ways; `weft-bench` compares what stands. It has no configuration, no leases, no undo and no words for an
+//! shaping both ways; `weft-bench` compares what stands. Like an ADD it ends when both ends carry packets. It has no configuration, no leases, no undo and no words for an
 //! error; it knows every name and number beforehand, never looks whether something is there, and shares no code with the
 //! plugin. The nftables table with its maps and chains has to stand already.
 //!
@@ -105,14 +105,18 @@ fn add(pod: &Pod, netns: &File) -> io::Result<()> {
     let host = Kernel::open(NETLINK_ROUTE)?;
     let firewall = Kernel::open(NETLINK_NETFILTER)?;
     host.carry_out(pair(pod, netns))?;
-    host.carry_out(host_end(pod, host.index_of(&pod.host_name)?))?;
+    let host_index = host.index_of(&pod.host_name)?;
+    host.carry_out(host_end(pod, host_index))?;
     fs::write(format!("/proc/sys/net/ipv4/conf/{}/route_localnet", pod.host_name), "1")?;
     firewall.carry_out(in_transaction(elements(pod).map(|element| element.added())))?;
 
     setns(netns, CloneFlags::CLONE_NEWNET)?;
     fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0")?;
     let inside = Kernel::open(NETLINK_ROUTE)?;
-    inside.carry_out(pod_end(pod, inside.index_of("eth0")?))
+    let index = inside.index_of("eth0")?;
+    inside.carry_out(pod_end(pod, index))?;
+    inside.settle(index, |of| pod.address(of))?;
+    host.settle(host_index, |of| of.gateway.to_vec())
 }
 
 fn del(pod: &Pod) -> io::Result<()> {
@@ -246,14 +250,14 @@ fn neighbour(of: &Family, index: u32, ip: &[u8], mac: &[u8]) -> Message {
     Message::new(RTM_NEWNEIGH, CREATE | REPLACE, body)
 }
 
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
 
 fn route(of: &Family, index: u32, (to, prefix): (&[u8], u8), (scope, more): (u8, Vec<u8>)) -> Message {
-    const RTA_DST: u16 = 1;
-    const RTA_OIF: u16 = 4;
     const RT_TABLE_MAIN: u8 = 254;
     const RTPROT_STATIC: u8 = 4;
     const RTN_UNICAST: u8 = 1;
@@ -265,6 +269,20 @@ fn route(of: &Family, index: u32, (to, prefix): (&[u8], u8), (scope, more): (u8,
     body.extend(attribute(RTA_OIF, &index.to_ne_bytes()));
     body.extend(more);
     Message::new(RTM_NEWROUTE, CREATE | EXCL, body)
+}
+
+const RTM_GETROUTE: u16 = 26;
+
+fn route_to(of: &Family, index: u32, to: &[u8]) -> Message {
+    let header = vec![of.number, of.full, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let body = [header, attribute(RTA_DST, to), attribute(RTA_OIF, &index.to_ne_bytes())];
+    Message::new(RTM_GETROUTE, 0, body.concat())
+}
+
+/// Whether the answer is a route whose type (`struct rtmsg`, behind the header of 16 bytes) is that of the node's own addresses.
+fn is_local(answer: &[u8]) -> bool {
+    const RTN_LOCAL: u8 = 2;
+    answer.get(4..6) == Some(&RTM_NEWROUTE.to_ne_bytes()[..]) && answer.get(23) == Some(&RTN_LOCAL)
 }
 
 /// An element of one of the table's maps or sets.
@@ -408,6 +426,22 @@ impl Kernel {
         let answer = self.receive()?;
         let index = answer.get(20..24).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
         index.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+    }
+
+    /// Until the link called by its `index` carries packets, as an ADD is answered no earlier: the kernel takes note of the
+    /// carrier where it is asked for the link, and takes packets to an IPv6 address where a route says so.
+    fn settle(&self, index: u32, address: impl Fn(&Family) -> Vec<u8>) -> io::Result<()> {
+        let look = || Message::new(RTM_GETLINK, 0, link_header(index, false));
+        let routes =
+            || FAMILIES.iter().filter(|of| of.full == 128).map(|of| route_to(of, index, &address(of)));
+        loop {
+            let asked: Vec<_> = std::iter::once(look()).chain(routes()).collect();
+            self.send(&asked)?;
+            let answers = asked.iter().map(|_| self.receive()).collect::<io::Result<Vec<_>>>()?;
+            if answers.iter().skip(1).all(|answer| is_local(answer)) {
+                return Ok(());
+            }
+        }
     }
 
     fn send(&self, messages: &[Message]) -> io::Result<()> {
