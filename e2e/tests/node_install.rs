@@ -91,8 +91,13 @@ fn network(node: &Node) -> Network {
 }
 
 fn uninstall(node: &Node) {
+    try_uninstall(node).unwrap();
+}
+
+fn try_uninstall(node: &Node) -> Result<String, String> {
     let program = binaries::weft("weft-node").unwrap();
-    node.sh(&format!("{} uninstall --bin-dir {BIN} --conf-dir {CONF}", program.display())).unwrap();
+    let done = node.sh(&format!("{} uninstall --bin-dir {BIN} --conf-dir {CONF}", program.display()));
+    done.map_err(|error| error.to_string())
 }
 
 /// Without the folders that an agent or a first pod makes for good.
@@ -120,6 +125,8 @@ fn a_node_is_set_up_after_a_pod_was_really_attached_and_reached() {
     let result = network(&node).add(&node, &attachment).unwrap();
     let held = agent.until("the lease to be seen", |status| status["leases"][0]["held"] == 1.0);
     assert_eq!(held["leases"][0]["subnet"], "10.244.7.0/24");
+    let refusal = try_uninstall(&node).unwrap_err();
+    assert!(refusal.contains("another weft-node runs on this node"), "{refusal}");
     network(&node).del(&node, &attachment, &result).unwrap();
     drop(pod);
 

@@ -17,7 +17,7 @@ pub(crate) struct Alone {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another one is at work.
-    #[error("another weft-node runs on this node{}; it holds {}", of(pid), path.display())]
+    #[error("another weft-node runs on this node{}; it holds {}: stop it first", of(pid), path.display())]
     Taken {
         /// Its process id, as its own pid namespace has it; empty where it did not say.
         pid: String,
@@ -60,6 +60,23 @@ impl Alone {
         writeln!(lock, "{}", std::process::id()).ok();
         Ok(Self { _lock: lock })
     }
+
+    /// Whether nobody has the lock in `dir`. Nothing is made there: who only takes something away may have no right to.
+    ///
+    /// # Errors
+    /// Where somebody has it.
+    pub(crate) fn expect_nobody(dir: &Path) -> Result<(), Error> {
+        let path = dir.join(NAME);
+        let Ok(mut lock) = File::open(&path) else { return Ok(()) };
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                lock.read_to_string(&mut pid).ok();
+                Err(Error::Taken { pid: pid.trim().to_owned(), path })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn of(pid: &str) -> String {
@@ -76,7 +93,10 @@ mod tests {
         let first = Alone::in_directory(dir.path()).unwrap();
         let refusal = Alone::in_directory(dir.path()).unwrap_err().to_string();
         assert!(refusal.contains(&format!("(process {})", std::process::id())), "{refusal}");
+        assert_eq!(Alone::expect_nobody(dir.path()).unwrap_err().to_string(), refusal);
         drop(first);
+        Alone::expect_nobody(dir.path()).unwrap();
+        Alone::expect_nobody(&dir.path().join("missing")).unwrap();
         Alone::in_directory(dir.path()).unwrap();
     }
 }

@@ -46,7 +46,8 @@ impl Node {
     }
 
     fn uninstall(&self) -> Output {
-        self.weft_node(&["uninstall"])
+        // Another one may run an agent on this machine.
+        self.weft_node(&["uninstall", "--state-dir", self.path("state").to_str().unwrap()])
     }
 
     fn names(&self, dir: &str) -> Vec<String> {
