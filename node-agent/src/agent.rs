@@ -12,6 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
@@ -23,6 +24,8 @@ use crate::gc::Collector;
 use crate::leases;
 use crate::member::NodeName;
 use crate::membership::{self, Known, Source};
+use crate::repair::pods::Auditor;
+use crate::repair::{self, Listener, unmasqueraded};
 use crate::setup::{self, InForce, Setup};
 use crate::status::Board;
 
@@ -46,6 +49,10 @@ pub struct Local {
     pub(crate) setup: Setup,
     /// What ends what sandboxes have left.
     pub(crate) collector: Option<Collector>,
+    /// What keeps pods as they were attached.
+    pub(crate) auditor: Auditor,
+    /// Networks that pods reach under their own addresses, beside those of other pods.
+    pub(crate) no_masquerade: Vec<IpNetwork>,
     /// Where it tells about itself.
     pub(crate) admin: SocketAddr,
 }
@@ -59,6 +66,9 @@ pub enum Error {
     /// It is not the only one.
     #[error(transparent)]
     Alone(#[from] alone::Error),
+    /// The kernel cannot be listened to.
+    #[error("cannot hear what is lost")]
+    Losses(#[source] repair::Error),
     /// A task that never ends did.
     #[error("the task {task} ended")]
     Task {
@@ -81,19 +91,24 @@ pub async fn run(options: Options) -> Result<(), Error> {
 }
 
 async fn run_tasks(options: Options) -> Result<(), Error> {
-    let Local { setup, collector, admin } = options.local;
+    let Local { setup, collector, auditor, no_masquerade, admin } = options.local;
     let _alone = Alone::in_directory(&setup.state_dir)?;
     let mut end = End::new().map_err(Error::Signals)?;
     let board = Board::default();
     let (publish, members) = watch::channel(None);
     let (_tell_mtu, mtu) = watch::channel(None);
     let (enforce, in_force) = watch::channel(None);
+    let (listener, losses) = Listener::open().map_err(Error::Losses)?;
     let mut tasks = Tasks::default();
     tasks.start("membership", membership::follow(options.membership, options.node.clone(), publish));
     if let Some(discovery) = options.discovery {
         tasks.start("discovery", discovery.keep());
     }
     tasks.start("setup", setup::keep(setup, members.clone(), mtu, board.clone(), enforce));
+    tasks.start("losses", listener.keep());
+    let kept = unmasqueraded::keep(no_masquerade, members.clone(), losses.clone(), board.clone());
+    tasks.start("unmasqueraded", kept);
+    tasks.start("pods", auditor.keep(in_force.clone(), losses, board.clone()));
     if let Some(collector) = collector {
         tasks.start("gc", collector.keep(in_force.clone(), board.clone()));
     }

@@ -1,4 +1,4 @@
-//! When this boot began.
+//! What time it is, and when this boot began.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -9,4 +9,9 @@ pub(crate) fn boot() -> SystemTime {
     let seconds = text.split('.').next().and_then(|seconds| seconds.parse().ok());
     let up = seconds.map(|seconds: u64| Duration::from_secs(seconds.saturating_add(2)));
     up.and_then(|up| SystemTime::now().checked_sub(up)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Seconds of the epoch.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }

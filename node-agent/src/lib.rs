@@ -38,6 +38,8 @@ mod leases;
 pub mod member;
 pub mod membership;
 mod metrics;
+mod readable;
+mod repair;
 mod selftest;
 mod setup;
 pub mod status;

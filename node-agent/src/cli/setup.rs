@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use ipnetwork::IpNetwork;
 
 use super::{Directories, own_plugins};
 use crate::adopt::Adoption;
@@ -13,6 +14,7 @@ use crate::cni::Runtime;
 use crate::conflist::Template;
 use crate::gc::Collector;
 use crate::gc::cri::SOCKETS;
+use crate::repair::pods::Auditor;
 use crate::setup::Setup;
 use crate::{Flaw, admin};
 
@@ -48,6 +50,9 @@ pub(super) struct Options {
     /// How often the runtime is asked
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
     gc_interval: Duration,
+    /// A network that pods reach under their own addresses, as they do those of other nodes' pods; may be given several times
+    #[arg(long, value_name = "CIDR")]
+    no_masquerade: Vec<IpNetwork>,
     /// Where health, metrics and the status are served
     #[arg(long, value_name = "ADDRESS", default_value = admin::ADDRESS)]
     admin: SocketAddr,
@@ -73,6 +78,7 @@ impl Options {
         let Directories { bin_dir, conf_dir } = self.directories;
         let plugins = if self.plugins.is_empty() { own_plugins()? } else { self.plugins };
         let adoption = Adoption { weft_ipam: bin_dir.join("weft-ipam"), networks: self.host_local_dir };
+        let auditor = Auditor { bin_dir: bin_dir.clone(), conf_dir: conf_dir.clone() };
         let runtime = Runtime { bin_dir, deadline: self.plugin_timeout };
         let collector = socket(self.cri_socket).map(|socket| Collector {
             runtime: runtime.clone(),
@@ -83,7 +89,7 @@ impl Options {
         let state_dir = self.state_dir;
         let setup =
             Setup { plugins, conf_dir, conf_name: self.conf_name, template, state_dir, runtime, adoption };
-        Ok(Local { setup, collector, admin: self.admin })
+        Ok(Local { setup, collector, auditor, no_masquerade: self.no_masquerade, admin: self.admin })
     }
 }
 

@@ -20,12 +20,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::{Error, Register};
 use crate::member::Candidate;
+use crate::readable::readable;
 
 /// How often the file is looked at without any event: its directory may not be there yet, and some file systems report
 /// nothing.
@@ -77,7 +77,7 @@ impl Changes {
     fn of(path: &Path) -> io::Result<Self> {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        Ok(Self { inotify: register(Fd(inotify))?, directory: directory.unwrap_or(Path::new(".")).into() })
+        Ok(Self { inotify: readable(Fd(inotify))?, directory: directory.unwrap_or(Path::new(".")).into() })
     }
 
     /// Watches the directory that has the name now. The kernel gives the same watch again for the same directory.
@@ -112,14 +112,6 @@ impl AsRawFd for Fd {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
     }
-}
-
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe; what that demands holds: a Fd never changes its descriptor"
-)]
-fn register(fd: Fd) -> io::Result<AsyncFd<Fd>> {
-    AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
 #[cfg(test)]

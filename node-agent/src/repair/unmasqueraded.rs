@@ -1,0 +1,69 @@
+//! Pods are seen by pods of other nodes as who they are: the networks of all nodes, and those that the operator names, are
+//! destinations to which nobody is masqueraded.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+
+use ipnetwork::IpNetwork;
+use tokio::sync::watch;
+use weft_datapath::{Nft, Resettled};
+use weft_ipam::chain;
+
+use super::{Losses, healed, reason_to_look};
+use crate::member::Members;
+use crate::membership::Known;
+use crate::status::Board;
+
+/// Keeps them so. While nobody knows the nodes, nothing is changed.
+pub(crate) async fn keep(
+    named: Vec<IpNetwork>,
+    mut members: watch::Receiver<Known>,
+    mut losses: watch::Receiver<Losses>,
+    board: Board,
+) -> Result<Infallible, Infallible> {
+    let mut settler = Settler { board, settled: BTreeSet::new(), complaint: None };
+    loop {
+        losses.mark_unchanged();
+        let known = members.borrow_and_update().clone();
+        if let Some(members) = known {
+            settler.settle(wanted(&members, &named));
+        }
+        reason_to_look(&mut losses, &mut members).await;
+    }
+}
+
+struct Settler {
+    board: Board,
+    /// What stood when it was left.
+    settled: BTreeSet<IpNetwork>,
+    complaint: Option<String>,
+}
+
+impl Settler {
+    fn settle(&mut self, wanted: BTreeSet<IpNetwork>) {
+        match Nft::open().and_then(|nft| nft.set_unmasqueraded(&wanted)) {
+            Ok(Resettled { added: 0, removed: 0 }) => self.complaint = None,
+            Ok(Resettled { added, removed }) => {
+                tracing::info!(added, removed, "networks that pods reach under their own addresses");
+                if self.settled == wanted {
+                    healed(&self.board, "unmasqueraded", (added + removed) as u64);
+                }
+                self.complaint = None;
+            }
+            Err(error) => self.complain(chain(&error)),
+        }
+        self.settled = wanted;
+    }
+
+    fn complain(&mut self, problem: String) {
+        if self.complaint.as_ref() != Some(&problem) {
+            tracing::error!("{problem}");
+        }
+        self.complaint = Some(problem);
+    }
+}
+
+fn wanted(members: &Members, named: &[IpNetwork]) -> BTreeSet<IpNetwork> {
+    let all = members.own.iter().chain(members.others.values());
+    all.flat_map(|member| &member.pod_cidrs).chain(named).copied().collect()
+}
