@@ -11,7 +11,7 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 OUT := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help rust build deb demo test bench bench-mesh bench-xds fmt lint clean setup envoy
+.PHONY: help rust build deb demo test bench bench-mesh bench-node bench-xds fmt lint clean setup envoy
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,10 @@ bench: rust setup build ## ADD and DEL against the reference plugins and the lea
 bench-mesh: rust setup envoy build ## a saved file until Envoy serves it, beside Envoy's own watching of files; a mesh of 1 000 services
 	@cargo build --quiet --locked -p weft-e2e --bin weft-bench-mesh
 	@$(OUT)/debug/weft-bench-mesh
+
+bench-node: rust setup build ## memory of weft-node with 1 000 nodes and 10 000 EndpointSlices, and how soon a change is in its file
+	@cargo build --quiet --locked -p weft-e2e --bin weft-bench-node
+	@$(OUT)/debug/weft-bench-node
 
 # Neither part of `bench` nor of CI: what it compares with takes minutes to build.
 bench-xds: rust ## the xDS server against two other Rust crates, one endpoint changed among 10 000 clusters

@@ -48,6 +48,8 @@ impl Fixture {
         let mut command = Command::new(binaries::weft("weft-node").unwrap());
         command.args(["run", "--node-name", "a", "--kubeconfig", "/run/node/kubeconfig"]);
         command.args(["--discovery-dir", "/run/node/discovery"]);
+        // What it does beside is not for the machine that the test runs on.
+        command.args(["--bin-dir", "/run/node/bin", "--conf-dir", "/run/node/conf", "--cri-socket", "none"]);
         self.agent = Some(self.node.spawn(command).unwrap());
     }
 
