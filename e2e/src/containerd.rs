@@ -217,11 +217,19 @@ impl Containerd {
         self.process.log()
     }
 
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn socket(&self) -> PathBuf {
         self.dir.join("containerd.sock")
     }
 
-    fn sandbox_config(&self, spec: &PodSpec) -> PodSandboxConfig {
+    pub(crate) fn sandbox_config(&self, spec: &PodSpec) -> PodSandboxConfig {
         let cgroup_parent = self.cgroup.path().to_owned();
         PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
@@ -265,6 +273,11 @@ impl Containerd {
     fn import_sandbox_image(&self) -> Result<()> {
         let archive = self.dir.join("image.tar");
         self.node.run(|| image::write(&archive))??;
+        self.load_image(&archive)
+    }
+
+    /// Loads an image from an archive, for containers of pods.
+    pub fn load_image(&self, archive: &Path) -> Result<()> {
         let (ctr, socket) = (binaries::system("ctr")?, self.socket());
         let line = format!(
             "{} --address {} -n k8s.io image import {}",
@@ -275,7 +288,7 @@ impl Containerd {
         self.node.sh(&line).map(drop)
     }
 
-    fn call<T: Send>(
+    pub(crate) fn call<T: Send>(
         &self,
         call: &'static str,
         ask: impl AsyncFnOnce(Client) -> std::result::Result<tonic::Response<T>, tonic::Status> + Send,
@@ -294,7 +307,7 @@ impl Containerd {
     }
 }
 
-type Client = RuntimeServiceClient<Channel>;
+pub(crate) type Client = RuntimeServiceClient<Channel>;
 
 async fn connect(endpoint: String) -> Result<Client> {
     let refused =

@@ -53,6 +53,7 @@ pub mod http;
 mod image;
 mod init;
 mod inventory;
+pub mod kubelet;
 // One stand-in for the API, for the tests of the agent and for these.
 #[path = "../../node-agent/tests/shared/kubernetes.rs"]
 pub mod kubernetes;

@@ -11,7 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use nix::mount::{MsFlags, mount};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::error::{Doing, Error, Result};
@@ -150,6 +151,11 @@ fn leave_the_host() -> Result<Namespaces> {
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET)
         .doing(|| "make a node's namespaces".to_owned())?;
     remount("/", MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+    // The machine's own, where `ip netns` has made one: hidden below the new `/run`, containerd would still take it for ours.
+    match umount2("/run/netns", MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+        Err(error) => return Err(error).doing(|| "leave the machine's /run/netns".to_owned()),
+    }
     for dir in ["/run", "/var/lib"] {
         mount(Some("weft-node"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
             .doing(|| format!("mount a tmpfs on {dir}"))?;

@@ -95,6 +95,9 @@ enum Command {
     Bootstrap {
         #[command(flatten)]
         config: Config,
+        /// Write it there instead, whole: for an image without a shell
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
     },
     /// Print what Envoy would be sent, and which lines it comes from
     Translate {
@@ -196,9 +199,7 @@ impl Command {
                 serve(config.paths)
             }
             Self::Validate { config, output } => validate(config, output),
-            Self::Bootstrap { config } => {
-                with_mesh(config.paths, |mesh| Ok(format!("{:#}", bootstrap(&mesh.proxy.sidecar))))
-            }
+            Self::Bootstrap { config, to } => write_bootstrap(config.paths, to.as_deref()),
             Self::Translate { config, selection } => {
                 with_mesh(config.paths, |mesh| Ok(selection.print(&translate(mesh))?))
             }
@@ -283,6 +284,18 @@ fn with_mesh(
     match make(&mesh) {
         Ok(text) => print(&text),
         Err(error) => complain(&with_causes(&*error)),
+    }
+}
+
+/// On stdout, or in place of `file`, which is never there in part.
+fn write_bootstrap(paths: Vec<PathBuf>, file: Option<&Path>) -> ExitCode {
+    let Some(mesh) = flawless_mesh(paths) else { return ExitCode::from(USAGE) };
+    let text = format!("{:#}", bootstrap(&mesh.proxy.sidecar));
+    let Some(file) = file else { return print(&text) };
+    let unfinished = file.with_extension("new");
+    match fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, file)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&format!("cannot write {}: {error}", file.display())),
     }
 }
 

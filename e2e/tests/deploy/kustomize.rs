@@ -1,0 +1,82 @@
+//! What `kubectl kustomize` makes of our folders. Only what they use: `resources`, `images`, and JSON patches (RFC 6902) of one
+//! target by kind and name. Anything else is refused, so nothing is believed that kustomize would do otherwise.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::objects::{key, parse, read};
+
+/// The objects that a folder gives, in no particular order.
+pub(crate) fn build(folder: &Path) -> Vec<Value> {
+    let kustomization = kustomization(folder);
+    let parts = resources(folder).into_iter();
+    let mut objects: Vec<_> =
+        parts.flat_map(|part| if part.is_dir() { build(&part) } else { read(&part) }).collect();
+    list(&kustomization, "images")
+        .iter()
+        .for_each(|image| objects.iter_mut().for_each(|object| rename(object, image)));
+    list(&kustomization, "patches").iter().for_each(|patch| apply(&mut objects, patch));
+    objects
+}
+
+/// The files and folders that a folder is made of, in its order.
+pub(crate) fn resources(folder: &Path) -> Vec<PathBuf> {
+    let kustomization = kustomization(folder);
+    list(&kustomization, "resources").iter().map(|name| folder.join(name.as_str().unwrap())).collect()
+}
+
+fn kustomization(folder: &Path) -> Value {
+    let kustomization = read(&folder.join("kustomization.yaml")).remove(0);
+    for name in kustomization.as_object().unwrap().keys() {
+        assert!(
+            ["apiVersion", "kind", "resources", "images", "patches"].contains(&name.as_str()),
+            "`{name}` is not rendered here"
+        );
+    }
+    kustomization
+}
+
+fn list<'k>(kustomization: &'k Value, name: &str) -> &'k [Value] {
+    kustomization.get(name).map_or(&[], |list| list.as_array().unwrap())
+}
+
+/// Gives containers whose image has this name another name, or tag.
+fn rename(object: &mut Value, image: &Value) {
+    let pod = object.pointer_mut("/spec/template/spec").and_then(Value::as_object_mut);
+    let lists = pod
+        .into_iter()
+        .flat_map(|pod| pod.iter_mut())
+        .filter(|(name, _)| name.to_lowercase().ends_with("containers"));
+    for container in lists.flat_map(|(_, containers)| containers.as_array_mut().unwrap()) {
+        let (name, tag) = container["image"].as_str().unwrap().rsplit_once(':').unwrap();
+        if image["name"] == name {
+            let name = image.get("newName").map_or(name, |name| name.as_str().unwrap());
+            let tag = image.get("newTag").map_or(tag, |tag| tag.as_str().unwrap());
+            container["image"] = format!("{name}:{tag}").into();
+        }
+    }
+}
+
+fn apply(objects: &mut [Value], patch: &Value) {
+    let target = &patch["target"];
+    let target = [&target["kind"], &target["name"]].map(|part| part.as_str().unwrap().to_owned()).into();
+    let object =
+        objects.iter_mut().find(|object| key(object) == target).unwrap_or_else(|| panic!("no {target:?}"));
+    let operations = parse(patch["patch"].as_str().unwrap()).remove(0);
+    operations.as_array().unwrap().iter().for_each(|operation| operate(object, operation));
+}
+
+fn operate(object: &mut Value, operation: &Value) {
+    let (parent, last) = operation["path"].as_str().unwrap().rsplit_once('/').unwrap();
+    let parent = object.pointer_mut(parent).unwrap_or_else(|| panic!("nowhere: {operation}"));
+    let value = operation["value"].clone();
+    match (operation["op"].as_str().unwrap(), parent) {
+        ("add", Value::Array(items)) if last == "-" => items.push(value),
+        ("add", Value::Object(fields)) => drop(fields.insert(last.to_owned(), value)),
+        ("replace", parent) => {
+            *parent.get_mut(last).unwrap_or_else(|| panic!("nothing there: {operation}")) = value
+        }
+        _ => panic!("not rendered here: {operation}"),
+    }
+}

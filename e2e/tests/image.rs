@@ -1,0 +1,182 @@
+//! The image: that it is the same whenever it is built from the same binaries, and that what is in it can do its work with the
+//! privileges that the manifest gives, and not with fewer.
+
+#![cfg(test)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weft_e2e::kubelet::{Container, Template, on_node};
+use weft_e2e::{Attachment, Containerd, Network, Node, Pod, binaries, output};
+
+const IMAGE: &str = concat!("weft.dev/weft:", env!("CARGO_PKG_VERSION"));
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn the_same_binaries_give_the_same_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let [one, other] = ["one.tar", "other.tar"].map(|name| build(&dir.path().join(name)));
+    assert_eq!(one, other);
+    assert!(one.starts_with("sha256:"), "{one}");
+}
+
+#[test]
+fn there_is_nothing_in_it_but_the_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("image.tar");
+    build(&archive);
+    output(Command::new("tar").arg("-C").arg(dir.path()).arg("-xf").arg(&archive)).unwrap();
+    let read = |digest: &Value| dir.path().join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+    let json = |path: PathBuf| serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap();
+    let index = json(dir.path().join("index.json"));
+    let manifest = json(read(&index["manifests"][0]["digest"]));
+    let [layer] = manifest["layers"].as_array().unwrap().as_slice() else { panic!("one layer: {manifest}") };
+    let content = output(Command::new("tar").arg("-tvzf").arg(read(&layer["digest"]))).unwrap();
+    let mut files: Vec<_> = content.lines().filter(|line| !line.starts_with('d')).collect();
+    files.sort_by_key(|line| line.split(' ').next_back().unwrap());
+    for (file, name) in files.iter().zip(["weft-cni", "weft-ipam", "weft-node", "weft-sidecar"]) {
+        assert!(file.starts_with("-rwxr-xr-x 0/0") && file.ends_with(&format!(" usr/bin/{name}")), "{file}");
+    }
+    assert_eq!(files.len(), 4, "{content}");
+    let config = json(read(&manifest["config"]["digest"]));
+    assert_eq!(config["config"]["User"], "65532:65532");
+    assert_eq!(config["config"]["Entrypoint"], json!(["/usr/bin/weft-node"]));
+}
+
+/// As a container of the DaemonSet, and as nobody in particular, as beside an application.
+#[test]
+fn its_programs_run_with_a_read_only_root_and_no_rights_of_their_own() {
+    let cluster = Cluster::start();
+    let (ended, said) = cluster.run(&["--version"], "weft-node", |_| {});
+    assert_eq!((ended, said.as_str()), (0, concat!("weft-node ", env!("CARGO_PKG_VERSION"), "\n")));
+    let nobody = |container: &mut Value| {
+        container["command"] = json!(["/usr/bin/weft-sidecar"]);
+        container["securityContext"] = json!({ "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] }, "seccompProfile": { "type": "RuntimeDefault" } });
+    };
+    let (ended, said) = cluster.run(&["schema", "Sidecar"], "weft-node", nobody);
+    assert_eq!(ended, 0, "{said}");
+    assert!(said.contains("requestHeaders"), "{said}");
+}
+
+#[test]
+fn it_installs_the_plugins_and_the_configuration_and_takes_them_away() {
+    let cluster = Cluster::start();
+    let (ended, said) =
+        cluster.run(&["install", "--conf", "/etc/weft/10-weft.conflist"], "weft-node", |_| {});
+    assert_eq!(ended, 0, "{said}");
+    for program in ["weft-cni", "weft-ipam"] {
+        let shipped = std::fs::read(binaries::weft(program).unwrap()).unwrap();
+        assert!(
+            cluster.file(&format!("/opt/cni/bin/{program}")) == Some(shipped),
+            "{program} is another one"
+        );
+    }
+    let list = cluster.file("/etc/cni/net.d/10-weft.conflist").unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&list).unwrap()["name"], "weft");
+
+    let uninstall = manifest("uninstall.yaml");
+    let ended = cluster.run_as(&uninstall, "uninstall", |_| {});
+    assert_eq!(ended.0, 0, "{}", ended.1);
+    for file in ["/opt/cni/bin/weft-cni", "/opt/cni/bin/weft-ipam", "/etc/cni/net.d/10-weft.conflist"] {
+        assert_eq!(cluster.file(file), None, "{file}");
+    }
+}
+
+/// What the agent asks of the plugin: to look into pods and at the node, and to put back what is not there any more.
+#[test]
+fn pods_are_repaired_with_each_of_the_privileges_and_not_with_one_fewer() {
+    let cluster = Cluster::start();
+    let node = &cluster.node;
+    let network = Network::routed(0);
+    let pod = Pod::create(node, "web").unwrap();
+    let attached = network.add(node, &Attachment::of(&pod)).unwrap();
+    node.write(Path::new("/run/weft/10-weft.conflist"), &network.list().to_string()).unwrap();
+    let repair = ["audit", "--repair", "--conf-dir", "/run/weft"];
+    let without = |capability: &'static str| {
+        move |container: &mut Value| {
+            container["command"] = json!(["/usr/bin/weft-cni"]);
+            let kept = container["securityContext"]["capabilities"]["add"].as_array_mut().unwrap();
+            kept.retain(|kept| kept != capability);
+        }
+    };
+    for capability in ["NET_ADMIN", "SYS_ADMIN"] {
+        harm(node, &pod);
+        let (ended, said) = cluster.run(&repair, "weft-node", without(capability));
+        assert_ne!(ended, 0, "without {capability}: {said}");
+    }
+    harm(node, &pod);
+    let (ended, said) = cluster.run(&repair, "weft-node", without("none"));
+    assert_eq!(ended, 0, "{said}");
+    assert!(pod.sh("ip route show default").unwrap().contains("default via"), "{said}");
+    network.del(node, &Attachment::of(&pod), &attached).unwrap();
+}
+
+/// What somebody else does to a node and a pod of it.
+fn harm(node: &Node, pod: &Pod) {
+    node.sh("nft flush ruleset").unwrap();
+    pod.sh("ip route flush default").ok();
+}
+
+/// A node with containerd, and the image loaded into it.
+struct Cluster {
+    node: Node,
+    containerd: Containerd,
+    objects: Vec<Value>,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("image.tar");
+        build(&archive);
+        let node = Node::start().unwrap();
+        let containerd = Containerd::start(&node, Network::routed(0).list()).unwrap();
+        containerd.load_image(&archive).unwrap();
+        Self { node, containerd, objects: manifest("install.yaml") }
+    }
+
+    /// Runs a container of the agent's DaemonSet with other arguments, changed by `change`, to its end.
+    fn run(&self, args: &[&str], name: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
+        self.run_as(&self.objects, name, |container| {
+            container["args"] = args.into();
+            change(container);
+        })
+    }
+
+    fn run_as(&self, objects: &[Value], name: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
+        let daemon_set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
+        let mut pod = daemon_set["spec"]["template"]["spec"].clone();
+        let lists = ["containers", "initContainers"];
+        let list = lists
+            .into_iter()
+            .find(|list| pod[list].as_array().is_some_and(|list| list.iter().any(|one| one["name"] == name)));
+        let containers = pod[list.unwrap()].as_array_mut().unwrap();
+        change(containers.iter_mut().find(|container| container["name"] == name).unwrap());
+        let template = Template { pod: &pod, objects, fields: &[("spec.nodeName", "node-a")] };
+        let container = Container::start(&self.containerd, &template, name).unwrap();
+        let ended = container.await_end(PATIENCE).unwrap();
+        (ended, container.log())
+    }
+
+    /// A file of the machine's.
+    fn file(&self, path: &str) -> Option<Vec<u8>> {
+        let path = on_node(&self.node, Path::new(path));
+        self.node.run(|| std::fs::read(path).ok()).unwrap()
+    }
+}
+
+/// Builds the image, and returns its digest.
+fn build(archive: &Path) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/image");
+    let mut command = Command::new(script);
+    command.arg(archive).env("WEFT_BIN_DIR", binaries::weft_dir()).env("WEFT_IMAGE", IMAGE);
+    output(&mut command).unwrap().split_whitespace().next_back().unwrap().to_owned()
+}
+
+fn manifest(name: &str) -> Vec<Value> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(name);
+    serde_saphyr::from_multiple(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
