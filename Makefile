@@ -7,11 +7,12 @@ DAEMONS := weft-sidecar weft-node
 CARGO_STATIC = cargo build --config .cargo/static.toml --target $(TARGET) --locked
 # Each by itself: weft-ipam has a client of etcd in it, and the features of what is built together are one.
 CARGO_PLUGIN = $(CARGO_STATIC) --config .cargo/plugin.toml --profile plugin
-TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET ?= $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+ARCH = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(firstword $(subst -, ,$(TARGET)))))
 OUT := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help rust build deb demo test bench bench-mesh bench-node bench-xds fmt lint clean setup envoy
+.PHONY: help rust build image deb demo test bench bench-mesh bench-node bench-xds fmt lint clean setup envoy
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +36,10 @@ demo: rust setup envoy build ## three pods, an Envoy, and a route that is edited
 
 test: rust setup envoy build ## every test, those on containerd and Envoy included
 	cargo test --workspace --locked
+
+# For another architecture: TARGET=aarch64-unknown-linux-gnu, with its Rust target and its linker installed (docs/operating.md).
+image: setup build ## one image FROM scratch with all of them, as an OCI archive: target/weft-image.tar
+	@ARCH=$(ARCH) scripts/image
 
 bench: rust setup build ## ADD and DEL against the reference plugins and the least that it takes, side by side
 	@scripts/bench

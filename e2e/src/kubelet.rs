@@ -75,39 +75,34 @@ pub struct Template<'t> {
 impl<'c> Container<'c> {
     /// Starts the container `name` of a template; the image must have been loaded.
     pub fn start(containerd: &'c Containerd, template: &Template<'_>, name: &str) -> Result<Self> {
-        let (node, logs) = (containerd.node(), containerd.dir().join("logs"));
-        let container = template.container(name)?;
-        let config = ContainerConfig {
-            metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
-            image: Some(ImageSpec { image: text(container, "image"), ..Default::default() }),
-            command: texts(container, "command"),
-            args: texts(container, "args"),
-            envs: template.environment(container)?,
-            mounts: template.mounts(container, node)?,
-            log_path: format!("{name}.log"),
-            linux: Some(LinuxContainerConfig {
-                security_context: Some(template.security(container)),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let sandbox = template.sandbox(containerd, name, &logs);
-        let request = RunPodSandboxRequest { config: Some(sandbox.clone()), ..Default::default() };
+        let config = template.container_config(name, containerd.node())?;
+        let sandbox = template.sandbox_config(containerd, name);
+        let mut container = Self::with_sandbox(containerd, sandbox.clone())?;
+        container.create(config, sandbox)?;
+        let request = StartContainerRequest { container_id: container.id.clone() };
+        let start = async |mut client: Client| client.start_container(request).await;
+        containerd.call("StartContainer", start)?;
+        Ok(container)
+    }
+
+    fn with_sandbox(containerd: &'c Containerd, config: PodSandboxConfig) -> Result<Self> {
+        let logs = PathBuf::from(&config.log_directory);
+        let request = RunPodSandboxRequest { config: Some(config), ..Default::default() };
         let run = async |mut client: Client| client.run_pod_sandbox(request).await;
-        let id = containerd.call("RunPodSandbox", run)?.pod_sandbox_id;
-        let mut started =
-            Self { containerd, sandbox: id.clone(), id: String::new(), log: logs.join(&config.log_path) };
+        let sandbox = containerd.call("RunPodSandbox", run)?.pod_sandbox_id;
+        let log = logs.join(&sandbox);
+        Ok(Self { containerd, sandbox, id: String::new(), log })
+    }
+
+    fn create(&mut self, config: ContainerConfig, sandbox: PodSandboxConfig) -> Result<()> {
         let request = CreateContainerRequest {
-            pod_sandbox_id: id,
-            config: Some(config),
+            pod_sandbox_id: self.sandbox.clone(),
+            config: Some(ContainerConfig { log_path: self.sandbox.clone(), ..config }),
             sandbox_config: Some(sandbox),
         };
         let create = async |mut client: Client| client.create_container(request).await;
-        started.id = containerd.call("CreateContainer", create)?.container_id;
-        let request = StartContainerRequest { container_id: started.id.clone() };
-        let start = async |mut client: Client| client.start_container(request).await;
-        containerd.call("StartContainer", start)?;
-        Ok(started)
+        self.id = self.containerd.call("CreateContainer", create)?.container_id;
+        Ok(())
     }
 
     /// Waits until it has ended, and returns its exit code.
@@ -162,9 +157,26 @@ impl Template<'_> {
         }
     }
 
-    fn sandbox(&self, containerd: &Containerd, name: &str, logs: &Path) -> PodSandboxConfig {
+    fn container_config(&self, name: &str, node: &Node) -> Result<ContainerConfig> {
+        let container = self.container(name)?;
+        Ok(ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.to_owned(), attempt: 0 }),
+            image: Some(ImageSpec { image: text(container, "image"), ..Default::default() }),
+            command: texts(container, "command"),
+            args: texts(container, "args"),
+            envs: self.environment(container)?,
+            mounts: self.mounts(container, node)?,
+            linux: Some(LinuxContainerConfig {
+                security_context: Some(self.security(container)),
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+    }
+
+    fn sandbox_config(&self, containerd: &Containerd, name: &str) -> PodSandboxConfig {
         let mut config = containerd.sandbox_config(&PodSpec::named(name));
-        config.log_directory = logs.display().to_string();
+        config.log_directory = containerd.dir().join("logs").display().to_string();
         if self.pod["hostNetwork"] == true {
             // The machine's name is not its to set.
             config.hostname.clear();
@@ -189,7 +201,7 @@ impl Template<'_> {
     fn security(&self, container: &Value) -> LinuxContainerSecurityContext {
         let context = &container["securityContext"];
         let number = |field: &str| context[field].as_i64().map(|value| Int64Value { value });
-        let seccomp = match context["seccompProfile"]["type"].as_str() {
+        let seccomp = match at(context, "/seccompProfile/type") {
             Some("RuntimeDefault") => ProfileType::RuntimeDefault,
             _ => ProfileType::Unconfined,
         };
@@ -214,7 +226,7 @@ impl Template<'_> {
     }
 
     fn environment(&self, container: &Value) -> Result<Vec<KeyValue>> {
-        let value = |entry: &Value| match entry["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+        let value = |entry: &Value| match at(entry, "/valueFrom/fieldRef/fieldPath") {
             Some(path) => self.field(path),
             None => Ok(text(entry, "value")),
         };
@@ -252,7 +264,7 @@ impl Template<'_> {
 
     /// The directory of a volume, which is there afterwards.
     fn provide(&self, volume: &Value, node: &Node) -> Result<PathBuf> {
-        let dir = match volume["hostPath"]["path"].as_str() {
+        let dir = match at(volume, "/hostPath/path") {
             Some(path) => on_node(node, Path::new(path)),
             None => node.dir().join("volumes").join(text(volume, "name")),
         };
@@ -264,8 +276,9 @@ impl Template<'_> {
     }
 
     fn config_map(&self, volume: &Value) -> Result<Map<String, Value>> {
-        let Some(name) = volume["configMap"]["name"].as_str() else { return Ok(Map::new()) };
-        let is_it = |object: &&Value| object["kind"] == "ConfigMap" && object["metadata"]["name"] == name;
+        let Some(name) = at(volume, "/configMap/name") else { return Ok(Map::new()) };
+        let is_it =
+            |object: &&Value| object["kind"] == "ConfigMap" && at(object, "/metadata/name") == Some(name);
         let found = self.objects.iter().find(is_it).and_then(|object| object["data"].as_object());
         found.cloned().ok_or_else(|| unexpected(format!("a ConfigMap {name}"), self.pod))
     }
@@ -280,6 +293,10 @@ pub fn on_node(node: &Node, path: &Path) -> PathBuf {
     } else {
         node.dir().join("root").join(path.strip_prefix("/").unwrap_or(path))
     }
+}
+
+fn at<'v>(value: &'v Value, pointer: &str) -> Option<&'v str> {
+    value.pointer(pointer).and_then(Value::as_str)
 }
 
 fn text(value: &Value, field: &str) -> String {

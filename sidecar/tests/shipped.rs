@@ -62,6 +62,22 @@ fn wrong_usage_ends_with_64_and_asking_for_help_with_0() {
 }
 
 #[test]
+fn the_bootstrap_is_written_into_a_file_for_those_without_a_shell() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("envoy.json");
+    let to = file.to_str().expect("text");
+    let printed = weft_sidecar(&["bootstrap", "--config", &example()]);
+    let written = weft_sidecar(&["bootstrap", "--config", &example(), "--to", to]);
+    assert_eq!((written.status.code(), text(&written.stdout)), (Some(0), String::new()), "{written:?}");
+    let content = std::fs::read_to_string(&file).expect("a file");
+    assert_eq!(content.trim_end(), text(&printed.stdout).trim_end());
+    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1, "nothing else is left");
+    let nowhere = weft_sidecar(&["bootstrap", "--config", &example(), "--to", "/nonexistent/envoy.json"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(text(&nowhere.stderr).contains("/nonexistent/envoy.json"), "{nowhere:?}");
+}
+
+#[test]
 fn the_bootstrap_says_who_we_are_and_where_to_find_us() {
     let output = weft_sidecar(&["bootstrap", "--config", &example()]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
