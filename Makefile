@@ -15,7 +15,7 @@ OUT := $(or $(CARGO_TARGET_DIR),target)
 .PHONY: help rust build image deb demo test bench bench-mesh bench-node bench-xds fmt lint clean setup envoy
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 rust:
 	@[ -n "$(TARGET)" ] || { echo "make: Rust 1.95 or newer is needed: https://rustup.rs" >&2; exit 1; }
