@@ -41,6 +41,16 @@ test: rust setup envoy build ## every test, those on containerd and Envoy includ
 image: setup build ## one image FROM scratch with all of them, as an OCI archive: target/weft-image.tar
 	@ARCH=$(ARCH) scripts/image
 
+test-image: setup ## the image of the tests on Kubernetes: target/weft-test-image.tar
+	@scripts/test-image
+
+# Neither part of `test` nor of CI: they need a cluster.
+e2e-kind: setup build ## a kind cluster with Weft, and the tests against it; needs docker and kind
+	@scripts/e2e-kind
+
+e2e-k8s: rust ## the same tests against the cluster of KUBECONFIG, in which Weft is
+	@scripts/e2e-k8s
+
 bench: rust setup build ## ADD and DEL against the reference plugins and the least that it takes, side by side
 	@scripts/bench
 

@@ -1,9 +1,10 @@
-//! What `kubectl kustomize` makes of our folders. Only what they use: `resources`, `images`, and JSON patches (RFC 6902) of one
-//! target by kind and name. Anything else is refused, so nothing is believed that kustomize would do otherwise.
+//! What `kubectl kustomize` makes of our folders. Only what they use: `resources`, `images`, JSON patches (RFC 6902) of one
+//! target by kind and name, and ConfigMaps from files without a hash in their name. Anything else is refused, so nothing is believed that kustomize would do otherwise.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::objects::{key, parse, read};
 
@@ -13,6 +14,9 @@ pub(crate) fn build(folder: &Path) -> Vec<Value> {
     let parts = resources(folder).into_iter();
     let mut objects: Vec<_> =
         parts.flat_map(|part| if part.is_dir() { build(&part) } else { read(&part) }).collect();
+    objects.extend(
+        list(&kustomization, "configMapGenerator").iter().map(|generator| generate(folder, generator)),
+    );
     list(&kustomization, "images")
         .iter()
         .for_each(|image| objects.iter_mut().for_each(|object| rename(object, image)));
@@ -28,17 +32,32 @@ pub(crate) fn resources(folder: &Path) -> Vec<PathBuf> {
 
 fn kustomization(folder: &Path) -> Value {
     let kustomization = read(&folder.join("kustomization.yaml")).remove(0);
+    const RENDERED: [&str; 7] =
+        ["apiVersion", "kind", "resources", "images", "patches", "configMapGenerator", "generatorOptions"];
     for name in kustomization.as_object().unwrap().keys() {
-        assert!(
-            ["apiVersion", "kind", "resources", "images", "patches"].contains(&name.as_str()),
-            "`{name}` is not rendered here"
-        );
+        assert!(RENDERED.contains(&name.as_str()), "`{name}` is not rendered here");
     }
+    let hashed = kustomization["generatorOptions"]["disableNameSuffixHash"] != true;
+    assert!(!hashed || list(&kustomization, "configMapGenerator").is_empty(), "hashes are not made here");
     kustomization
 }
 
 fn list<'k>(kustomization: &'k Value, name: &str) -> &'k [Value] {
     kustomization.get(name).map_or(&[], |list| list.as_array().unwrap())
+}
+
+fn generate(folder: &Path, generator: &Value) -> Value {
+    let content = |file: &Value| {
+        let path = folder.join(file.as_str().unwrap());
+        (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap().into())
+    };
+    let data: Map<String, Value> = generator["files"].as_array().unwrap().iter().map(content).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": generator["name"], "namespace": generator["namespace"] },
+        "data": data,
+    })
 }
 
 /// Gives containers whose image has this name another name, or tag.

@@ -14,16 +14,20 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use weft_e2e::binaries;
+use weft_e2e::{Mesh, binaries};
 
 use objects::{agent, deploy, key, keyed, of_kind, read, sorted};
 
-/// Every folder that can be given to `kubectl apply -k`.
+/// The folders that can be given to `kubectl apply -k` for the agent.
 const KUSTOMIZATIONS: [&str; 3] = ["base", "overlays/kind", "overlays/production"];
+
+/// And the one for an application.
+const EXAMPLE: &str = "examples/canary";
 
 #[test]
 fn the_api_knows_every_field() {
-    let rendered = KUSTOMIZATIONS.iter().flat_map(|folder| kustomize::build(&deploy().join(folder)));
+    let folders = KUSTOMIZATIONS.iter().chain([&EXAMPLE]);
+    let rendered = folders.flat_map(|folder| kustomize::build(&deploy().join(folder)));
     let chart = chart::template(&json!({}), "weft-system");
     let plain = ["install.yaml", "uninstall.yaml"].iter().flat_map(|file| read(&deploy().join(file)));
     let strays: Vec<_> =
@@ -111,7 +115,7 @@ fn every_value_of_the_chart_is_in_its_schema_and_described() {
 /// Where there is a kubectl: what it makes of an overlay is what this test believes that it makes.
 #[test]
 fn kubectl_renders_the_overlays_alike() {
-    for folder in KUSTOMIZATIONS {
+    for folder in KUSTOMIZATIONS.into_iter().chain([EXAMPLE]) {
         let folder = deploy().join(folder);
         let Ok(output) = Command::new("kubectl").arg("kustomize").arg(&folder).output() else { return };
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -208,6 +212,58 @@ fn no_object_stands_twice() {
         let keys: BTreeSet<_> = objects.iter().map(key).collect();
         assert_eq!(keys.len(), objects.len(), "{folder}");
     }
+}
+
+/// What the agent would write of the example's Services is written here, with pods of one machine; the rest are its own files, and the
+/// real Envoy serves them.
+#[test]
+fn the_example_sends_whoever_asks_for_the_canary_to_the_canary() {
+    let objects = kustomize::build(&deploy().join(EXAMPLE));
+    let own = of_kind(&objects, "ConfigMap")["data"].as_object().unwrap().clone();
+    let services = objects.iter().filter(|object| object["kind"] == "Service").map(ToString::to_string);
+    let pods = [("stable", "10.244.0.11", 8081), ("canary", "10.244.0.12", 8082)];
+    let slices = pods.iter().flat_map(|pod| [slice("web", pod), slice(&format!("web-{}", pod.0), pod)]);
+    let known = services.chain(slices).collect::<Vec<_>>().join("\n---\n");
+    let mesh = Mesh::start(&pods.map(|(name, _, port)| (port, name)), |files| {
+        files.save("known.yaml", &known)?;
+        own.iter().try_for_each(|(name, text)| files.save(name, text.as_str().unwrap()))
+    })
+    .unwrap();
+    for (_, address, _) in pods {
+        mesh.pod.sh(&format!("ip address add {address}/32 dev lo")).unwrap();
+    }
+    for _ in 0..20 {
+        assert_eq!(mesh.echo("/", &[("x-deployment-phase", "canary")]).unwrap().name, "canary");
+        assert_eq!(mesh.echo("/", &[]).unwrap().name, "stable");
+    }
+}
+
+fn slice(service: &str, (pod, address, port): &(&str, &str, u16)) -> String {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": { "name": format!("{service}-{pod}"), "namespace": "shop", "labels": { "kubernetes.io/service-name": service } },
+        "addressType": "IPv4",
+        "ports": [{ "name": "http", "port": port }],
+        "endpoints": [{ "addresses": [address] }],
+    })
+    .to_string()
+}
+
+/// Sidecars that follow each other: each starts when the one before says so, and what it waits for does not wait for it.
+#[test]
+fn the_sidecars_of_the_example_stay_and_start_before_the_application() {
+    let objects = kustomize::build(&deploy().join(EXAMPLE));
+    let pod = objects.iter().find(|object| object["metadata"]["name"] == "checkout").unwrap();
+    let init = pod["spec"]["template"]["spec"]["initContainers"].as_array().unwrap();
+    let order: Vec<_> =
+        init.iter().map(|one| (one["name"].as_str().unwrap(), one["restartPolicy"].as_str())).collect();
+    assert_eq!(order, [("bootstrap", None), ("weft-sidecar", Some("Always")), ("envoy", Some("Always"))]);
+    assert_eq!(
+        init[1]["startupProbe"]["httpGet"]["path"], "/livez",
+        "readiness needs an Envoy, which comes later"
+    );
+    assert_eq!(init[2]["startupProbe"]["httpGet"]["path"], "/readyz");
 }
 
 /// A file of the repository.
