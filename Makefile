@@ -12,7 +12,7 @@ ARCH = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(firstword $(subst -, ,
 OUT := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help rust build image deb demo test bench bench-mesh bench-node bench-xds fmt lint clean setup envoy
+.PHONY: help rust build image test-image e2e-kind e2e-k8s deb demo test bench bench-mesh bench-node bench-xds fmt lint clean setup envoy
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
