@@ -24,6 +24,7 @@ use crate::gc::Collector;
 use crate::leases;
 use crate::member::NodeName;
 use crate::membership::{self, Known, Source};
+use crate::network;
 use crate::repair::pods::Auditor;
 use crate::repair::{self, Listener, unmasqueraded};
 use crate::setup::{self, InForce, Setup};
@@ -36,6 +37,8 @@ pub struct Options {
     pub node: NodeName,
     /// Where the nodes are told of.
     pub membership: Source,
+    /// How packets travel to other nodes.
+    pub network: network::Options,
     /// What it tells the sidecars of the node, if it does.
     pub discovery: Option<Discovery>,
     /// What it does on the node alone.
@@ -96,7 +99,7 @@ async fn run_tasks(options: Options) -> Result<(), Error> {
     let mut end = End::new().map_err(Error::Signals)?;
     let board = Board::default();
     let (publish, members) = watch::channel(None);
-    let (_tell_mtu, mtu) = watch::channel(None);
+    let (tell_mtu, mtu) = watch::channel(None);
     let (enforce, in_force) = watch::channel(None);
     let (listener, losses) = Listener::open().map_err(Error::Losses)?;
     let mut tasks = Tasks::default();
@@ -104,6 +107,8 @@ async fn run_tasks(options: Options) -> Result<(), Error> {
     if let Some(discovery) = options.discovery {
         tasks.start("discovery", discovery.keep());
     }
+    let ways = network::follow(options.network, members.clone(), losses.clone(), board.clone(), tell_mtu);
+    tasks.start("network", ways);
     tasks.start("setup", setup::keep(setup, members.clone(), mtu, board.clone(), enforce));
     tasks.start("losses", listener.keep());
     let kept = unmasqueraded::keep(no_masquerade, members.clone(), losses.clone(), board.clone());

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage. The result goes to stdout, everything about it to stderr.
 
 mod install;
+mod network;
 mod run;
 mod setup;
 mod status;

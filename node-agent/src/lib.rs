@@ -38,6 +38,7 @@ mod leases;
 pub mod member;
 pub mod membership;
 mod metrics;
+pub mod network;
 mod readable;
 mod repair;
 mod selftest;

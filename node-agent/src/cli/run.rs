@@ -28,6 +28,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     #[command(flatten)]
+    network: super::network::Options,
+    #[command(flatten)]
     local: super::setup::Options,
     #[command(flatten)]
     log: Log,
@@ -56,7 +58,8 @@ impl Run {
         let node = node_name(self.node_name)?;
         let membership = self.nodes.map_or_else(|| Source::Kubernetes(self.kubeconfig.clone()), Source::File);
         let discovery = self.discovery_dir.map(|directory| Discovery::new(directory, self.kubeconfig));
-        let options = Options { node, membership, discovery, local: self.local.local()? };
+        let (network, local) = (self.network.network(), self.local.local()?);
+        let options = Options { node, membership, network, discovery, local };
         self.log.to_stderr();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(agent::run(options))?)

@@ -1,0 +1,228 @@
+//! The ways to the pods of other nodes: routes, and a VXLAN link to nodes behind routers.
+//!
+//! What is ours in the kernel says so: routes carry the number [`PROTOCOL`], the link has the name [`TUNNEL`] and the alias
+//! [`ALIAS`], and everything that stands on it is ours. [`Network::reconcile`] looks at what stands, compares, and does the
+//! difference; it may be called at any time, after any crash, and does nothing where all is as it should be. It never
+//! touches a route of somebody else.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use weft_datapath::{Error, Rtnl};
+
+use crate::member::Members;
+use crate::membership::Known;
+use crate::repair::{Losses, healed};
+use crate::status::{self, Board, By};
+
+mod difference;
+mod kernel;
+pub mod plan;
+
+pub use plan::{ALIAS, Encapsulation, ID, Options, PORT, PROTOCOL, TUNNEL};
+
+use plan::{Hop, Wanted, plan};
+
+/// After this what could not be done is tried again.
+const RETRY: Duration = Duration::from_secs(3);
+/// How often it is looked whether all still stands, where nobody tells that something changed.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// The way from the nodes to the kernel.
+#[derive(Debug)]
+pub struct Network {
+    rtnl: Rtnl,
+    options: Options,
+}
+
+/// What a look at the kernel led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Everything that was done, in its order.
+    pub changes: Vec<Change>,
+    /// What could not be done, with the next step.
+    pub problems: Vec<String>,
+    /// The other nodes, and how their pods are reached.
+    pub peers: Vec<status::Peer>,
+    /// The MTU that pods should be given, where it is not left to the plugin.
+    pub pod_mtu: Option<u32>,
+}
+
+/// Something that was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// To a thing of which kind.
+    pub kind: Kind,
+    /// What.
+    pub did: Did,
+    /// To which one.
+    pub of: String,
+}
+
+/// A kind of thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The VXLAN link.
+    Link,
+    /// Where a far end of it is.
+    Fdb,
+    /// Who a next hop on it is.
+    Neighbour,
+    /// A route.
+    Route,
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    /// It was missing.
+    Added,
+    /// It was another.
+    Replaced,
+    /// It was one too many.
+    Removed,
+}
+
+impl Network {
+    /// For the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// Where the kernel has no netlink socket to give.
+    pub fn open(options: Options) -> Result<Self, Error> {
+        Rtnl::open().map(|rtnl| Self { rtnl, options })
+    }
+
+    /// Brings the kernel to where it should be for these nodes. Where this node is not among them everything stays.
+    ///
+    /// # Errors
+    /// Where it cannot be seen what stands. What cannot be changed is a problem in the report, and keeps nothing else from
+    /// being changed.
+    pub fn reconcile(&self, members: &Members) -> Result<Report, Error> {
+        let mut report = Report::default();
+        let Some(own) = &members.own else {
+            report.problems.push("this node is not among the nodes; add it".to_owned());
+            return Ok(report);
+        };
+        let wanted = plan(own, members, &kernel::links(&self.rtnl, own)?, self.options);
+        kernel::Work::new(&self.rtnl, &mut report).bring_about(&wanted)?;
+        report.peers = peers(members, &wanted);
+        report.pod_mtu = wanted.pod_mtu;
+        Ok(report)
+    }
+}
+
+impl Report {
+    /// Whether all ways stand.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.problems.is_empty() && self.peers.iter().all(|peer| peer.unreached.is_empty())
+    }
+
+    /// What was done to things of this kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(move |change| change.kind == kind)
+    }
+}
+
+impl Kind {
+    /// As it is called in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Link => "link",
+            Self::Fdb => "fdb",
+            Self::Neighbour => "neighbour",
+            Self::Route => "route",
+        }
+    }
+}
+
+/// Keeps the ways as the nodes want them, whenever those change or something was lost.
+/// Nothing is done before the nodes are known.
+///
+/// # Errors
+/// Where the kernel has no netlink socket to give.
+pub(crate) async fn follow(
+    options: Options,
+    mut members: watch::Receiver<Known>,
+    mut losses: watch::Receiver<Losses>,
+    board: Board,
+    mtu: watch::Sender<Option<u32>>,
+) -> Result<Infallible, Error> {
+    let network = Network::open(options)?;
+    let (mut problems, mut is_new) = (Vec::new(), true);
+    loop {
+        let known = members.borrow_and_update().clone();
+        let pause = known.map_or(LOOK, |members| {
+            let report = network.reconcile(&members);
+            if let Ok(report) = &report {
+                mtu.send_if_modified(|now| std::mem::replace(now, report.pod_mtu) != report.pod_mtu);
+            }
+            let report = report.unwrap_or_else(|error| Report::failed(&error));
+            tell(&report, &mut problems, is_new, &board);
+            if report.problems.is_empty() { LOOK } else { RETRY }
+        });
+        is_new = tokio::select! {
+            Ok(()) = members.changed() => true,
+            Ok(()) = losses.changed() => false,
+            () = sleep_until(Instant::now() + pause) => false,
+        };
+    }
+}
+
+impl Report {
+    fn failed(error: &Error) -> Self {
+        let problem = format!("{error}: {}; it is tried again", error.refusal);
+        Self { problems: vec![problem], ..Self::default() }
+    }
+}
+
+/// Says what was done, and each problem once. What is done while the nodes stay the same repairs what somebody spoiled.
+fn tell(report: &Report, problems: &mut Vec<String>, is_new: bool, board: &Board) {
+    for Change { kind, did, of } in &report.changes {
+        let kind = kind.name();
+        if is_new {
+            tracing::info!(kind, of, "{did:?}");
+        } else {
+            tracing::warn!(kind, of, "{did:?}; somebody had changed it");
+        }
+    }
+    for problem in report.problems.iter().filter(|problem| !problems.contains(problem)) {
+        tracing::error!("{problem}");
+    }
+    problems.clone_from(&report.problems);
+    board.write(|status| {
+        status.network = status::Network {
+            stands: report.stands(),
+            peers: report.peers.clone(),
+            pod_mtu: report.pod_mtu,
+            problem: (!report.problems.is_empty()).then(|| report.problems.join("; ")),
+        };
+    });
+    for change in report.changes.iter().filter(|_| !is_new) {
+        healed(board, change.kind.name(), 1);
+    }
+}
+
+fn peers(members: &Members, wanted: &Wanted) -> Vec<status::Peer> {
+    let peer = |member| status::Peer { node: member, ..status::Peer::default() };
+    let mut peers: Vec<_> = members.others.values().map(|member| peer(member.into())).collect();
+    for peer in &mut peers {
+        let is_theirs = |node: &crate::member::NodeName| node.as_str() == peer.node.name;
+        let ways = wanted.ways.iter().filter(|(_, way)| is_theirs(&way.node));
+        peer.ways = ways.map(|(subnet, way)| shown(&subnet.to_string(), way)).collect();
+        let unreached = wanted.unreached.iter().filter(|(_, (node, _))| is_theirs(node));
+        peer.unreached = unreached.map(|(subnet, (_, why))| format!("{subnet}: {why}")).collect();
+    }
+    peers
+}
+
+fn shown(subnet: &str, way: &plan::Way) -> status::Way {
+    let (by, link) = match &way.hop {
+        Hop::Direct { name, .. } => (By::Direct, name.clone()),
+        Hop::Tunnel { .. } => (By::Vxlan, TUNNEL.to_owned()),
+    };
+    status::Way { subnet: subnet.to_owned(), by, through: way.through, link }
+}

@@ -1,0 +1,205 @@
+//! What stands in the kernel, and how it becomes what is wanted: what is missing is added before anything is taken away, and
+//! what is right is never touched.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+use weft_datapath::{Ensured, Error, FarEnd, Link, Mac, MarkedRoute, Neighbour, Rtnl};
+
+use super::difference::Difference;
+use super::plan::{self, ALIAS, Hop, PROTOCOL, TUNNEL, Tunnel, Wanted, metric_of};
+use super::{Change, Did, Kind, Report};
+use crate::member::Member;
+
+/// Destination and metric: the kernel has one route for both.
+type Key = (IpNetwork, u32);
+type Routes = BTreeMap<Key, MarkedRoute>;
+
+/// Does what is wanted, as far as the kernel lets it, and notes what was done and what was not.
+pub(super) struct Work<'a> {
+    rtnl: &'a Rtnl,
+    report: &'a mut Report,
+}
+
+/// The links that have an address of this node: a node with pods has many others.
+pub(super) fn links(rtnl: &Rtnl, own: &Member) -> Result<Vec<plan::Link>, Error> {
+    let mut by_index: BTreeMap<u32, Vec<IpNetwork>> = BTreeMap::new();
+    for (index, address) in rtnl.addresses()? {
+        by_index.entry(index).or_default().push(address);
+    }
+    let mut links = Vec::new();
+    let holds =
+        |addresses: &[IpNetwork]| own.addresses.iter().any(|ours| addresses.iter().any(|a| a.ip() == ours));
+    for (index, addresses) in by_index.into_iter().filter(|(_, addresses)| holds(addresses)) {
+        let link = rtnl.link_by_index(index)?;
+        links.extend(link.map(|Link { index, name, mtu, .. }| plan::Link { index, name, mtu, addresses }));
+    }
+    Ok(links)
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(rtnl: &'a Rtnl, report: &'a mut Report) -> Self {
+        Self { rtnl, report }
+    }
+
+    /// First the tunnel with its far ends, then the routes into it; what is not wanted goes in the opposite order.
+    ///
+    /// # Errors
+    /// Where it cannot be seen what stands. What cannot be changed is a problem in the report.
+    pub(super) fn bring_about(&mut self, wanted: &Wanted) -> Result<(), Error> {
+        let link = wanted.tunnel.as_ref().and_then(|tunnel| self.ensure_link(tunnel));
+        if let (Some(tunnel), Some(link)) = (&wanted.tunnel, &link) {
+            self.bring_about_far_ends(tunnel, link)?;
+        }
+        self.bring_about_routes(&routes(wanted, link.as_ref()))?;
+        if wanted.tunnel.is_none() && self.rtnl.remove_vxlan(TUNNEL, ALIAS)? {
+            self.note(Kind::Link, Did::Removed, TUNNEL);
+        }
+        Ok(())
+    }
+
+    fn ensure_link(&mut self, tunnel: &Tunnel) -> Option<Link> {
+        let (link, ensured) = match self.rtnl.ensure_vxlan(&tunnel.link) {
+            Ok(ensured) => ensured,
+            Err(error) => {
+                self.report.problems.push(with_cause(&error));
+                return None;
+            }
+        };
+        match ensured {
+            Ensured::Stood => {}
+            Ensured::Created => self.note(Kind::Link, Did::Added, TUNNEL),
+            Ensured::Adjusted | Ensured::Replaced => self.note(Kind::Link, Did::Replaced, TUNNEL),
+        }
+        Some(link)
+    }
+
+    fn bring_about_far_ends(&mut self, tunnel: &Tunnel, link: &Link) -> Result<(), Error> {
+        let rtnl = self.rtnl;
+        let far_ends: BTreeMap<Mac, IpAddr> =
+            rtnl.far_ends(link)?.into_iter().map(|end| (end.mac, end.remote)).collect();
+        let neighbours: BTreeMap<IpAddr, Mac> =
+            rtnl.neighbours_on(link)?.into_iter().map(|one| (one.ip, one.mac)).collect();
+        let set =
+            |(mac, remote): &(Mac, IpAddr)| rtnl.set_far_end(link, &FarEnd { mac: *mac, remote: *remote });
+        let name = |(_, remote): &(Mac, IpAddr)| remote.to_string();
+        let ends = Difference::between(&far_ends, &tunnel.far_ends);
+        self.each(Kind::Fdb, Did::Added, &ends.add, set, name);
+        self.each(Kind::Fdb, Did::Replaced, &ends.replace, set, name);
+        let set = |(ip, mac): &(IpAddr, Mac)| rtnl.set_neighbour(link, &Neighbour { ip: *ip, mac: *mac });
+        let hop = |(ip, _): &(IpAddr, Mac)| ip.to_string();
+        let hops = Difference::between(&neighbours, &tunnel.neighbours);
+        self.each(Kind::Neighbour, Did::Added, &hops.add, set, hop);
+        self.each(Kind::Neighbour, Did::Replaced, &hops.replace, set, hop);
+        self.each(
+            Kind::Neighbour,
+            Did::Removed,
+            &hops.remove,
+            |(ip, _)| rtnl.remove_neighbour(link, *ip),
+            hop,
+        );
+        let remove =
+            |(mac, remote): &(Mac, IpAddr)| rtnl.remove_far_end(link, &FarEnd { mac: *mac, remote: *remote });
+        self.each(Kind::Fdb, Did::Removed, &ends.remove, remove, name);
+        Ok(())
+    }
+
+    fn bring_about_routes(&mut self, wanted: &Routes) -> Result<(), Error> {
+        let rtnl = self.rtnl;
+        let standing = rtnl.marked_routes(PROTOCOL)?;
+        let standing = standing.into_iter().map(|route| ((route.dst, route.priority), route)).collect();
+        let routes = Difference::between(&standing, wanted);
+        let name = |((dst, _), _): &(Key, MarkedRoute)| dst.to_string();
+        let add = |(_, route): &(Key, MarkedRoute)| add_route(rtnl, route);
+        self.each(Kind::Route, Did::Added, &routes.add, add, name);
+        let replace = |(_, route): &(Key, MarkedRoute)| rtnl.replace_marked_route(PROTOCOL, route);
+        self.each(Kind::Route, Did::Replaced, &routes.replace, replace, name);
+        let remove = |(_, route): &(Key, MarkedRoute)| rtnl.delete_marked_route(PROTOCOL, route);
+        self.each(Kind::Route, Did::Removed, &routes.remove, remove, name);
+        Ok(())
+    }
+
+    /// One that is refused keeps none of the others from being done.
+    fn each<T, E: std::error::Error>(
+        &mut self,
+        kind: Kind,
+        did: Did,
+        entries: &[T],
+        step: impl Fn(&T) -> Result<(), E>,
+        name: impl Fn(&T) -> String,
+    ) {
+        for entry in entries {
+            match step(entry) {
+                Ok(()) => self.note(kind, did, &name(entry)),
+                Err(error) => self.report.problems.push(with_cause(&error)),
+            }
+        }
+    }
+
+    fn note(&mut self, kind: Kind, did: Did, of: &str) {
+        self.report.changes.push(Change { kind, did, of: of.to_owned() });
+    }
+}
+
+/// A route that could not be added.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(
+        "{dst} is routed{} by somebody else ({}); remove that route (`ip route show {dst}`), or stop who makes it",
+        link.as_ref().map(|link| format!(" through {link}")).unwrap_or_default(),
+        maker(*protocol)
+    )]
+    Taken { dst: IpNetwork, link: Option<String>, protocol: u8 },
+    #[error(transparent)]
+    Kernel(#[from] Error),
+}
+
+fn add_route(rtnl: &Rtnl, route: &MarkedRoute) -> Result<(), Refused> {
+    let Err(error) = rtnl.add_marked_route(PROTOCOL, route) else { return Ok(()) };
+    match rtnl.maker_of_route(route.dst) {
+        Ok(Some((link, protocol))) if error.errno() == Errno::EEXIST => {
+            Err(Refused::Taken { dst: route.dst, link, protocol })
+        }
+        _ => Err(error.into()),
+    }
+}
+
+/// Without its link the tunnel leads nowhere, and a route into it would be a lie.
+fn routes(wanted: &Wanted, tunnel: Option<&Link>) -> Routes {
+    let route = |(dst, way): (&IpNetwork, &plan::Way)| {
+        let (link, gateway, onlink) = match way.hop {
+            Hop::Direct { link, .. } => (link, way.through, false),
+            Hop::Tunnel { gateway } => (tunnel?.index, gateway, gateway.is_ipv4()),
+        };
+        let priority = metric_of(*dst);
+        Some(((*dst, priority), MarkedRoute { dst: *dst, priority, gateway: Some(gateway), link, onlink }))
+    };
+    wanted.ways.iter().filter_map(route).collect()
+}
+
+/// As `ip route` calls them (`/etc/iproute2/rt_protos`).
+fn maker(protocol: u8) -> String {
+    let known = match protocol {
+        2 => "kernel",
+        3 => "boot",
+        4 => "static",
+        9 => "ra",
+        12 => "bird",
+        16 => "dhcp",
+        186 => "bgp",
+        other => return format!("proto {other}"),
+    };
+    format!("proto {known}")
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(why) = cause {
+        text = format!("{text}: {why}");
+        cause = why.source();
+    }
+    text
+}

@@ -1,0 +1,233 @@
+//! The ways to other nodes, against the real kernel in a namespace of its own.
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy knows a test by its attribute, and these functions serve tests"
+)]
+
+use std::net::IpAddr;
+use std::thread;
+
+use ipnetwork::IpNetwork;
+use nix::sched::{CloneFlags, unshare};
+use weft_datapath::{FarEnd, Interface, Link, MarkedRoute, NetNs, Route, Rtnl, Veth};
+use weft_node::member::{Candidate, Members};
+use weft_node::network::{Did, Kind, Network, Options, PROTOCOL, Report, TUNNEL};
+
+/// A node called `a`, with its link to a network of other nodes.
+struct Node {
+    rtnl: Rtnl,
+    eth0: Link,
+    network: Network,
+    /// The link lives as long as its other end does.
+    _peer: NetNs,
+}
+
+impl Node {
+    fn new() -> Self {
+        let peer = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            NetNs::current().unwrap()
+        });
+        let peer = peer.join().unwrap();
+        let rtnl = Rtnl::open().unwrap();
+        let veth = Veth {
+            host: Interface {
+                addresses: vec![network("192.0.2.1/24"), network("2001:db8::1/64")],
+                routes: vec![
+                    Route::on_link(network("192.0.2.0/24")),
+                    Route::on_link(network("2001:db8::/64")),
+                ],
+                ..Interface::named("eth0")
+            },
+            pod: Interface::named("eth0"),
+        };
+        let ends = rtnl.create_veth(&veth, &peer).unwrap();
+        rtnl.configure_link(&veth.host, &ends.host).unwrap();
+        Self { rtnl, eth0: ends.host, network: Network::open(Options::default()).unwrap(), _peer: peer }
+    }
+
+    fn reconcile(&self, others: &[Candidate]) -> Report {
+        let own = node("a", &["192.0.2.1", "2001:db8::1"], &["10.244.0.0/24", "fd00:10:244::/64"]);
+        let all: Vec<_> = [own].iter().chain(others).cloned().collect();
+        let (members, flaws) = Members::judge(&"a".parse().unwrap(), &all, &Members::default());
+        assert!(flaws.is_empty(), "{flaws:?}");
+        self.network.reconcile(&members).unwrap()
+    }
+
+    /// Each route of ours as `destination gateway`.
+    fn routes(&self) -> Vec<String> {
+        let shown = |route: &MarkedRoute| format!("{} {}", route.dst, route.gateway.unwrap());
+        self.rtnl.marked_routes(PROTOCOL).unwrap().iter().map(shown).collect()
+    }
+
+    fn tunnel(&self) -> Option<Link> {
+        self.rtnl.link(TUNNEL).unwrap()
+    }
+}
+
+fn in_a_node(test: impl FnOnce(&Node) + Send) {
+    let in_namespace = || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("tests of the datapath need root");
+        test(&Node::new());
+    };
+    let ran = thread::scope(|scope| scope.spawn(in_namespace).join());
+    if let Err(panic) = ran {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn network(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn node(name: &str, addresses: &[&str], pod_cidrs: &[&str]) -> Candidate {
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
+    Candidate { name: name.into(), addresses: texts(addresses), pod_cidrs: texts(pod_cidrs) }
+}
+
+fn near() -> Candidate {
+    node("b", &["192.0.2.2", "2001:db8::2"], &["10.244.1.0/24", "fd00:10:244:1::/64"])
+}
+
+fn far() -> Candidate {
+    node("c", &["198.51.100.3"], &["10.244.2.0/24", "fd00:10:244:2::/64"])
+}
+
+fn done(report: &Report) -> Vec<(Kind, Did)> {
+    assert_eq!(report.problems, Vec::<String>::new());
+    report.changes.iter().map(|change| (change.kind, change.did)).collect()
+}
+
+#[test]
+fn a_node_joins_changes_its_subnet_and_leaves_and_nothing_is_done_twice() {
+    in_a_node(|a| {
+        assert!(a.reconcile(&[]).changes.is_empty());
+        let joined = a.reconcile(&[near()]);
+        assert_eq!(done(&joined), [(Kind::Route, Did::Added); 2]);
+        assert!(joined.stands() && joined.pod_mtu.is_none());
+        assert_eq!(a.routes(), ["10.244.1.0/24 192.0.2.2", "fd00:10:244:1::/64 2001:db8::2"]);
+        assert!(a.reconcile(&[near()]).changes.is_empty());
+        let moved = node("b", &["192.0.2.2"], &["10.244.9.0/24"]);
+        let changed = a.reconcile(std::slice::from_ref(&moved));
+        assert_eq!(
+            done(&changed),
+            [(Kind::Route, Did::Added), (Kind::Route, Did::Removed), (Kind::Route, Did::Removed)]
+        );
+        let elsewhere = node("b", &["192.0.2.7"], &["10.244.9.0/24"]);
+        assert_eq!(done(&a.reconcile(&[elsewhere])), [(Kind::Route, Did::Replaced)]);
+        assert_eq!(a.routes(), ["10.244.9.0/24 192.0.2.7"]);
+        assert_eq!(done(&a.reconcile(&[])), [(Kind::Route, Did::Removed)]);
+        assert_eq!(a.routes(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_tunnel_is_there_from_the_first_node_behind_a_router_to_the_last() {
+    in_a_node(|a| {
+        let joined = a.reconcile(&[near(), far()]);
+        assert_eq!(joined.pod_mtu, Some(1450));
+        let tunnel = a.tunnel().unwrap();
+        assert_eq!((tunnel.mtu, tunnel.up), (1450, true));
+        assert_eq!(a.rtnl.far_ends(&tunnel).unwrap().len(), 1);
+        assert_eq!(a.rtnl.neighbours_on(&tunnel).unwrap().len(), 2);
+        assert_eq!(a.routes().len(), 4);
+        assert!(a.reconcile(&[near(), far()]).changes.is_empty());
+        // The node is given another address: the far end moves, and no route is touched.
+        let moved = Candidate { addresses: vec!["198.51.100.9".into()], ..far() };
+        assert_eq!(done(&a.reconcile(&[near(), moved])), [(Kind::Fdb, Did::Replaced)]);
+        let remotes: Vec<_> =
+            a.rtnl.far_ends(&tunnel).unwrap().into_iter().map(|end: FarEnd| end.remote).collect();
+        assert_eq!(remotes, [ip("198.51.100.9")]);
+        // It moves onto our link: the IPv4 route takes the place of the one through the tunnel, IPv6 stays inside.
+        let onto = Candidate { addresses: vec!["192.0.2.9".into()], ..far() };
+        assert!(done(&a.reconcile(&[near(), onto])).contains(&(Kind::Route, Did::Replaced)));
+        assert!(a.routes().contains(&"10.244.2.0/24 192.0.2.9".to_owned()));
+        let left = a.reconcile(&[near()]);
+        assert!(done(&left).contains(&(Kind::Link, Did::Removed)) && a.tunnel().is_none());
+        assert_eq!(a.routes().len(), 2);
+    });
+}
+
+#[test]
+fn what_somebody_took_away_or_added_under_our_mark_is_put_right() {
+    in_a_node(|a| {
+        let all = [near(), far()];
+        a.reconcile(&all);
+        let routes = a.routes();
+        for route in a.rtnl.marked_routes(PROTOCOL).unwrap() {
+            a.rtnl.delete_marked_route(PROTOCOL, &route).unwrap();
+        }
+        let stale = MarkedRoute {
+            dst: network("10.250.0.0/24"),
+            priority: 0,
+            gateway: Some(ip("192.0.2.99")),
+            link: a.eth0.index,
+            onlink: false,
+        };
+        a.rtnl.add_marked_route(PROTOCOL, &stale).unwrap();
+        let wrong = MarkedRoute { dst: network("10.244.1.0/24"), ..stale };
+        a.rtnl.add_marked_route(PROTOCOL, &wrong).unwrap();
+        let mut put_right = done(&a.reconcile(&all));
+        put_right.sort_by_key(|(_, did)| *did as u8);
+        let route = |did| (Kind::Route, did);
+        assert_eq!(
+            put_right,
+            [
+                route(Did::Added),
+                route(Did::Added),
+                route(Did::Added),
+                route(Did::Replaced),
+                route(Did::Removed)
+            ]
+        );
+        assert_eq!(a.routes(), routes);
+        a.rtnl.delete_link(&a.tunnel().unwrap()).unwrap();
+        let again = a.reconcile(&all);
+        assert_eq!(done(&again).first(), Some(&(Kind::Link, Did::Added)));
+        assert_eq!(again.of_kind(Kind::Route).count(), 2, "those into the tunnel had gone with it");
+        assert_eq!(a.routes(), routes);
+    });
+}
+
+#[test]
+fn a_route_of_somebody_else_stays_and_is_named_and_no_other_way_waits_for_it() {
+    const STATIC: u8 = 4;
+    in_a_node(|a| {
+        let theirs = MarkedRoute {
+            dst: network("10.244.1.0/24"),
+            priority: 0,
+            gateway: Some(ip("192.0.2.99")),
+            link: a.eth0.index,
+            onlink: false,
+        };
+        a.rtnl.add_marked_route(STATIC, &theirs).unwrap();
+        let report = a.reconcile(&[near()]);
+        assert_eq!(
+            report.problems,
+            ["10.244.1.0/24 is routed through eth0 by somebody else (proto static); remove that route \
+                 (`ip route show 10.244.1.0/24`), or stop who makes it"]
+        );
+        assert!(!report.stands());
+        assert_eq!(a.routes(), ["fd00:10:244:1::/64 2001:db8::2"]);
+        assert!(a.rtnl.marked_routes(STATIC).unwrap().contains(&theirs));
+        a.reconcile(&[]);
+        assert!(a.rtnl.marked_routes(STATIC).unwrap().contains(&theirs));
+        a.rtnl.delete_marked_route(STATIC, &theirs).unwrap();
+        assert_eq!(done(&a.reconcile(&[near()])).len(), 2);
+    });
+}
+
+#[test]
+fn a_node_that_is_not_among_the_nodes_leaves_everything_as_it_is() {
+    in_a_node(|a| {
+        a.reconcile(&[near(), far()]);
+        let routes = a.routes();
+        let report = a.network.reconcile(&Members::default()).unwrap();
+        assert_eq!(report.problems, ["this node is not among the nodes; add it"]);
+        assert_eq!(a.routes(), routes);
+    });
+}
