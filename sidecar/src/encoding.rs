@@ -142,7 +142,7 @@ impl Edit {
     }
 
     fn insert(&mut self, resource: Resource) -> ResourceKey {
-        let key = (resource.type_url().clone(), resource.name().into());
+        let key = (resource.type_url().clone(), Arc::clone(resource.shared_name()));
         self.builder.insert(resource);
         self.inserted.insert(ResourceKey::clone(&key));
         key
@@ -173,6 +173,8 @@ impl Encoded {
             all.hosts.extend_from_slice(&body);
             all.references.extend_from_slice(host.references());
         }
+        all.hosts.shrink_to_fit();
+        all.references.shrink_to_fit();
         all
     }
 }

@@ -144,7 +144,8 @@ impl Resource {
     }
 
     /// The name, to be shared.
-    pub(crate) fn shared_name(&self) -> &Arc<str> {
+    #[must_use]
+    pub fn shared_name(&self) -> &Arc<str> {
         &self.0.name
     }
 

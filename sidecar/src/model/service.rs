@@ -161,13 +161,9 @@ impl EndpointSlice {
         fields.finish();
         let service_span = label_span(document).unwrap_or(metadata.span);
         let ports = ports.into_iter().flatten().collect();
-        Some(Self {
-            service: service?,
-            service_span,
-            ports,
-            ready: ready.into_iter().flatten().collect(),
-            tags: annotated(document),
-        })
+        let mut ready: Vec<SliceEndpoint> = ready.into_iter().flatten().collect();
+        ready.shrink_to_fit();
+        Some(Self { service: service?, service_span, ports, ready, tags: annotated(document) })
     }
 
     /// The value of a tag of its endpoints: an annotation, or else a label, which is the slice's own.

@@ -235,6 +235,7 @@ fn plain(slices: &Slices<'_>, port: &str) -> Vec<MeshEndpoint> {
         all.map(|(address, _)| MeshEndpoint { address, detail: None }).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);
     endpoints.dedup_by_key(|endpoint| endpoint.address);
+    endpoints.shrink_to_fit();
     endpoints
 }
 
