@@ -10,6 +10,7 @@ use std::{fs, io};
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec::{AttachmentId, CheckRequest, Conf, ContainerId, IfName, Route};
+use weft_datapath::HostPort;
 use weft_ipam::Ipam;
 use weft_ipam::lease::{Assigned, Lease};
 use weft_ipam::store::local::networks_in;
@@ -76,7 +77,7 @@ pub(crate) fn explain(question: &Question) -> Result<Report, Error> {
     let files = configuration::files(question)?;
     let record = record::find(question, &files)?;
     let (subject, from) = look(question, record, &files, &Node::default())?;
-    let remarks = foreign::remarks(&subject.subnets(), subject.has_ports())?;
+    let remarks = foreign::remarks(&subject.subnets(), subject.ports())?;
     Ok(subject.report(from, question, remarks))
 }
 
@@ -281,8 +282,8 @@ impl Subject {
         leased.chain(planned).filter_map(subnet).collect()
     }
 
-    fn has_ports(&self) -> bool {
-        self.planned.iter().any(|planned| !planned.plan.extras.published.is_empty())
+    fn ports(&self) -> impl Iterator<Item = HostPort> {
+        self.planned.iter().flat_map(|planned| &planned.plan.extras.published).map(|port| port.at)
     }
 
     fn report(self, from: String, question: &Question, remarks: Vec<String>) -> Report {

@@ -4,18 +4,33 @@
 use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
-use weft_datapath::{BaseChain, Hook, Nft};
+use weft_datapath::{BaseChain, Hook, HostPort, Nft, listened_to};
 
 use crate::Error;
 
 /// Where Weft's own chain translates destinations.
 const PRIORITY_OF_PORTS: i32 = -100;
 
-/// What may keep packets from pods in `subnets`, and, where they `have_ports`, from their host ports.
-pub(crate) fn remarks(subnets: &BTreeSet<IpNetwork>, have_ports: bool) -> Result<Vec<String>, Error> {
+/// What may keep packets from pods in `subnets` and from their host `ports`, and who loses packets to those.
+pub(crate) fn remarks(
+    subnets: &BTreeSet<IpNetwork>,
+    ports: impl Iterator<Item = HostPort>,
+) -> Result<Vec<String>, Error> {
     let Some(nft) = Nft::open_if_any()? else { return Ok(Vec::new()) };
-    let chains = nft.foreign_chains()?;
-    Ok(chains.iter().filter_map(|chain| remark(chain, subnets, have_ports)).collect())
+    let (chains, ports) = (nft.foreign_chains()?, ports.collect::<Vec<_>>());
+    let chains = chains.iter().filter_map(|chain| remark(chain, subnets, !ports.is_empty()));
+    Ok(chains.chain(deaf(&ports)?).collect())
+}
+
+/// A process of the node that listens on a pod's port hears nothing of it. The ADD does not refuse that: the process may just be
+/// ending, or have reserved the port for this very pod.
+fn deaf(ports: &[HostPort]) -> Result<BTreeSet<String>, Error> {
+    let found = listened_to(ports.iter().copied())?;
+    // Who listens for both families is one.
+    Ok(found
+        .iter()
+        .map(|port| format!("a process of the node listens on {port}, but what comes there goes to a pod"))
+        .collect())
 }
 
 fn remark(chain: &BaseChain, subnets: &BTreeSet<IpNetwork>, have_ports: bool) -> Option<String> {

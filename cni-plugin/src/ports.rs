@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use serde_json::Value;
-use weft_datapath::{Nft, PortSources, Published, Rtnl, conntrack, listened_to, sysctl};
+use weft_datapath::{Nft, PortSources, Published, Rtnl, conntrack, sysctl};
 use weft_ipam::Ipam;
 use weft_ipam::config::Mistakes;
 use weft_ipam::lease::{Lease, Notes};
@@ -42,24 +42,7 @@ pub(crate) fn claim(config: &Config, nft: Option<&Nft>, extras: &mut Extras) -> 
     }
     extras.published.retain(|port| !held.iter().any(|found| found.at == port.at && is_sibling(found, port)));
     let others = held.into_iter().find(|found| extras.published.iter().any(|port| port.at == found.at));
-    others.map_or(Ok(()), |found| Err(refusal(found)))?;
-    tell_listened_to(extras);
-    Ok(())
-}
-
-/// A process of the node that listens on a port hears no more of it. It is not refused, for it may just be ending, or have
-/// reserved the port for this very pod.
-fn tell_listened_to(extras: &Extras) {
-    let found = listened_to(extras.published.iter().map(|port| port.at)).unwrap_or_default();
-    // Who listens for both families is one.
-    let mut ports: Vec<_> = found.iter().map(ToString::to_string).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    for port in ports {
-        weft_cni_spec::log(format_args!(
-            "weft-cni: a process of the node listens on {port}: what comes there goes to the pod from now on"
-        ));
-    }
+    others.map_or(Ok(()), |found| Err(refusal(found)))
 }
 
 /// Of a configuration's own ranges the families are known before; other plugins show them by their addresses.

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -592,6 +593,49 @@ fn a_chain_of_others_that_translates_before_wefts_is_a_remark_where_there_are_ho
             );
         }
         node.exec("DEL", &pod, &conf);
+    });
+}
+
+#[test]
+fn a_port_of_a_pod_on_which_the_node_itself_listens_is_a_remark() {
+    Node::run(|node| {
+        sh("ip link set lo up");
+        let told = |ports: &[Value]| {
+            let (pod, conf) =
+                (Pod::new("c"), node.install(&node.entry(&json!({})), &json!({"portMappings": ports})));
+            node.exec("ADD", &pod, &conf);
+            let (_, said) = node.explain(&["--container", "c"]);
+            let (code, report) = node.audit(&[]);
+            node.exec("DEL", &pod, &conf);
+            assert_eq!(code, 0, "{report}");
+            let remarks: Vec<_> = report["remarks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|r| r.as_str().unwrap().to_owned())
+                .collect();
+            assert!(
+                remarks.iter().all(|remark| said.contains(&format!("remark: {remark}"))),
+                "{remarks:?}: {said}"
+            );
+            remarks
+        };
+        let port = |number: u16, protocol: &str| json!({"hostPort": number, "containerPort": 80, "protocol": protocol});
+        let at = |ip: &str| json!({"hostPort": 53, "containerPort": 80, "protocol": "udp", "hostIP": ip});
+        let expected = |port: &str| {
+            format!("a process of the node listens on {port}, but what comes there goes to a pod")
+        };
+        let _any = TcpListener::bind("[::]:8080").unwrap();
+        let _resolver = UdpSocket::bind("127.0.0.1:53").unwrap();
+        let client = TcpStream::connect("127.0.0.1:8080").unwrap();
+        let own = client.local_addr().unwrap().port();
+        let others =
+            [port(8080, "udp"), port(8081, "tcp"), port(53, "tcp"), port(53, "sctp"), at("192.0.2.1")];
+        assert_eq!(told(&others), NOTHING);
+        assert_eq!(told(&[port(own, "tcp")]), NOTHING, "a client is no listener");
+        assert_eq!(told(&[port(8080, "tcp")]), [expected("8080/tcp")], "both families are one listener");
+        assert_eq!(told(&[port(53, "udp")]), [expected("53/udp")]);
+        assert_eq!(told(&[at("127.0.0.1")]), [expected("127.0.0.1:53/udp")]);
     });
 }
 

@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -172,42 +172,6 @@ fn a_port_that_the_container_has_already_on_another_network_stays_there() {
 }
 
 #[test]
-fn a_port_on_which_the_node_itself_listens_is_told_and_taken_over() {
-    Node::run(|node| {
-        let pod = Pod::new("a");
-        let said = |ports: Value| {
-            let conf = node.conf("weft", ports);
-            let mut plugin = Command::new(PLUGIN);
-            plugin.env_clear().env("CNI_IFNAME", "eth0").stderr(Stdio::piped());
-            let added = output(&mut plugin, "ADD", pod.name, &pod.netns, &conf);
-            answer(&added).unwrap();
-            exec("DEL", pod.name, &pod.netns, &conf).unwrap();
-            String::from_utf8(added.stderr).unwrap()
-        };
-        let port = |number: u16, protocol: &str| json!([{"hostPort": number, "containerPort": 80, "protocol": protocol}]);
-        let told = |port: &str| {
-            format!(
-                "weft-cni: a process of the node listens on {port}: what comes there goes to the pod from now on\n"
-            )
-        };
-        let _any = TcpListener::bind("[::]:8080").unwrap();
-        assert_eq!(said(web()), told("8080/tcp"), "both families are one listener");
-        assert_eq!(said(port(8080, "udp")), "");
-        assert_eq!(said(port(8081, "tcp")), "");
-        let _resolver = UdpSocket::bind("127.0.0.1:53").unwrap();
-        assert_eq!(said(port(53, "udp")), told("53/udp"));
-        assert_eq!(said(port(53, "tcp")), "");
-        assert_eq!(said(port(53, "sctp")), "");
-        let at = |ip: &str| json!([{"hostPort": 53, "containerPort": 80, "protocol": "udp", "hostIP": ip}]);
-        assert_eq!(said(at("127.0.0.1")), told("127.0.0.1:53/udp"));
-        assert_eq!(said(at("192.0.2.1")), "", "somebody listens, but not there");
-        let client = TcpStream::connect("127.0.0.1:8080").unwrap();
-        let own = client.local_addr().unwrap().port();
-        assert_eq!(said(port(own, "tcp")), "", "a client is no listener");
-    });
-}
-
-#[test]
 fn a_port_on_one_address_and_on_all_are_two_ports() {
     Node::run(|node| {
         let single = json!([{"hostPort": 8080, "containerPort": 80, "hostIP": "127.0.0.1"}]);
@@ -330,22 +294,16 @@ fn an_add_whose_answers_from_the_kernel_are_lost_leaves_no_port_behind() {
     Node::run(|node| {
         let ports = json!([{"hostPort": 8080, "containerPort": 80}, {"hostPort": 53, "containerPort": 53, "protocol": "udp"}]);
         let (pod, conf) = (Pod::new("c"), node.conf("weft", ports));
-        let (mut failures, calls) = (0, node.dir.path().join("calls"));
+        let mut failures = 0;
         for nth in 1.. {
             let fault = format!("inject=recvfrom:error=EIO:when={nth}");
             let mut strace = Command::new("strace");
             strace
-                .args(["-f", "-o", calls.to_str().unwrap(), "-e", "trace=recvfrom", "-e", &fault, PLUGIN])
+                .args(["-f", "-o", "/dev/null", "-e", &fault, PLUGIN])
                 .env("CNI_IFNAME", "eth0")
                 .stderr(Stdio::null());
-            let added = answer(&output(&mut strace, "ADD", pod.name, &pod.netns, &conf));
-            if !std::fs::read_to_string(&calls).unwrap().contains("(INJECTED)") {
+            if answer(&output(&mut strace, "ADD", pod.name, &pod.netns, &conf)).is_ok() {
                 break;
-            }
-            // Who listens on a port is not worth an ADD.
-            if added.is_ok() {
-                exec("DEL", "c", "", &conf).unwrap();
-                continue;
             }
             failures += 1;
             assert_eq!(published(), Vec::<String>::new(), "{nth}");

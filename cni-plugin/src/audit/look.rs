@@ -111,8 +111,8 @@ impl Look {
             look.note_unjudged(network, &asked.places, &files);
             look.seen.push(seen);
         }
-        let have_ports = look.seen.iter().any(|seen| !seen.ports.is_empty());
-        look.report.remarks = foreign::remarks(&look.subnets, have_ports)?;
+        let ports = look.seen.iter().flat_map(|seen| &seen.ports).map(|port| port.at);
+        look.report.remarks = foreign::remarks(&look.subnets, ports)?;
         Ok(look)
     }
 
