@@ -69,9 +69,9 @@ fn the_bootstrap_is_written_into_a_file_for_those_without_a_shell() {
     let printed = weft_sidecar(&["bootstrap", "--config", &example()]);
     let written = weft_sidecar(&["bootstrap", "--config", &example(), "--to", to]);
     assert_eq!((written.status.code(), text(&written.stdout)), (Some(0), String::new()), "{written:?}");
-    let content = std::fs::read_to_string(&file).expect("a file");
+    let content = fs::read_to_string(&file).expect("a file");
     assert_eq!(content.trim_end(), text(&printed.stdout).trim_end());
-    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 1, "nothing else is left");
+    assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 1, "nothing else is left");
     let nowhere = weft_sidecar(&["bootstrap", "--config", &example(), "--to", "/nonexistent/envoy.json"]);
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(text(&nowhere.stderr).contains("/nonexistent/envoy.json"), "{nowhere:?}");
