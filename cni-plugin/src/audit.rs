@@ -119,7 +119,7 @@ pub(crate) fn audit(asked: &Asked) -> Result<Report, Error> {
     if !asked.repair || first.findings.is_empty() {
         return Ok(first.report());
     }
-    let failures: Vec<_> = first.findings.iter().filter_map(|finding| first.mend(finding)).collect();
+    let failures = first.mend();
     let found = first.findings.clone();
     let left = Look::at(asked, &first.networks)?;
     let repaired: Vec<_> = found.into_iter().filter(|finding| !left.stands(finding)).collect();

@@ -32,7 +32,7 @@ mod restore;
 use configuration::{Configuration, File};
 use record::Record;
 pub(crate) use report::{Report, Verdict};
-pub(crate) use restore::is_still_there;
+pub(crate) use restore::{is_still_there, restore};
 
 /// Which attachment, and where to look for what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

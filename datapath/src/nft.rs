@@ -110,12 +110,21 @@ impl Elements<'_> {
     /// What they need to stand on.
     fn foundation(self) -> Vec<Request> {
         let mut requests = layout::table();
-        requests.extend(self.masquerade.iter().flat_map(layout::subnet_chain));
+        // Once for each subnet: a node's pods share theirs.
+        let is_first = |(index, element): &(usize, &Masquerade)| {
+            !self.masquerade.iter().take(*index).any(|earlier| is_of_one_subnet(earlier, element))
+        };
+        let of_subnets = self.masquerade.iter().enumerate().filter(is_first);
+        requests.extend(of_subnets.flat_map(|(_, element)| layout::subnet_chain(element)));
         if !self.ports.is_empty() {
             requests.extend(ports::foundation());
         }
         requests
     }
+}
+
+fn is_of_one_subnet(one: &Masquerade, other: &Masquerade) -> bool {
+    one.address.prefix() == other.address.prefix() && one.address.network() == other.address.network()
 }
 
 /// An nfnetlink socket, in the namespace it was opened in.

@@ -258,24 +258,27 @@ impl Look {
         self.report.unjudged.push((network.to_owned(), why));
     }
 
-    /// Puts `finding` right if that is possible, or says why it failed.
-    pub(super) fn mend(&self, finding: &Finding) -> Option<(Finding, String)> {
+    /// Puts right what can be, and says of which findings that failed, and why.
+    pub(super) fn mend(&self) -> Vec<(Finding, String)> {
+        let restorable: Vec<_> = self.differing.iter().filter(|subject| subject.is_restorable()).collect();
+        let failed = explain::restore(&restorable);
+        let failure = |finding: &Finding| Some((finding.clone(), self.mend_one(finding, &failed)?));
+        self.findings.iter().filter_map(failure).collect()
+    }
+
+    /// Why that failed. Pods that differ have been restored, unless they have `failed`.
+    fn mend_one(&self, finding: &Finding, failed: &[(String, String)]) -> Option<String> {
         let network = names(&finding.mark)[0];
+        let why = |is_meant: &dyn Fn(&str) -> bool| {
+            failed.iter().find(|(mark, _)| is_meant(mark)).map(|(_, why)| why.clone())
+        };
         let mended = match &finding.problem {
             // There is a pod behind these, for a pair goes with its namespace. Only its runtime can give it a new interface;
             // and an interface without a lease may have its addresses from another IPAM plugin.
             Problem::NoPair { .. } | Problem::NoLease { .. } | Problem::Unshaped { .. } => Ok(()),
-            Problem::Differs { is_mendable, .. } => {
-                let meant = self.differing.iter().find(|subject| subject.mark() == finding.mark);
-                meant.filter(|_| *is_mendable).map_or(Ok(()), Subject::restore)
-            }
-            Problem::Node { .. } => {
-                let mut standing = self
-                    .differing
-                    .iter()
-                    .filter(|subject| subject.is_restorable() && names(&subject.mark())[0] == network);
-                standing.try_for_each(Subject::restore)
-            }
+            Problem::Differs { is_mendable: false, .. } => Ok(()),
+            Problem::Differs { .. } => return why(&|mark| mark == finding.mark),
+            Problem::Node { .. } => return why(&|mark| names(mark)[0] == network),
             Problem::Abandoned { .. } => self.detach(&finding.mark),
             Problem::Element { element } => {
                 withdraw(|nft| Ok(nft.stop_masquerading(&element.owner, &[element.address])?))
@@ -289,7 +292,7 @@ impl Look {
                 seen.and_then(|index| self.seen.get(index)).map_or(Ok(()), |seen| restore(chain.family, seen))
             }
         };
-        mended.err().map(|error| (finding.clone(), chain(&error)))
+        mended.err().map(|error| chain(&error))
     }
 
     fn detach(&self, mark: &str) -> Result<(), Error> {

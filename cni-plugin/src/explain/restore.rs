@@ -1,13 +1,14 @@
 //! Putting back what of a plan does not stand, where its pair does. Nothing that stands is replaced, and what has no pair
 //! any more only the runtime can make anew.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::SystemTime;
 
-use weft_datapath::{Chain, Interface, NetNs, Nft, Rtnl, sysctl};
+use weft_datapath::{Chain, Interface, Masquerade, NetNs, Nft, Observed, Rtnl, sysctl};
 
 use super::{Namespace, Planned, Record, Subject, lookup};
-use crate::check::missing;
+use crate::check::{Node, missing};
 use crate::finding::{Finding, State};
 use crate::plan::{Extras, Plan};
 use crate::{Error, extras};
@@ -41,24 +42,54 @@ impl Subject {
         matches!(self.netns, Namespace::There(_)) && !self.lacks_pair() && !self.findings.iter().any(is_lost)
     }
 
-    /// Puts it back.
-    pub(crate) fn restore(&self) -> Result<(), Error> {
+    /// Whether something differs of what stands in the firewall, or elsewhere.
+    fn differs_in_firewall(&self, in_firewall: bool) -> bool {
+        self.findings
+            .iter()
+            .any(|finding| finding.differs() && (finding.place == extras::TABLE) == in_firewall)
+    }
+
+    /// Puts back what its two ends lack. Other pods' ends are looked at together with its own.
+    fn restore_ends(&self, node: &Node) -> Result<(), Error> {
+        let Namespace::There(path) = &self.netns else { return Ok(()) };
+        // A DEL may have come since the look.
+        if !self.differs_in_firewall(false) || !is_still_there(&self.record)? {
+            return Ok(());
+        }
+        let mut own = self.planned.iter().filter(|planned| !planned.is_chained);
+        own.try_for_each(|planned| restore_pair(&planned.plan, path, node))
+    }
+
+    /// What is to be masqueraded for it, where something of the firewall is lost.
+    fn masquerade(&self) -> Result<Vec<Masquerade>, Error> {
+        let Namespace::There(path) = &self.netns else { return Ok(Vec::new()) };
+        if !self.differs_in_firewall(true) || !is_still_there(&self.record)? {
+            return Ok(Vec::new());
+        }
+        let mut wanted = Vec::new();
+        for planned in &self.planned {
+            let extras = &planned.plan.extras;
+            if !extras.masquerade.is_empty() && holds(path, extras)? {
+                wanted.extend_from_slice(&extras.masquerade);
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Puts back all that the firewall has of it, by itself.
+    fn restore_elements(&self) -> Result<(), Error> {
         let Namespace::There(path) = &self.netns else { return Ok(()) };
         for planned in &self.planned {
-            // A DEL may have come since the look.
             if !is_still_there(&self.record)? {
                 return Ok(());
             }
-            if !planned.is_chained {
-                restore_pair(&planned.plan, path)?;
-            }
-            self.restore_elements(planned, path)?;
+            self.restore_elements_of(planned, path)?;
         }
         Ok(())
     }
 
     /// They are taken back where a DEL has come in the meantime.
-    fn restore_elements(&self, planned: &Planned, path: &Path) -> Result<(), Error> {
+    fn restore_elements_of(&self, planned: &Planned, path: &Path) -> Result<(), Error> {
         let wanted = &planned.plan.extras;
         if wanted.is_empty() || !holds(path, wanted)? {
             return Ok(());
@@ -82,6 +113,57 @@ impl Subject {
     }
 }
 
+/// Puts back what `subjects` lack. Returns the marks of those for whom that failed, each with the reason.
+///
+/// A firewall that was flushed is flushed for all pods of the node, and each batch of its elements costs the kernel about as
+/// much as all of them in one: so that is what they are.
+pub(crate) fn restore(subjects: &[&Subject]) -> Vec<(String, String)> {
+    let (node, mut failed) = (Node::default(), Vec::new());
+    let (mut reached, mut masquerade) = (Vec::new(), Vec::new());
+    for subject in subjects {
+        match subject.restore_ends(&node).and_then(|()| subject.masquerade()) {
+            Ok(wanted) => {
+                masquerade.extend(wanted);
+                reached.push(*subject);
+            }
+            Err(error) => failed.push((subject.mark(), weft_ipam::chain(&error))),
+        }
+    }
+    let is_done = masquerade_again(&masquerade, &reached).is_ok();
+    // Host ports have conditions of their own; and what could not be done for all may be possible for some.
+    let rest = |subject: &&&Subject| subject.differs_in_firewall(true) && (!is_done || subject.has_ports());
+    for subject in reached.iter().filter(rest) {
+        if let Err(error) = subject.restore_elements() {
+            failed.push((subject.mark(), weft_ipam::chain(&error)));
+        }
+    }
+    failed
+}
+
+/// Elements and the rules that they stand on. They are taken back from those of `subjects` to whom a DEL has come meanwhile.
+fn masquerade_again(wanted: &[Masquerade], subjects: &[&Subject]) -> Result<(), Error> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let nft = Nft::open()?;
+    let standing: HashSet<_> = nft.masqueraded()?.into_iter().map(|found| found.address).collect();
+    let is_lost = |element: &&Masquerade| !standing.contains(&element.address.ip());
+    let lost: Vec<_> = wanted.iter().filter(is_lost).cloned().collect();
+    nft.masquerade(&lost)?;
+    if !nft.chains(wanted, &[])?.iter().all(Chain::is_whole) {
+        nft.restore_chains(wanted, &[])?;
+    }
+    for subject in subjects {
+        if is_still_there(&subject.record)? {
+            continue;
+        }
+        let mark = subject.mark();
+        let own = lost.iter().filter(|element| element.owner == mark);
+        nft.stop_masquerading(&mark, &own.map(|element| element.address.ip()).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
 /// Whether the lease, or else the result, of `record` is still what it was.
 pub(crate) fn is_still_there(record: &Record) -> Result<bool, Error> {
     match (&record.lease, &record.data_dir, &record.kept) {
@@ -99,7 +181,7 @@ fn holds(path: &Path, wanted: &Extras) -> Result<bool, Error> {
         && wanted.published.iter().map(|port| port.to.ip()).all(has))
 }
 
-fn restore_pair(plan: &Plan, path: &Path) -> Result<(), Error> {
+fn restore_pair(plan: &Plan, path: &Path, node: &Node) -> Result<(), Error> {
     let (host, netns) = (Rtnl::open()?, NetNs::open(path).map_err(Error::UnusableNetns)?);
     for parameter in plan.forwarding() {
         sysctl::set(parameter, "1")?;
@@ -117,12 +199,12 @@ fn restore_pair(plan: &Plan, path: &Path) -> Result<(), Error> {
             }
         }
     }
-    restore_end(&host, &plan.veth.host)?;
+    restore_end(&host, &plan.veth.host, node.observed()?)?;
     let inside = netns.rtnl().map_err(Error::UnusableNetns)?;
-    restore_end(&inside, &plan.veth.pod)
+    restore_end(&inside, &plan.veth.pod, &inside.observe()?)
 }
 
-fn restore_end(rtnl: &Rtnl, planned: &Interface) -> Result<(), Error> {
-    rtnl.configure(&missing(planned, &rtnl.observe()?))?;
+fn restore_end(rtnl: &Rtnl, planned: &Interface, observed: &Observed) -> Result<(), Error> {
+    rtnl.configure(&missing(planned, observed))?;
     Ok(rtnl.settle(&planned.name, &[])?)
 }
