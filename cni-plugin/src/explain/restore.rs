@@ -60,6 +60,10 @@ impl Subject {
         own.try_for_each(|planned| restore_pair(&planned.plan, path, node))
     }
 
+    fn has_ports(&self) -> bool {
+        self.planned.iter().any(|planned| !planned.plan.extras.published.is_empty())
+    }
+
     /// What is to be masqueraded for it, where something of the firewall is lost.
     fn masquerade(&self) -> Result<Vec<Masquerade>, Error> {
         let Namespace::There(path) = &self.netns else { return Ok(Vec::new()) };
