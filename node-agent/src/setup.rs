@@ -96,6 +96,16 @@ struct Progress {
     complaint: Option<String>,
 }
 
+/// How far it came.
+enum Reached {
+    /// Nobody has told of the nodes.
+    Nothing,
+    /// The list is another meanwhile.
+    Outdated,
+    /// This list.
+    InForce(List),
+}
+
 /// What tells a file that was replaced or written to.
 type Stamp = (u64, u64, i64, i64);
 
@@ -111,12 +121,16 @@ pub(crate) async fn keep(
     in_force: watch::Sender<InForce>,
 ) -> Result<Infallible, Infallible> {
     let (mut progress, mut pause) = (Progress::default(), FIRST_PAUSE);
+    setup.standing().into_iter().for_each(|list| publish(&in_force, list));
     loop {
         let subnets = own_subnets(&members.borrow_and_update());
         let mtu_now = *mtu.borrow_and_update();
-        let outcome = setup.bring_about(subnets.as_deref(), mtu_now, &board, &mut progress).await;
-        pause = match outcome {
-            Ok(list) => {
+        let is_current = || *mtu.borrow() == mtu_now;
+        let outcome = setup.bring_about(subnets.as_deref(), mtu_now, is_current, &board, &mut progress);
+        pause = match outcome.await {
+            Ok(Reached::Nothing) => LOOK,
+            Ok(Reached::Outdated) => continue,
+            Ok(Reached::InForce(list)) => {
                 progress.complaint = None;
                 board.write(|status| status.install.problem = None);
                 publish(&in_force, list);
@@ -155,10 +169,10 @@ async fn changed(members: &mut watch::Receiver<Known>, before: Option<&[IpNetwor
     std::future::pending().await
 }
 
-/// `None` as long as nobody has told of the node.
+/// `None` as long as nobody has told of the nodes.
 fn own_subnets(known: &Known) -> Option<Vec<IpNetwork>> {
-    let own = known.as_ref()?.own.as_ref()?;
-    Some(own.pod_cidrs.clone()).filter(|subnets| !subnets.is_empty())
+    let own = known.as_ref()?.own.as_ref();
+    Some(own.map(|own| own.pod_cidrs.clone()).unwrap_or_default())
 }
 
 impl Setup {
@@ -166,11 +180,15 @@ impl Setup {
         &self,
         subnets: Option<&[IpNetwork]>,
         mtu: Option<u32>,
+        is_current: impl Fn() -> bool,
         board: &Board,
         progress: &mut Progress,
-    ) -> Result<List, Error> {
+    ) -> Result<Reached, Error> {
         self.place_plugins(progress).map_err(Error::Plugins)?;
-        let subnets = subnets.ok_or(Error::NoSubnet)?;
+        let Some(subnets) = subnets else { return Ok(Reached::Nothing) };
+        if subnets.is_empty() {
+            return Err(Error::NoSubnet);
+        }
         let text = self.template.list(subnets, mtu);
         let list = List::parse(Path::new(&self.conf_name), text.as_bytes()).map_err(Error::List)?;
         board.write(|status| status.install.network = Some(list.name.clone()));
@@ -179,12 +197,23 @@ impl Setup {
             self.test(&list, board).await?;
             progress.tested = Some(text.clone());
         }
+        // The ways to other nodes are found meanwhile, and with them the MTU.
+        if !is_current() {
+            return Ok(Reached::Outdated);
+        }
         let is_new = self.place(&text, board)?;
         if is_new {
             // Pods that the old plugins have attached between the first look and now.
             self.adopt(&text, subnets, board).await?;
         }
-        Ok(list)
+        Ok(Reached::InForce(list))
+    }
+
+    /// The list that an earlier agent has left: pods are attached with it until there is another.
+    fn standing(&self) -> Option<List> {
+        let path = self.conf_dir.join(&self.conf_name);
+        let is_ours = directory::owned_in(&self.conf_dir).contains(&self.conf_name);
+        List::parse(&path, &fs::read(&path).ok().filter(|_| is_ours)?).ok()
     }
 
     /// Compared by content only where something was done to them: reading all of it each time would cost more than the rest.
