@@ -103,9 +103,12 @@ async fn run_tasks(options: Options) -> Result<(), Error> {
     let (enforce, in_force) = watch::channel(None);
     let (listener, losses) = Listener::open().map_err(Error::Losses)?;
     let mut tasks = Tasks::default();
-    tasks.start("membership", membership::follow(options.membership, options.node.clone(), publish));
+    tasks.start(
+        "membership",
+        membership::follow(options.membership, options.node.clone(), publish, board.clone()),
+    );
     if let Some(discovery) = options.discovery {
-        tasks.start("discovery", discovery.keep());
+        tasks.start("discovery", discovery.keep(board.clone()));
     }
     let ways = network::follow(options.network, members.clone(), losses.clone(), board.clone(), tell_mtu);
     tasks.start("network", ways);

@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use tokio::task::JoinSet;
 
 use crate::kubernetes::{Api, follow};
+use crate::status::Board;
 use files::Files;
 use kind::KINDS;
 use tree::Tree;
@@ -64,17 +65,17 @@ impl Discovery {
         Self { directory, kubeconfig }
     }
 
-    /// Keeps the directory as the API has it. Must be called within a [`tokio::task::LocalSet`].
+    /// Keeps the directory as the API has it, and notes on the board what cannot be followed. Must be called within a [`tokio::task::LocalSet`].
     ///
     /// # Errors
     /// If the directory or the API cannot be used at all when it begins. What fails later is logged and tried again.
-    pub async fn keep(self) -> Result<Infallible, Error> {
+    pub async fn keep(self, board: Board) -> Result<Infallible, Error> {
         let api = Api::new(self.kubeconfig.as_deref()).await?;
         let tree = Tree::open(&self.directory)
             .map_err(|source| Error::Directory { path: self.directory.clone(), source })?;
         let mut tasks = JoinSet::new();
         for kind in KINDS {
-            let (api, mut files) = (api.clone(), Files::new(kind, tree.shelf(kind)));
+            let (api, mut files) = (api.clone(), Files::new(kind, tree.shelf(kind), board.clone()));
             tasks.spawn_local(async move { follow(&api, kind.resource, &mut files).await });
         }
         drop(tree);

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::kubernetes::Api;
 use crate::member::{Candidate, Flaw, Members, NodeName, news};
+use crate::status::Board;
 
 /// `None` until the source has told of the cluster for the first time. Nothing may be taken away before that: an empty
 /// cluster and one that nobody has heard of yet are not the same.
@@ -41,7 +42,7 @@ pub enum Error {
     Kubernetes(#[from] crate::kubernetes::Error),
 }
 
-/// Follows `source` for the node `own`, and publishes what is new. Never ends but with an error.
+/// Follows `source` for the node `own`, and publishes what is new; on the board is noted that it cannot be. Never ends but with an error.
 ///
 /// # Errors
 /// Where the source cannot be followed at all. One that is not there, or that has mistakes, is followed.
@@ -49,13 +50,14 @@ pub async fn follow(
     source: Source,
     own: NodeName,
     publish: watch::Sender<Known>,
+    board: Board,
 ) -> Result<std::convert::Infallible, Error> {
     let register = Register::new(own.clone(), publish);
     match source {
         Source::File(path) => file::follow(path, register).await,
         Source::Kubernetes(kubeconfig) => {
             let api = Api::new(kubeconfig.as_deref()).await?;
-            Ok(kubernetes::follow(&api, &own, register).await)
+            Ok(kubernetes::follow(&api, &own, register, &board).await)
         }
     }
 }

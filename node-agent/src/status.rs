@@ -28,6 +28,8 @@ pub struct Status {
     pub repair: Repair,
     /// What runtimes have left.
     pub gc: Gc,
+    /// Resources of the Kubernetes API that cannot be followed, each with the reason. What was known of them stays in force.
+    pub kubernetes: BTreeMap<String, String>,
     /// How full each range is.
     pub leases: Vec<Range>,
     /// Every other part's warnings are here once, in the order in which they should be read.
@@ -226,6 +228,10 @@ impl Status {
             .flat_map(|peer| peer.unreached.iter().map(|why| format!("{}: {why}", peer.node.name)));
         all.extend(unreached);
         all.extend([&self.repair.problem, &self.gc.problem].into_iter().flatten().cloned());
+        let unknown = self.kubernetes.iter();
+        all.extend(unknown.map(|(resource, why)| {
+            format!("cannot follow {resource} of the Kubernetes API, so that they stay as they were: {why}")
+        }));
         all.extend(self.warnings.iter().cloned());
         all
     }
@@ -253,6 +259,16 @@ impl Default for Board {
 }
 
 impl Board {
+    /// Notes whether a resource of the Kubernetes API can be followed, and if not why.
+    pub(crate) fn follows(&self, resource: &str, trouble: Option<&str>) {
+        self.write(|status| {
+            match trouble {
+                Some(why) => status.kubernetes.insert(resource.to_owned(), why.to_owned()),
+                None => status.kubernetes.remove(resource),
+            };
+        });
+    }
+
     /// Changes a part of it. Who follows is woken only where that changed something.
     pub fn write(&self, change: impl FnOnce(&mut Status)) {
         self.0.send_if_modified(|status| {
@@ -290,6 +306,14 @@ mod tests {
         assert_eq!(status.readiness(), Ok(()));
         status.install.problem = Some("somebody edited it".into());
         assert_eq!(status.readiness(), Err(vec!["somebody edited it".to_owned()]));
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_a_warning() {
+        let mut status = Status::default();
+        status.kubernetes.insert("nodes".into(), "no connection".into());
+        let warnings = status.all_warnings();
+        assert!(matches!(&warnings[..], [one] if one.contains("nodes") && one.ends_with("no connection")));
     }
 
     #[test]

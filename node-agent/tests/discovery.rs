@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 use weft_node::discovery::Discovery;
+use weft_node::status::Board;
 
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
@@ -47,7 +48,7 @@ impl Fixture {
         let kubeconfig = self.dir.path().join("kubeconfig");
         fs::write(&kubeconfig, self.kubernetes.kubeconfig()).unwrap();
         let tasks = LocalSet::new();
-        let keeping = tasks.run_until(Discovery::new(self.root(), Some(kubeconfig)).keep());
+        let keeping = tasks.run_until(Discovery::new(self.root(), Some(kubeconfig)).keep(Board::default()));
         tokio::select! {
             ended = keeping => panic!("{ended:?}"),
             () = script() => {}

@@ -30,6 +30,7 @@ struct Told {
     lists: usize,
     events: usize,
     absences: usize,
+    trouble: Option<String>,
     /// How often everything that had come was told.
     settled: usize,
 }
@@ -72,6 +73,10 @@ impl Follower for Recorder {
 
     fn absent(&mut self) {
         self.0.send_modify(|told| told.absences += 1);
+    }
+
+    fn troubled(&mut self, trouble: Option<&str>) {
+        self.0.send_modify(|told| told.trouble = trouble.map(str::to_owned));
     }
 }
 
@@ -366,8 +371,10 @@ async fn an_api_that_comes_later_is_waited_for() {
         let waited =
             timeout(Duration::from_millis(1500), ear.hears("anything", |told| told.events > 0)).await;
         assert!(waited.is_err());
+        assert!(ear.0.borrow().trouble.as_deref().is_some_and(|why| why.starts_with("no connection: ")));
         kubernetes.come_back();
         ear.hears_of("a", 1).await;
+        ear.hears("that all is well", |told| told.trouble.is_none()).await;
     })
     .await;
 }

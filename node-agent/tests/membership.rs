@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use weft_node::member::Members;
 use weft_node::membership::{self, Known, Source};
+use weft_node::status::Board;
 
 const NODES: &str = "/api/v1/nodes";
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -52,7 +53,7 @@ async fn followed<F: Future<Output = ()>>(kubernetes: &Kubernetes, script: impl 
     let (publish, known) = watch::channel(None);
     let source = Source::Kubernetes(Some(kubeconfig));
     tokio::select! {
-        ended = membership::follow(source, "a".parse().unwrap(), publish) => panic!("{ended:?}"),
+        ended = membership::follow(source, "a".parse().unwrap(), publish, Board::default()) => panic!("{ended:?}"),
         () = script(Ear(known)) => {}
     }
 }

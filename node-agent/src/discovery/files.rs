@@ -6,6 +6,7 @@ use super::document::{Document, Verdict, document, paths_of};
 use super::kind::Kind;
 use super::tree::Shelf;
 use crate::kubernetes::{Follower, Retry};
+use crate::status::Board;
 
 /// So many times in a row, a minute apart, the API must have said that it knows no such kind before its files are removed.
 /// One that has just started, or a proxy before it, says so of what it will know in a moment.
@@ -20,11 +21,12 @@ pub(super) struct Files {
     listed: usize,
     absences: u32,
     problem: Option<Retry>,
+    board: Board,
 }
 
 impl Files {
-    pub(super) fn new(kind: &'static Kind, shelf: Shelf) -> Self {
-        Self { kind, shelf, listed: 0, absences: 0, problem: None }
+    pub(super) fn new(kind: &'static Kind, shelf: Shelf, board: Board) -> Self {
+        Self { kind, shelf, listed: 0, absences: 0, problem: None, board }
     }
 
     fn put(&mut self, Document { path, text, notes }: &Document) {
@@ -108,6 +110,10 @@ impl Follower for Files {
             self.sweep();
         }
     }
+
+    fn troubled(&mut self, trouble: Option<&str>) {
+        self.board.follows(self.kind.resource.plural, trouble);
+    }
 }
 
 #[cfg(test)]
@@ -123,7 +129,7 @@ mod tests {
 
     fn files(root: &Path, name: &str) -> Files {
         let kind = KINDS.iter().find(|kind| kind.name == name).unwrap();
-        Files::new(kind, Tree::open(root).unwrap().shelf(kind))
+        Files::new(kind, Tree::open(root).unwrap().shelf(kind), Board::default())
     }
 
     fn service(name: &str) -> Vec<u8> {

@@ -54,6 +54,8 @@ pub trait Follower {
     fn settle(&mut self) -> Result<(), Retry>;
     /// The API knows no such resource, and has said so for a minute more than the last time it was told.
     fn absent(&mut self);
+    /// The resource cannot be followed, for this reason; or it can be again.
+    fn troubled(&mut self, trouble: Option<&str>);
 }
 
 /// Why a follower wants to be told again.
@@ -271,12 +273,14 @@ impl<F: Follower> Following<'_, F> {
             return Duration::ZERO;
         }
         tracing::debug!(resource = self.resource.plural, reason = %failure, "the API has no such resource");
+        self.is_well();
         self.follower.absent();
         self.backoff.shortened(ABSENT)
     }
 
     fn complain(&mut self, failure: &Failure) {
         let (resource, reason) = (self.resource.plural, chain(failure));
+        self.follower.troubled(Some(&reason));
         if std::mem::replace(&mut self.is_troubled, true) {
             return tracing::debug!(resource, reason, "the Kubernetes API still fails");
         }
@@ -292,6 +296,7 @@ impl<F: Follower> Following<'_, F> {
     fn is_well(&mut self) {
         self.backoff.reset();
         if std::mem::take(&mut self.is_troubled) {
+            self.follower.troubled(None);
             tracing::info!(resource = self.resource.plural, "following the Kubernetes API again");
         }
     }

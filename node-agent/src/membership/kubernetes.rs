@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Register;
 use crate::kubernetes::{self, Api, Follower, Resource, Retry};
 use crate::member::{Candidate, NodeName};
+use crate::status::Board;
 
 /// What comes within this time of a change is judged together with it: nodes come in bursts.
 const GATHER: Duration = Duration::from_millis(50);
@@ -28,9 +29,9 @@ const GATHER: Duration = Duration::from_millis(50);
 const NODES: Resource = Resource { versions: &["/api/v1"], plural: "nodes" };
 
 /// Tells `register` of the nodes that `api` has.
-pub(super) async fn follow(api: &Api, own: &NodeName, mut register: Register) -> Infallible {
+pub(super) async fn follow(api: &Api, own: &NodeName, mut register: Register, board: &Board) -> Infallible {
     let (nodes, changed) = (RefCell::new(Nodes::new(own)), Notify::new());
-    let mut follower = Listener { nodes: &nodes, changed: &changed };
+    let mut follower = Listener { nodes: &nodes, changed: &changed, board };
     let publish = async {
         loop {
             changed.notified().await;
@@ -49,6 +50,7 @@ pub(super) async fn follow(api: &Api, own: &NodeName, mut register: Register) ->
 struct Listener<'a> {
     nodes: &'a RefCell<Nodes>,
     changed: &'a Notify,
+    board: &'a Board,
 }
 
 /// What is known of the nodes.
@@ -172,6 +174,10 @@ impl Follower for Listener<'_> {
 
     fn absent(&mut self) {
         tracing::warn!("this is no API with nodes");
+    }
+
+    fn troubled(&mut self, trouble: Option<&str>) {
+        self.board.follows(NODES.plural, trouble);
     }
 }
 
