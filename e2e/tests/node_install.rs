@@ -240,6 +240,26 @@ fn an_agent_that_is_killed_at_any_moment_leaves_what_the_next_one_completes() {
 }
 
 #[test]
+fn uninstall_takes_down_the_ways_that_are_ours_where_it_is_asked_to() {
+    let node = Node::start().unwrap();
+    for line in [
+        "link add uplink type bridge",
+        "link set uplink up",
+        "address add 192.0.2.1/24 dev uplink",
+        "route add 10.9.0.0/24 via 192.0.2.2",
+    ] {
+        node.sh(&format!("ip {line}")).unwrap();
+    }
+    let before = node.inventory().unwrap();
+    node.sh("ip route add 10.244.1.0/24 via 192.0.2.2 proto 87").unwrap();
+    let program = binaries::weft("weft-node").unwrap();
+    let line = format!("{} uninstall --bin-dir {BIN} --conf-dir {CONF} --network", program.display());
+    assert_eq!(node.sh(&line).unwrap(), "removed    route 10.244.1.0/24\n");
+    assert_eq!(before.diff(&node.inventory().unwrap()), [""; 0]);
+    assert_eq!(node.sh(&line).unwrap(), "");
+}
+
+#[test]
 fn a_second_agent_ends_and_names_the_first() {
     let node = Node::start().unwrap();
     let mut first = Agent::start(&node, &["10.244.7.0/24"]);

@@ -113,6 +113,16 @@ impl Network {
     }
 }
 
+/// Takes away the routes and the tunnel that are ours, in the namespace of the calling thread. Nothing of anybody else's is touched.
+///
+/// # Errors
+/// Where it cannot be seen what stands. What cannot be removed is a problem in the report.
+pub fn remove() -> Result<Report, Error> {
+    let (rtnl, mut report) = (Rtnl::open()?, Report::default());
+    kernel::Work::new(&rtnl, &mut report).bring_about(&Wanted::default())?;
+    Ok(report)
+}
+
 impl Report {
     /// Whether all ways stand.
     #[must_use]

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Directories, Outcome, warn};
 use crate::alone::Alone;
 use crate::conflist::List;
-use crate::{Removed, Uninstalled, directory, leases, uninstall};
+use crate::{Removed, Uninstalled, directory, leases, network, uninstall};
 
 #[derive(Debug, Args)]
 pub(super) struct Uninstall {
@@ -18,6 +18,9 @@ pub(super) struct Uninstall {
     /// Where an agent that runs would keep its lock: it would install everything again
     #[arg(long, value_name = "DIR", default_value = "/run/weft")]
     state_dir: PathBuf,
+    /// Also takes away the routes to other nodes and the tunnel, which takes CAP_NET_ADMIN; pods lose their way to other nodes
+    #[arg(long)]
+    network: bool,
     /// Then waits for SIGTERM, for who has to see that it is done before it ends, as a DaemonSet does
     #[arg(long)]
     wait: bool,
@@ -34,8 +37,20 @@ impl Uninstall {
                 "{attached} addresses are held by pods: they stay connected, but their end needs weft-cni; drain a node before this"
             ));
         }
+        if self.network {
+            take_down()?;
+        }
         if self.wait { wait() } else { Ok(()) }
     }
+}
+
+fn take_down() -> Outcome {
+    let taken = network::remove()?;
+    let mut out = io::stdout().lock();
+    for change in &taken.changes {
+        writeln!(out, "removed    {} {}", change.kind.name(), change.of)?;
+    }
+    taken.problems.first().map_or(Ok(()), |problem| Err(problem.clone().into()))
 }
 
 /// How many addresses the network has given to pods that are still there.
