@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_e2e::kubelet::{Container, Template, on_node};
-use weft_e2e::{Attachment, Containerd, Network, Node, Pod, binaries, output};
+use weft_e2e::{Attachment, Containerd, Network, Node, Pod, binaries, output, wait};
 
 const IMAGE: &str = concat!("weft.dev/weft:", env!("CARGO_PKG_VERSION"));
+const NODE: &str = "node-a";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
@@ -85,6 +86,27 @@ fn it_installs_the_plugins_and_the_configuration_and_takes_them_away() {
     }
 }
 
+/// On a machine that has never had a pod forwarding is off, and what is below `/proc/sys` is write-protected in every container that is
+/// not privileged.
+#[test]
+fn the_agent_makes_its_node_ready() {
+    let cluster = Cluster::start();
+    let nodes = json!({ "nodes": [{ "name": NODE, "addresses": ["192.0.2.1"], "podCIDRs": ["10.244.0.0/24", "fd00:10:244::/64"] }] });
+    cluster.node.write("/run/weft/nodes.json", &nodes.to_string()).unwrap();
+    let args = ["run", "--template=/etc/weft/10-weft.conflist", "--nodes=/run/weft/nodes.json"];
+    let agent =
+        cluster.start_container(&cluster.objects, "weft-node", |container| container["args"] = json!(args));
+    let host = Pod::host(&cluster.node).unwrap();
+    let list = wait::until("the configuration, which comes after the self-test", PATIENCE, || {
+        cluster.file("/etc/cni/net.d/10-weft.conflist").ok_or_else(|| agent.log())
+    });
+    let list: Value = serde_json::from_slice(&list.unwrap()).unwrap();
+    assert_eq!(list["plugins"][0]["ipam"]["ranges"][0][0]["subnet"], "10.244.0.0/24", "{list}");
+    for parameter in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        assert_eq!(host.sh(&format!("cat /proc/sys/net/{parameter}")).unwrap(), "1\n", "{parameter}");
+    }
+}
+
 /// What the agent asks of the plugin: to look into pods and at the node, and to put back what is not there any more.
 #[test]
 fn pods_are_repaired_with_each_of_the_privileges_and_not_with_one_fewer() {
@@ -147,6 +169,17 @@ impl Cluster {
     }
 
     fn run_as(&self, objects: &[Value], name: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
+        let container = self.start_container(objects, name, change);
+        let ended = container.await_end(PATIENCE).unwrap();
+        (ended, container.log())
+    }
+
+    fn start_container(
+        &self,
+        objects: &[Value],
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Container<'_> {
         let daemon_set = objects.iter().find(|object| object["kind"] == "DaemonSet").unwrap();
         let mut pod = daemon_set["spec"]["template"]["spec"].clone();
         let lists = ["containers", "initContainers"];
@@ -155,10 +188,8 @@ impl Cluster {
             .find(|list| pod[list].as_array().is_some_and(|list| list.iter().any(|one| one["name"] == name)));
         let containers = pod[list.unwrap()].as_array_mut().unwrap();
         change(containers.iter_mut().find(|container| container["name"] == name).unwrap());
-        let template = Template { pod: &pod, objects, fields: &[("spec.nodeName", "node-a")] };
-        let container = Container::start(&self.containerd, &template, name).unwrap();
-        let ended = container.await_end(PATIENCE).unwrap();
-        (ended, container.log())
+        let template = Template { pod: &pod, objects, fields: &[("spec.nodeName", NODE)] };
+        Container::start(&self.containerd, &template, name).unwrap()
     }
 
     /// A file of the machine's.

@@ -44,6 +44,7 @@ mod repair;
 mod selftest;
 mod setup;
 pub mod status;
+mod sysctls;
 
 pub use conflist::Flaw;
 pub use directory::{Error, Placed, Removed};

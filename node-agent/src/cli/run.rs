@@ -12,6 +12,7 @@ use crate::agent::{self, Options};
 use crate::discovery::Discovery;
 use crate::member::NodeName;
 use crate::membership::Source;
+use crate::sysctls;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -61,6 +62,9 @@ impl Run {
         let (network, local) = (self.network.network(), self.local.local()?);
         let options = Options { node, membership, network, discovery, local };
         self.log.to_stderr();
+        if let Err(error) = sysctls::open() {
+            tracing::warn!(%error, "parameters of the network cannot be set; a container needs CAP_SYS_ADMIN, and an AppArmor profile without `deny mount`");
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(runtime.block_on(agent::run(options))?)
     }
