@@ -43,6 +43,7 @@
 
 pub mod binaries;
 mod cgroup;
+pub mod cluster;
 pub mod cni;
 pub mod containerd;
 pub mod envoy;

@@ -4,8 +4,8 @@
 //! descriptors of this process alone, and whatever runs in them dies with the node's keeper thread.
 
 use std::fs::File;
-use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -125,6 +125,12 @@ impl Node {
             std::fs::rename(&scratch, path)
         })?
         .doing(|| format!("write {}", path.display()))
+    }
+
+    /// Where a program that this process starts finds the node's network, such as `ip link … netns`.
+    pub fn net_path(&self) -> PathBuf {
+        let descriptor = self.0.spaces.net.as_raw_fd();
+        format!("/proc/{}/fd/{descriptor}", std::process::id()).into()
     }
 
     /// Everything of the node that a pod could leave behind.
