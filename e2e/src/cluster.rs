@@ -106,15 +106,12 @@ impl Hosts {
 
     /// The host of this name.
     pub fn host(&self, name: &str) -> &Host {
-        self.hosts.iter().find(|host| host.name == name).unwrap_or_else(|| panic!("there is no host {name}"))
+        self.hosts.iter().find(|host| host.name == name).expect("a host is a, b or c")
     }
 
     /// The same, to be changed.
     pub fn host_mut(&mut self, name: &str) -> &mut Host {
-        self.hosts
-            .iter_mut()
-            .find(|host| host.name == name)
-            .unwrap_or_else(|| panic!("there is no host {name}"))
+        self.hosts.iter_mut().find(|host| host.name == name).expect("a host is a, b or c")
     }
 
     /// The router between `c` and the others.
