@@ -98,7 +98,8 @@ impl Hosts {
         }
         started.iter_mut().try_for_each(|host| {
             host.until("the node to be ready", |status| {
-                status["install"]["conflist"].is_string() && status["network"]["stands"] == true
+                let is_there = status.pointer("/install/conflist").is_some_and(Value::is_string);
+                is_there && status.pointer("/network/stands") == Some(&Value::Bool(true))
             })
             .map(drop)
         })
