@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Directories, Outcome, warn};
 use crate::alone::Alone;
 use crate::conflist::List;
+use crate::repair::unmasqueraded;
 use crate::{Removed, Uninstalled, directory, leases, network, uninstall};
 
 #[derive(Debug, Args)]
@@ -18,7 +19,8 @@ pub(super) struct Uninstall {
     /// Where an agent that runs would keep its lock: it would install everything again
     #[arg(long, value_name = "DIR", default_value = "/run/weft")]
     state_dir: PathBuf,
-    /// Also takes away the routes to other nodes and the tunnel, which takes CAP_NET_ADMIN; pods lose their way to other nodes
+    /// Also takes away the routes to other nodes, the tunnel, and what keeps pods' own addresses on those ways, which takes
+    /// CAP_NET_ADMIN; pods lose their way to other nodes
     #[arg(long)]
     network: bool,
     /// Then waits for SIGTERM, for who has to see that it is done before it ends, as a DaemonSet does
@@ -49,6 +51,9 @@ fn take_down() -> Outcome {
     let mut out = io::stdout().lock();
     for change in &taken.changes {
         writeln!(out, "removed    {} {}", change.kind.name(), change.of)?;
+    }
+    for network in unmasqueraded::remove()? {
+        writeln!(out, "removed    unmasqueraded {network}")?;
     }
     taken.problems.first().map_or(Ok(()), |problem| Err(problem.clone().into()))
 }

@@ -19,6 +19,8 @@ use crate::status::Board;
 
 /// Between two audits, so that a burst of losses is one of them.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Every pod that goes is a loss, too. Of the time that pods go audits take no more than a third, however many there are.
+const PAUSE_PER_AUDIT: u32 = 2;
 /// An audit waits up to two seconds for a pod that is just being attached.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// So many repairs within [`STORM`] are somebody's doing.
@@ -79,9 +81,10 @@ impl Auditor {
             losses.mark_unchanged();
             let list = in_force.borrow_and_update().clone();
             if let Some(list) = list {
+                let start = Instant::now();
                 let problem = self.repair(&list, &board, &mut recent).await;
                 tell(&board, problem);
-                sleep_until(Instant::now() + recent.pause()).await;
+                sleep_until(Instant::now() + recent.pause(start.elapsed())).await;
             }
             reason_to_look(&mut losses, &mut in_force).await;
         }
@@ -145,8 +148,10 @@ impl Recent {
         }
     }
 
-    fn pause(&self) -> Duration {
-        if self.0.len() < MANY { PAUSE } else { STORM_PAUSE }
+    /// After an audit that took so long.
+    fn pause(&self, took: Duration) -> Duration {
+        let least = if self.0.len() < MANY { PAUSE } else { STORM_PAUSE };
+        least.max(took.saturating_mul(PAUSE_PER_AUDIT))
     }
 
     fn complaint(&mut self, now: Instant) -> Option<String> {
@@ -178,10 +183,10 @@ mod tests {
     fn who_removes_things_again_and_again_is_named_and_slowed_down() {
         let (mut recent, start) = (Recent::default(), Instant::now());
         for second in 0..10 {
-            assert_eq!((recent.pause(), recent.complaint(start)), (PAUSE, None));
+            assert_eq!((recent.pause(Duration::ZERO), recent.complaint(start)), (PAUSE, None));
             recent.note(start + Duration::from_secs(second));
         }
-        assert_eq!(recent.pause(), STORM_PAUSE);
+        assert_eq!(recent.pause(Duration::ZERO), STORM_PAUSE);
         assert!(
             recent
                 .complaint(start + Duration::from_secs(10))
@@ -189,6 +194,7 @@ mod tests {
                 .contains("10 times in the last minute")
         );
         assert_eq!(recent.complaint(start + Duration::from_secs(65)), None, "it is over");
-        assert_eq!(recent.pause(), PAUSE);
+        assert_eq!(recent.pause(Duration::ZERO), PAUSE);
+        assert_eq!(recent.pause(Duration::from_secs(1)), Duration::from_secs(2), "a node with many pods");
     }
 }

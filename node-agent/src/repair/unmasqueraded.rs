@@ -6,7 +6,7 @@ use std::convert::Infallible;
 
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
-use weft_datapath::{Nft, Resettled};
+use weft_datapath::{Error, Nft, Resettled};
 use weft_ipam::chain;
 
 use super::{Losses, healed, reason_to_look};
@@ -30,6 +30,15 @@ pub(crate) async fn keep(
         }
         reason_to_look(&mut losses, &mut members).await;
     }
+}
+
+/// Takes all of them away, and with the last pod gone Weft's table; says which there were.
+pub(crate) fn remove() -> Result<BTreeSet<IpNetwork>, Error> {
+    let Some(nft) = Nft::open_if_any()? else { return Ok(BTreeSet::new()) };
+    let standing = nft.unmasqueraded()?;
+    nft.set_unmasqueraded(&BTreeSet::new())?;
+    nft.remove_unused_table()?;
+    Ok(standing)
 }
 
 struct Settler {
