@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use weft_e2e::cluster::{Host, Hosts};
-use weft_e2e::{Attachment, Node, Pod, cni};
+use weft_e2e::{Attachment, Node, Pod, cni, wait};
 
 const ALL: [&str; 3] = ["a", "b", "c"];
 /// Far above what healing takes; how long it takes is printed.
@@ -61,7 +61,11 @@ fn seen_as(pod: &Pod, server: IpAddr) -> Option<IpAddr> {
 
 /// How long after `insult` there was still no good answer.
 fn heals(node: &Node, insult: &str, is_well: impl Fn() -> bool) -> Duration {
-    assert!(is_well(), "before {insult:?}");
+    // The first packet of all has to find who is next.
+    wait::until(&format!("all to be well before {insult:?}"), PATIENCE, || {
+        if is_well() { Ok(()) } else { Err(String::new()) }
+    })
+    .unwrap();
     let start = Instant::now();
     for command in insult.split("; ") {
         node.sh(command).unwrap_or_else(|error| panic!("{command}: {error}"));
