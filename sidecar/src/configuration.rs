@@ -2,6 +2,7 @@
 
 mod quarantine;
 mod standing;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -23,8 +24,10 @@ use crate::read::yaml;
 use crate::translate::patch;
 use quarantine::{Contents, Documents};
 use standing::Standing;
+use verdict::Verdict;
 
 pub use quarantine::Settled;
+pub use verdict::Rejection;
 
 /// What a set of files says. A file with mistakes keeps saying what it said before them.
 #[derive(Debug)]
@@ -71,6 +74,9 @@ struct File {
     documents: Documents,
     /// What it said when that last led somewhere, together with what the other files said.
     proved: Option<Documents>,
+    /// What is in force of it.
+    in_force: Documents,
+    verdict: Verdict,
     /// What could be read of a file that has mistakes, if that is each of its documents.
     attempt: Option<Vec<Arc<Document>>>,
     diagnostics: Vec<Diagnostic>,
@@ -185,11 +191,11 @@ impl Configuration {
     fn follow(&mut self, standing: Standing, changed: &BTreeSet<String>) -> Option<Settled> {
         let files = || changed.iter().filter_map(|name| self.files.get(name));
         let changes =
-            files().map(|file| Some((file.proved.as_deref()?.as_slice(), file.documents.as_slice())));
+            files().map(|file| Some((file.proved.as_deref()?.as_slice(), file.allowed().as_slice())));
         let standing = standing.follow(&changes.collect::<Option<Vec<_>>>()?)?;
         for name in changed {
             if let Some(file) = self.files.get_mut(name) {
-                file.proved = Some(Arc::clone(&file.documents));
+                file.take_effect(false, true);
             }
         }
         let settled = standing.settled();
@@ -199,7 +205,7 @@ impl Configuration {
 
     fn settle_everything(&mut self) -> Settled {
         let contents = self.files.iter().map(|(name, file)| {
-            (name.as_str(), Contents { present: &file.documents, proved: file.proved.as_ref() })
+            (name.as_str(), Contents { present: file.allowed(), proved: file.proved.as_ref() })
         });
         let settled = quarantine::settle(&contents.collect(), |documents| self.connect(documents));
         self.started |= settled.mesh.is_some() && !self.diagnostics().any(Diagnostic::is_error);
@@ -208,12 +214,46 @@ impl Configuration {
         }
         if self.started && settled.mesh.is_some() {
             for (name, file) in &mut self.files {
-                if !settled.held.contains(name) && !settled.blamed.contains(name) {
-                    file.proved = Some(Arc::clone(&file.documents));
-                }
+                let is_held = settled.held.contains(name);
+                file.take_effect(is_held, !is_held && !settled.blamed.contains(name));
             }
         }
         settled
+    }
+
+    /// What is in force is given to Envoy with this revision.
+    pub fn served(&mut self, revision: u64) {
+        self.files.values_mut().for_each(|file| file.verdict.serve(revision, &file.in_force));
+    }
+
+    /// Envoy has accepted all of this revision.
+    pub fn accepted(&mut self, revision: u64) {
+        self.files.values_mut().for_each(|file| file.verdict.accept(revision));
+    }
+
+    /// Envoy has rejected something in this revision: the files at fault go back to what Envoy has accepted. Returns the mistakes,
+    /// if it is known whose they are; then there is something else to be given to Envoy.
+    pub fn rejected(&mut self, revision: u64, rejection: &Rejection) -> Vec<Diagnostic> {
+        let groups = rejection.suspects.iter();
+        let mut blamed = groups.map(|suspects| self.blame(revision, suspects, &rejection.message));
+        let found = blamed.find(|found| !found.is_empty()).unwrap_or_default();
+        if !found.is_empty() {
+            self.changed = None;
+        }
+        found
+    }
+
+    fn blame(&mut self, revision: u64, suspects: &[Origin], message: &str) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
+        for (name, file) in &mut self.files {
+            let places: Vec<&Origin> = suspects.iter().filter(|place| place.file() == name).collect();
+            let Some(content) = file.verdict.reject(revision, &file.in_force, &places, message) else { continue };
+            if file.proved.as_ref().is_some_and(|proved| Arc::ptr_eq(proved, &content)) {
+                file.proved = Some(Arc::clone(file.verdict.allowed(&content)));
+            }
+            found.extend_from_slice(file.verdict.diagnostics(&content));
+        }
+        found
     }
 
     /// What there is to look at now: the files of the roots, and where the tags come from that they name.
@@ -278,7 +318,11 @@ impl Configuration {
 
     /// What is wrong with the files as they are now, each by itself.
     pub fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.failures.iter().chain(self.files.values().flat_map(|file| &file.diagnostics))
+        self.failures.iter().chain(
+            self.files
+                .values()
+                .flat_map(|file| file.diagnostics.iter().chain(file.verdict.diagnostics(&file.documents))),
+        )
     }
 
     /// How many files there are.
@@ -347,6 +391,8 @@ impl File {
             hash: None,
             documents: Documents::default(),
             proved,
+            in_force: Documents::default(),
+            verdict: Verdict::default(),
             attempt: None,
             diagnostics: Vec::new(),
         }
@@ -371,6 +417,20 @@ impl File {
         }
         self.diagnostics = reading.diagnostics;
         Some(content.changed)
+    }
+
+    /// The last good documents, unless Envoy has rejected them.
+    fn allowed(&self) -> &Documents {
+        self.verdict.allowed(&self.documents)
+    }
+
+    /// What was settled on: the proved content if the file is held back, else the present one, which may be proved by that.
+    fn take_effect(&mut self, is_held: bool, is_proof: bool) {
+        let in_force = self.proved.as_ref().filter(|_| is_held).unwrap_or(self.allowed());
+        self.in_force = Arc::clone(in_force);
+        if is_proof {
+            self.proved = Some(Arc::clone(&self.in_force));
+        }
     }
 
     /// The documents as they are now, if all of them can be read.

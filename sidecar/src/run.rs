@@ -136,7 +136,11 @@ async fn follow(
                 return Err(Error::Ended);
             }
             _ = look_at_socket.tick() => serving.keep_socket(),
-            Some(event) = serving.events.recv() => revisions.note(&event),
+            Some(event) = serving.events.recv() => {
+                if let Some(publication) = revisions.note(&event) {
+                    serving.publish(revisions, publication);
+                }
+            }
             publication = revisions.next() => serving.publish(revisions, publication),
         }
     }

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use weft_xds::{Event, Revision, Snapshot};
+use weft_xds::{Event, Revision, Snapshot, TypeUrl};
 
 use super::health::Health;
 use super::log;
-use crate::configuration::{Configuration, Look};
+use crate::configuration::{Configuration, Look, Rejection};
 use crate::diagnostic::Diagnostic;
 use crate::encoding::Encoder;
 use crate::model::Mesh;
@@ -103,24 +103,53 @@ impl Revisions {
             self.unanswered.drain(..self.unanswered.len().saturating_sub(REMEMBERED));
         }
         self.health.served(publication.snapshot.revision().0);
+        self.configuration.served(publication.snapshot.revision().0);
         self.at_start.get_or_insert_with(|| AtStart::new(&publication.mesh.proxy.sidecar));
         self.current = Some(publication);
     }
 
-    /// Logs what Envoy says, in terms of the files.
-    pub(super) fn note(&mut self, event: &Event) {
+    /// Logs what Envoy says, in terms of the files. What it rejects may leave something else to be given to it.
+    pub(super) fn note(&mut self, event: &Event) -> Option<Publication> {
         self.health.note(event);
         match event {
             Event::InSync { revision, .. } => {
                 let saved = self.answered(*revision);
+                self.configuration.accepted(revision.0);
                 log::in_force(*revision, saved);
+                None
             }
             Event::Nacked { type_url, revision, resources, message, .. } => {
                 let provenance = self.current.as_ref().map(|current| Provenance::of(&current.mesh));
                 log::rejected(provenance.as_ref(), type_url, *revision, resources, message);
+                self.hold_back(&provenance?, type_url, *revision, resources)
             }
-            other => log::event(other),
+            other => {
+                log::event(other);
+                None
+            }
         }
+    }
+
+    /// Holds back the files whose content Envoy has rejected, so that the others are served on. The rejections are logged
+    /// already.
+    fn hold_back(
+        &mut self,
+        provenance: &Provenance,
+        type_url: &TypeUrl,
+        revision: Revision,
+        resources: &[(Arc<str>, String)],
+    ) -> Option<Publication> {
+        let mut found = Vec::new();
+        for (name, reason) in resources {
+            let message = format!("Envoy rejects {name} for it: {reason}");
+            let suspects = provenance.suspects(type_url.as_str(), name, reason);
+            found.extend(self.configuration.rejected(revision.0, &Rejection { message, suspects }));
+        }
+        if found.is_empty() {
+            return None;
+        }
+        self.reported.extend(found.into_iter().filter(Diagnostic::is_error));
+        self.revise(None)
     }
 
     fn read(&mut self, scope: &Scope) -> (bool, Option<SystemTime>) {
@@ -207,7 +236,8 @@ impl Revisions {
         let new: Vec<_> = diagnostics.iter().filter(|one| !self.reported.contains(one)).collect();
         let news = !new.is_empty();
         new.into_iter().for_each(log::diagnostic);
-        if diagnostics.is_empty() && !self.reported.is_empty() {
+        let is_wrong = |all: &[Diagnostic]| all.iter().any(Diagnostic::is_error);
+        if !is_wrong(&diagnostics) && is_wrong(&self.reported) {
             tracing::info!("all mistakes are corrected");
         }
         self.health.mistakes(&diagnostics);

@@ -41,19 +41,35 @@ impl Provenance {
     /// The places to look at when Envoy says `reason` about a resource: those that it mentions, or else all
     /// that the resource was made from. Sorted, without repetitions.
     pub fn blame(&self, type_url: &str, name: &str, reason: &str) -> Vec<Origin> {
-        let message = type_url.rsplit('.').next().unwrap_or_default();
-        let of_this = self.0.iter().find(|((kind, known), _)| *kind == message && known == name);
-        let parts = of_this.map(|(_, parts)| parts.as_slice()).unwrap_or_default();
+        let parts = self.parts(type_url, name);
         let mentioned = |part: &&Part| part.mentions.iter().any(|text| reason.contains(text.as_str()));
         let mut blamed: Vec<&Part> = parts.iter().filter(mentioned).collect();
         if blamed.is_empty() {
             blamed = parts.iter().collect();
         }
-        let mut origins: Vec<Origin> = blamed.into_iter().map(|part| part.origin.clone()).collect();
-        origins.sort_by(|a, b| (a.file(), a.span()).cmp(&(b.file(), b.span())));
-        origins.dedup();
-        origins
+        origins(blamed)
     }
+
+    /// Groups of places to suspect, the most likely first: patches, which nothing else has checked; what `reason` mentions; all.
+    pub fn suspects(&self, type_url: &str, name: &str, reason: &str) -> Vec<Vec<Origin>> {
+        let parts = self.parts(type_url, name);
+        let mentioned = |part: &&Part| part.mentions.iter().any(|text| reason.contains(text.as_str()));
+        let patches = origins(parts.iter().filter(|part| part.mentions.iter().any(String::is_empty)));
+        vec![patches, origins(parts.iter().filter(mentioned)), origins(parts)]
+    }
+
+    fn parts(&self, type_url: &str, name: &str) -> &[Part] {
+        let message = type_url.rsplit('.').next().unwrap_or_default();
+        let of_this = self.0.iter().find(|((kind, known), _)| *kind == message && known == name);
+        of_this.map(|(_, parts)| parts.as_slice()).unwrap_or_default()
+    }
+}
+
+fn origins<'p>(parts: impl IntoIterator<Item = &'p Part>) -> Vec<Origin> {
+    let mut origins: Vec<Origin> = parts.into_iter().map(|part| part.origin.clone()).collect();
+    origins.sort_by(|a, b| (a.file(), a.span()).cmp(&(b.file(), b.span())));
+    origins.dedup();
+    origins
 }
 
 #[cfg(test)]
