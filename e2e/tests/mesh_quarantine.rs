@@ -94,7 +94,8 @@ fn a_listener_that_envoy_refuses_holds_up_nothing_else() {
 #[test]
 fn routes_that_envoy_refuses_hold_up_no_other_routes() {
     let of = |value: &str| {
-        let add = format!("{{ responseHeadersToAdd: [{{ header: {{ key: x-patched, value: '{value}' }} }}] }}");
+        let add =
+            format!("{{ responseHeadersToAdd: [{{ header: {{ key: x-patched, value: '{value}' }} }}] }}");
         patch("RouteConfiguration", "outbound", &add)
     };
     refused_and_mended(&of("yes"), &of("%NO_SUCH_COMMAND%"));
@@ -103,7 +104,8 @@ fn routes_that_envoy_refuses_hold_up_no_other_routes() {
 #[test]
 fn the_value_that_is_mended_reaches_envoy() {
     let of = |value: &str| {
-        let add = format!("{{ responseHeadersToAdd: [{{ header: {{ key: x-patched, value: '{value}' }} }}] }}");
+        let add =
+            format!("{{ responseHeadersToAdd: [{{ header: {{ key: x-patched, value: '{value}' }} }}] }}");
         patch("RouteConfiguration", "outbound", &add)
     };
     let mut mesh = start(Some(&of("one")));
@@ -121,7 +123,11 @@ fn the_value_that_is_mended_reaches_envoy() {
 
 #[test]
 fn what_envoy_refuses_from_the_start_is_left_out() {
-    let bad = patch("RouteConfiguration", "outbound", "{ responseHeadersToAdd: [{ header: { key: x, value: '%NO%' } }] }");
+    let bad = patch(
+        "RouteConfiguration",
+        "outbound",
+        "{ responseHeadersToAdd: [{ header: { key: x, value: '%NO%' } }] }",
+    );
     let mut mesh = start(Some(&bad));
     mesh.await_line(0, &["this document is left out", "patch.yaml:6:"]).unwrap();
     mesh.await_upstream("v1", PATIENCE).unwrap();

@@ -175,7 +175,7 @@ impl Configuration {
 
     /// The last good ones of all files.
     fn documents(&self) -> Vec<Arc<Document>> {
-        self.files.values().flat_map(|file| file.documents.iter()).cloned().collect()
+        self.files.values().flat_map(|file| file.allowed().iter()).cloned().collect()
     }
 
     /// Decides what is in force: the last good documents of all files, except where they refer to what is not there and
@@ -247,7 +247,9 @@ impl Configuration {
         let mut found = Vec::new();
         for (name, file) in &mut self.files {
             let places: Vec<&Origin> = suspects.iter().filter(|place| place.file() == name).collect();
-            let Some(content) = file.verdict.reject(revision, &file.in_force, &places, message) else { continue };
+            let Some(content) = file.verdict.reject(revision, &file.in_force, &places, message) else {
+                continue;
+            };
             if file.proved.as_ref().is_some_and(|proved| Arc::ptr_eq(proved, &content)) {
                 file.proved = Some(Arc::clone(file.verdict.allowed(&content)));
             }
