@@ -134,3 +134,35 @@ fn what_envoy_refuses_from_the_start_is_left_out() {
     mesh.revise("routes.yaml", &route("web-v2")).unwrap();
     mesh.await_upstream("v2", PATIENCE).unwrap();
 }
+
+/// Nobody may pass whom nobody has asked about; everything else goes on.
+#[test]
+fn a_policy_whose_own_service_is_missing_holds_up_nothing_else() {
+    for asked in
+        ["grpc: { backendRef: { name: auth, port: 80 } }", "http: { backendRef: { name: auth, port: 80 } }"]
+    {
+        let policy = format!(
+            "\
+apiVersion: weft.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {{ name: guarded, namespace: shop }}
+spec:
+  targetRefs: [{{ group: '', kind: Service, name: web-v2 }}]
+  externalAuthorization: {{ {asked} }}
+"
+        );
+        let mut mesh = start(Some(&policy));
+        mesh.await_line(0, &["there is no Service shop/auth", "patch.yaml:6:"]).unwrap();
+        let asked = |mesh: &Mesh| mesh.get("web-v2", "/", &[]).unwrap().status;
+        assert_eq!((mesh.ask("/", &[]).unwrap().status, asked(&mesh)), (200, 403));
+        mesh.revise("patch.yaml", &policy.replace("auth, port", "web-v1, port")).unwrap();
+        mesh.files().save("routes.yaml", &route("web-v1")).unwrap();
+        if asked_over_http(&policy) {
+            assert_eq!(asked(&mesh), 200, "the echo permits everything");
+        }
+    }
+}
+
+fn asked_over_http(policy: &str) -> bool {
+    policy.contains("http: {")
+}

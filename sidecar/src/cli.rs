@@ -23,7 +23,7 @@ use tracing::level_filters::LevelFilter;
 
 use crate::bootstrap::bootstrap;
 use crate::configuration::Configuration;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, nearest};
 use crate::graph::Graph;
 use crate::model::Mesh;
 use crate::read::files::Roots;
@@ -300,7 +300,8 @@ fn write_bootstrap(paths: Vec<PathBuf>, file: Option<&Path>) -> ExitCode {
 }
 
 fn planned(paths: Vec<PathBuf>, comparison: &Comparison) -> ExitCode {
-    let other = comparison.other().map(flawless_mesh);
+    // What is wrong with the other side is its own business, unless nothing can be made of it.
+    let other = comparison.other().map(|paths| mesh_of(paths, Diagnostic::is_fatal));
     match other {
         Some(None) => ExitCode::from(USAGE),
         Some(Some(other)) => with_mesh(paths, |mesh| comparison.print(mesh, Some(&other))),
@@ -310,9 +311,14 @@ fn planned(paths: Vec<PathBuf>, comparison: &Comparison) -> ExitCode {
 
 /// The mesh, if the configuration has no mistakes but references that lead nowhere, as `run` has it at a start; they are shown.
 fn flawless_mesh(paths: Vec<PathBuf>) -> Option<Mesh> {
+    mesh_of(paths, |_| true)
+}
+
+/// The same, where only those mistakes are shown that are `told`.
+fn mesh_of(paths: Vec<PathBuf>, told: fn(&Diagnostic) -> bool) -> Option<Mesh> {
     let (configuration, mistakes) = load(paths);
-    show(&mistakes);
     let flawless = !mistakes.iter().any(Diagnostic::is_fatal);
+    show(&mistakes.into_iter().filter(told).collect::<Vec<_>>());
     configuration.resolve().mesh.filter(|_| flawless)
 }
 
@@ -333,7 +339,10 @@ fn print_schema(kind: Option<&str>) -> ExitCode {
     match schema(kind) {
         Some(schema) => print(&format!("{schema:#}")),
         None => {
-            complain(&format!("there is no such kind; there are {}", names().join(", ")));
+            let names = names();
+            let meant = kind.and_then(|kind| nearest(kind, names.iter().copied()));
+            let meant = meant.map(|name| format!("; did you mean {name:?}?")).unwrap_or_default();
+            complain(&format!("there is no such kind; there are {}{meant}", names.join(", ")));
             ExitCode::from(USAGE)
         }
     }
@@ -350,6 +359,8 @@ fn load(paths: Vec<PathBuf>) -> (Configuration, Vec<Diagnostic>) {
 fn print(text: &str) -> ExitCode {
     match writeln!(io::stdout().lock(), "{text}") {
         Ok(()) => ExitCode::SUCCESS,
+        // As after `| head`: nobody wants to read on.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => complain(&format!("cannot write to stdout: {error}")),
     }
 }

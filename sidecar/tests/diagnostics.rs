@@ -108,6 +108,14 @@ fn each_mistake_has_its_place_and_its_way_out() {
         ),
         (
             format!(
+                "{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: x}}\nspec: {{rules: [{{matches: [{{path: {{type: Prefix, value: /a}}}}]}}]}}\n"
+            ),
+            &[
+                "8:41 error: \"Prefix\" is not one of Exact, PathPrefix, RegularExpression; did you mean \"PathPrefix\"?",
+            ],
+        ),
+        (
+            format!(
                 "{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {{name: x}}\n"
             ),
             &["5:1 error: a document has no \"spec\""],

@@ -172,6 +172,20 @@ fn a_plan_says_what_would_change_and_what_would_drain() {
 }
 
 #[test]
+fn a_reader_who_has_seen_enough_is_no_failure() {
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"))
+        .args(["graph", "--config", &example()])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(Child::wait_with_output)
+        .expect("it ends");
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
+#[test]
 fn the_mesh_can_be_drawn() {
     let draw = |form: &str| text(&weft_sidecar(&["graph", "--config", &example(), "--output", form]).stdout);
     assert!(draw("mermaid").starts_with("flowchart LR\n") && draw("mermaid").contains("|\"90/100\"|"));
@@ -184,7 +198,9 @@ fn there_are_a_schema_completions_and_a_manual() {
     let schema = weft_sidecar(&["schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&schema.stdout).expect("JSON");
     assert!(schema["$defs"]["HTTPRoute"]["properties"]["spec"].is_object());
-    assert_eq!(weft_sidecar(&["schema", "HTPRoute"]).status.code(), Some(64));
+    let misspelt = weft_sidecar(&["schema", "HTPRoute"]);
+    assert_eq!(misspelt.status.code(), Some(64));
+    assert!(text(&misspelt.stderr).ends_with("; did you mean \"HTTPRoute\"?\n"), "{misspelt:?}");
     for shell in ["bash", "zsh", "fish"] {
         assert!(text(&weft_sidecar(&["completions", shell]).stdout).contains("weft-sidecar"), "{shell}");
     }

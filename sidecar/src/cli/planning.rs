@@ -41,6 +41,7 @@ impl Comparison {
     /// What would change from `other`, or from what Envoy has, to `mesh`.
     pub(super) fn print(&self, mesh: &Mesh, other: Option<&Mesh>) -> Result<String, Box<dyn Error>> {
         let mut after = of(mesh)?;
+        let mut left_out = Vec::new();
         let before = match other {
             Some(other) => of(other)?,
             None => {
@@ -48,14 +49,23 @@ impl Comparison {
                 running::endpoints_alone(&mut before);
                 running::endpoints_alone(&mut after);
                 // Envoy shows no keys, and neither do we: there is nothing to compare.
-                after.retain(|(of_type, _), _| of_type != "secrets");
+                let is_secret = |of_type: &str| of_type == "secrets";
+                left_out.extend(after.keys().filter(|key| is_secret(&key.0)).map(|key| key.1.clone()));
+                after.retain(|(of_type, _), _| !is_secret(of_type));
                 before
             }
         };
         let changes = plan(&before, &after);
         Ok(match self.output {
-            Output::Json => format!("{:#}", as_json(&changes)),
-            Output::Human => human(&changes),
+            Output::Json => format!("{:#}", as_json(&changes, &left_out)),
+            Output::Human if left_out.is_empty() => human(&changes),
+            Output::Human => {
+                format!(
+                    "{}\nnot compared, since Envoy shows no keys: {}",
+                    human(&changes),
+                    left_out.join(", ")
+                )
+            }
         })
     }
 }
@@ -65,7 +75,7 @@ fn of(mesh: &Mesh) -> Result<Inventory, Box<dyn Error>> {
 }
 
 /// The shape is part of the interface (`docs/sidecar/cli.md`).
-fn as_json(changes: &[Change]) -> Value {
+fn as_json(changes: &[Change], left_out: &[String]) -> Value {
     let change = |change: &Change| {
         let (how, differences) = match &change.how {
             How::Added => ("add", &[][..]),
@@ -87,6 +97,7 @@ fn as_json(changes: &[Change]) -> Value {
     json!({
         "changes": changes.iter().map(change).collect::<Vec<_>>(),
         "drains": changes.iter().any(|change| change.effect.drains()),
+        "notCompared": left_out,
     })
 }
 

@@ -207,7 +207,8 @@ fn unknown_kind(kind: &str) -> Diagnostic {
         return Diagnostic::error(format!("{kind} is not supported yet"));
     }
     let all = KINDS.iter().map(|(_, name, _)| *name).chain(KNOWN_BUT_UNSUPPORTED.iter().copied());
-    Diagnostic::error(format!("unknown kind {kind:?}")).nearest(kind, all)
+    let known = KINDS.iter().map(|(_, name, _)| *name).collect::<Vec<_>>().join(", ");
+    Diagnostic::error(format!("unknown kind {kind:?}")).help(format!("there are {known}")).nearest(kind, all)
 }
 
 fn decode_object(

@@ -24,6 +24,8 @@ pub struct ParentRef {
     pub port: Option<u16>,
     /// Only the port, or the listener, of this name.
     pub section_name: Option<String>,
+    /// Where that stands; where `span` is, without it.
+    pub section_span: Span,
 }
 
 /// What a route can be attached to.
@@ -46,6 +48,8 @@ pub struct BackendRef {
     pub name: String,
     /// Its port.
     pub port: u16,
+    /// Whether it is known to lead nowhere, for those whom Envoy itself asks.
+    pub leads_nowhere: bool,
 }
 
 /// One of the destinations of connections.
@@ -83,7 +87,8 @@ pub(super) fn parent_ref(node: &Node, report: &mut Report) -> Option<ParentRef> 
     let span = fields.key_span("name");
     let kind = parent_kind(group.as_deref(), kind.as_deref(), span, fields.report());
     fields.finish();
-    Some(ParentRef { span, kind: kind?, namespace, name: name?, port, section_name })
+    let section_span = node.get("sectionName").map_or(span, |section| section.span);
+    Some(ParentRef { span, kind: kind?, namespace, name: name?, port, section_name, section_span })
 }
 
 /// Group and kind default to a Gateway (ParentReference in the API reference).
@@ -146,5 +151,5 @@ fn backend_of(fields: &mut Fields<'_, '_>) -> Option<BackendRef> {
     if kind != "Service" || !matches!(group.as_str(), "" | "core") {
         fields.report().error::<()>(span, format!("a backendRef to a {kind} is not supported yet"));
     }
-    Some(BackendRef { span, namespace, name: name?, port: port? })
+    Some(BackendRef { span, namespace, name: name?, port: port?, leads_nowhere: false })
 }

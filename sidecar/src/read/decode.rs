@@ -315,8 +315,16 @@ pub fn one_of<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node, &mut Report) -> Op
         }
         let choices: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let mistake = Diagnostic::error(format!("{given:?} is not one of {}", choices.join(", ")));
+        let longer = only_longer(&given, &choices).map(|word| format!("did you mean {word:?}?"));
+        let mistake = longer.into_iter().fold(mistake, Diagnostic::help);
         report.add(node.span, mistake.nearest(&given, choices))
     }
+}
+
+/// The one word of which somebody wrote only a part: `Prefix` for `PathPrefix`.
+fn only_longer<'w>(given: &str, words: &[&'w str]) -> Option<&'w str> {
+    let mut longer = words.iter().filter(|word| given.len() > 2 && word.contains(given));
+    longer.next().filter(|_| longer.next().is_none()).copied()
 }
 
 /// A mapping of texts to texts, in the order of the file.

@@ -50,11 +50,19 @@ fn what_a_policy_uses_must_be_there_and_permitted() {
     let auth = |reference: &str| {
         policies(&[&format!("{{{web}, externalAuthorization: {{grpc: {{backendRef: {reference}}}}}}}")])
     };
-    assert_eq!(auth("{name: auth, port: 1}"), ["there is no Service shop/auth"]);
-    assert_eq!(auth("{name: web, port: 1}"), ["Service shop/web has no port 1; its port is 80"]);
+    assert_eq!(
+        auth("{name: auth, port: 1}"),
+        ["there is no Service shop/auth; nobody is asked, as if it did not answer"]
+    );
+    assert_eq!(
+        auth("{name: web, port: 1}"),
+        ["Service shop/web has no port 1; nobody is asked, as if it did not answer; its port is 80"]
+    );
     assert_eq!(
         auth("{name: web, namespace: other, port: 80}"),
-        ["Service other/web is in another namespace, which does not permit it; add a ReferenceGrant there"]
+        [
+            "Service other/web is in another namespace, which does not permit it; nobody is asked, as if it did not answer; add a ReferenceGrant there"
+        ]
     );
     assert_eq!(
         policies(&[&format!("{{{web}, subsets: [{{name: a, service: wbe}}]}}")]),

@@ -19,6 +19,8 @@ pub struct TargetRef {
     pub name: String,
     /// The port of this name of a service, or the rule of this name of a route; without it all of them.
     pub section: Option<String>,
+    /// Where that stands; where the name does, without it.
+    pub section_span: Span,
 }
 
 /// What a policy can be about.
@@ -79,7 +81,8 @@ pub(super) fn target_ref(node: &Node, report: &mut Report) -> Option<TargetRef> 
         return report.add(group_span, mistake.help(format!("its group is {:?}", kind.group())));
     }
     let span = node.get("name").map_or(span, |name| name.span);
-    Some(TargetRef { span, kind, name: name?, section })
+    let section_span = node.get("sectionName").map_or(span, |section| section.span);
+    Some(TargetRef { span, kind, name: name?, section, section_span })
 }
 
 #[cfg(test)]

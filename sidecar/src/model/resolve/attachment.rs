@@ -43,7 +43,8 @@ impl Index<'_> {
                 (Some(name), Some(port)) => format!("called {name:?} on port {port}"),
                 (None, None) => "at all".into(),
             };
-            return Err(problem("NoMatchingParent", format!("Gateway {gateway} has no listener {which}")));
+            let message = format!("Gateway {gateway} has no listener {which}");
+            return Err(Problem::new("NoMatchingParent", message, claim.parent.section_span));
         }
         let allowing: Vec<_> =
             named.into_iter().filter(|(_, state)| self.allows(gateway, state, claim)).collect();

@@ -82,18 +82,24 @@ impl Policies {
         for reference in resolved.references() {
             let backend = reference.resolved(namespace);
             reference.namespace = Some(backend.service.namespace.clone());
-            // Without the service that limits or permits, nothing can be said of the requests: it is no mesh.
             if let Err(mistake) = objects.check_backend(namespace, &backend) {
-                let mistake = Diagnostic { leads_nowhere: false, ..mistake };
+                reference.leads_nowhere = true;
+                let mistake =
+                    mistake.leading_nowhere().with_effect("nobody is asked, as if it did not answer");
                 diagnostics.push(mistake.at(&document.origin.with_span(reference.span)));
             }
         }
         let resolved = Arc::new(resolved);
         for target in &policy.targets {
             let key = ServiceKey { namespace: namespace.to_owned(), name: target.name.clone() };
-            let checked = objects.check(target, &key).and_then(|()| self.add(target, key, &resolved));
-            if let Err(mistake) = checked {
-                diagnostics.push(mistake.at(&document.origin.with_span(target.span)));
+            let checked = objects.check(target, &key).map_err(|mistake| (target.span, mistake));
+            let checked = checked.and_then(|()| {
+                objects.check_section(target, &key).map_err(|mistake| (target.section_span, mistake))
+            });
+            let added = checked
+                .and_then(|()| self.add(target, key, &resolved).map_err(|mistake| (target.span, mistake)));
+            if let Err((span, mistake)) = added {
+                diagnostics.push(mistake.at(&document.origin.with_span(span)));
             }
         }
     }
@@ -157,20 +163,27 @@ impl<'i, 'd> Objects<'i, 'd> {
 
     fn check(&self, target: &TargetRef, key: &ServiceKey) -> Result<(), Diagnostic> {
         if !target.kind.is_route() {
-            let service = self.index.service(key)?;
-            let names = service.ports.iter().map(|port| port.name.as_str());
-            return check_section("port", target, key, names);
+            return self.index.service(key).map(drop);
         }
-        let Some(route) = self.routes.get(&(target.kind, key.clone())) else {
-            let same = |(kind, other): &&(TargetKind, ServiceKey)| {
-                *kind == target.kind && other.namespace == key.namespace
-            };
-            let near = self.routes.keys().filter(same).map(|(_, other)| other.name.as_str());
-            return Err(Diagnostic::error(format!("there is no {} {key}", target.kind))
-                .leading_nowhere()
-                .nearest(&key.name, near));
+        if self.routes.contains_key(&(target.kind, key.clone())) {
+            return Ok(());
+        }
+        let same = |(kind, other): &&(TargetKind, ServiceKey)| {
+            *kind == target.kind && other.namespace == key.namespace
         };
-        check_section("rule", target, key, route.rules.iter().filter_map(|rule| rule.name.as_deref()))
+        let near = self.routes.keys().filter(same).map(|(_, other)| other.name.as_str());
+        Err(Diagnostic::error(format!("there is no {} {key}", target.kind))
+            .leading_nowhere()
+            .nearest(&key.name, near))
+    }
+
+    fn check_section(&self, target: &TargetRef, key: &ServiceKey) -> Result<(), Diagnostic> {
+        if let Some(route) = self.routes.get(&(target.kind, key.clone())) {
+            let names = route.rules.iter().filter_map(|rule| rule.name.as_deref());
+            return check_section("rule", target, key, names);
+        }
+        let service = self.index.service(key)?;
+        check_section("port", target, key, service.ports.iter().map(|port| port.name.as_str()))
     }
 }
 

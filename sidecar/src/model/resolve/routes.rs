@@ -32,7 +32,9 @@ impl<'d> Resolver<'_, 'd> {
             for at in attached {
                 self.check_hostnames(*at);
                 if let Err(mistake) = self.check_parent(key, at.parent) {
-                    self.diagnostics.push(mistake.at(&at.document.origin.with_span(at.parent.span)));
+                    let is_there = self.index.service(key).is_ok();
+                    let span = if is_there { at.parent.section_span } else { at.parent.span };
+                    self.diagnostics.push(mistake.at(&at.document.origin.with_span(span)));
                 }
             }
         }

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{ListStringMatcher, StringMatch
 
 use crate::model::policy::external_auth::{Authorizer, ExternalAuthorization};
 use crate::model::reference::BackendRef;
-use crate::translate::asked::{authority, over_grpc, over_http};
+use crate::translate::asked::{authority, cluster, over_grpc_at, over_http};
 use crate::translate::route::matching::regex;
 use crate::translate::{any, duration};
 
@@ -52,7 +52,8 @@ pub(super) fn filter(auth: &ExternalAuthorization) -> TypedExtensionConfig {
 }
 
 fn grpc(backend: &BackendRef, timeout: Duration) -> GrpcService {
-    GrpcService { timeout: Some(duration(timeout)), ..over_grpc(&backend.resolved("")) }
+    let asked = over_grpc_at(cluster(backend), authority(&backend.resolved("")));
+    GrpcService { timeout: Some(duration(timeout)), ..asked }
 }
 
 fn http(
@@ -61,10 +62,9 @@ fn http(
     timeout: Duration,
     answer: AuthorizationResponse,
 ) -> HttpService {
-    let backend = backend.resolved("");
-    let uri = format!("http://{}", authority(&backend));
+    let uri = format!("http://{}", authority(&backend.resolved("")));
     HttpService {
-        server_uri: Some(over_http(backend.to_string(), uri, timeout)),
+        server_uri: Some(over_http(cluster(backend), uri, timeout)),
         path_prefix: path_prefix.into(),
         authorization_response: Some(answer),
         ..HttpService::default()

@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3::{
 use envoy_types::pb::google::protobuf::Empty;
 
 use crate::model::policy::jwt::{Jwks, Jwt, Provider};
-use crate::translate::asked::over_http;
+use crate::translate::asked::{cluster, over_http};
 use crate::translate::{any, duration};
 
 /// Where the filter leaves what it has verified: the namespace is Envoy's, the key within it ours.
@@ -87,7 +87,7 @@ fn jwks(jwks: &Jwks) -> JwksSourceSpecifier {
         Jwks::Inline(keys) => local(Specifier::InlineString(keys.clone())),
         Jwks::File(path) => local(Specifier::Filename(path.clone())),
         Jwks::Remote { uri, backend, cache } => {
-            let cluster = backend.resolved("").to_string();
+            let cluster = cluster(backend);
             JwksSourceSpecifier::RemoteJwks(RemoteJwks {
                 http_uri: Some(over_http(cluster, uri.clone(), JWKS_TIMEOUT)),
                 cache_duration: Some(duration(*cache)),
