@@ -111,6 +111,7 @@ fn each_mistake_has_its_place_and_its_way_out() {
                 "{SIDECAR}---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: x}}\nspec: {{rules: [{{matches: [{{path: {{type: Prefix, value: /a}}}}]}}]}}\n"
             ),
             &[
+                "8:7 warning: the route has no effect: it has no \"parentRefs\"",
                 "8:41 error: \"Prefix\" is not one of Exact, PathPrefix, RegularExpression; did you mean \"PathPrefix\"?",
             ],
         ),
@@ -177,7 +178,7 @@ fn each_mistake_has_its_place_and_its_way_out() {
                 "{matches: [{path: {type: Prefix, value: a//b}}, {path: {type: RegularExpression, value: '(['}}]}",
             ),
             &[
-                "22:36 error: \"Prefix\" is not one of Exact, PathPrefix, RegularExpression",
+                "22:36 error: \"Prefix\" is not one of Exact, PathPrefix, RegularExpression; did you mean \"PathPrefix\"?",
                 "22:51 error: the path \"a//b\" must begin with a slash",
                 "22:99 error: \"([\" is not a regular expression: unclosed character class",
             ],

@@ -92,14 +92,17 @@ impl Policies {
         let resolved = Arc::new(resolved);
         for target in &policy.targets {
             let key = ServiceKey { namespace: namespace.to_owned(), name: target.name.clone() };
-            let checked = objects.check(target, &key).map_err(|mistake| (target.span, mistake));
-            let checked = checked.and_then(|()| {
-                objects.check_section(target, &key).map_err(|mistake| (target.section_span, mistake))
+            let mut place = target.span;
+            let checked = objects.check(target, &key).and_then(|()| {
+                place = target.section_span;
+                objects.check_section(target, &key)
             });
-            let added = checked
-                .and_then(|()| self.add(target, key, &resolved).map_err(|mistake| (target.span, mistake)));
-            if let Err((span, mistake)) = added {
-                diagnostics.push(mistake.at(&document.origin.with_span(span)));
+            let added = checked.and_then(|()| {
+                place = target.span;
+                self.add(target, key, &resolved)
+            });
+            if let Err(mistake) = added {
+                diagnostics.push(mistake.at(&document.origin.with_span(place)));
             }
         }
     }
