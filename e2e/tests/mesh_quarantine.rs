@@ -115,6 +115,7 @@ fn the_value_that_is_mended_reaches_envoy() {
     let known = mesh.lines();
     mesh.files().save("patch.yaml", &of("%NO_SUCH_COMMAND%")).unwrap();
     mesh.await_line(known, &["former content of this file stays in force"]).unwrap();
+    mesh.await_line(known, &["\"in force\""]).unwrap();
     mesh.revise("routes.yaml", &route("web-v2")).unwrap();
     assert_eq!(patched(&mesh), "one", "the former content");
     mesh.revise("patch.yaml", &of("two")).unwrap();
