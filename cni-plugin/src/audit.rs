@@ -62,7 +62,7 @@ enum Problem {
     /// A pod is not as planned.
     Differs { what: String, is_mendable: bool },
     /// What pods of the network stand on is not as planned.
-    Node { what: String },
+    Node { what: String, is_mendable: bool },
     /// The namespace of a lease is gone: its DEL never came.
     Abandoned { addresses: String },
     /// A pod has a lease, but no interface: somebody removed it.

@@ -234,8 +234,10 @@ impl<'a> Reader<'a> {
         for (key, value) in given {
             let known = HONOURED_CAPABILITIES.iter().chain(&HARMLESS_CAPABILITIES).any(|known| known == key);
             if !known && asks_for_something(value) {
-                self.unsupported
-                    .push(mistake(format!("runtimeConfig.{key}"), format!("{value} is not supported")));
+                self.unsupported.push(mistake(
+                    format!("runtimeConfig.{key}"),
+                    format!("{value} is not supported: remove {key:?} from \"capabilities\""),
+                ));
             }
         }
     }

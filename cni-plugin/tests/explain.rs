@@ -645,6 +645,22 @@ fn names(chain: &str) -> [&str; 3] {
 }
 
 #[test]
+fn a_bridge_that_is_gone_is_told_with_what_helps_at_once() {
+    Node::run(|node| {
+        let (pod, conf, _) = node.attach(&node.entry(&json!({"mode": "bridge", "bridge": "br7"})));
+        sh("ip link del br7");
+        for options in [[].as_slice(), &["--repair"]] {
+            let (code, report) = node.audit(options);
+            let findings = report["findings"].as_array().unwrap();
+            let of_bridge = findings.iter().find(|finding| finding["container"] == "-").unwrap();
+            assert_eq!((code, &of_bridge["what"]), (1, &json!("node br7: link up is missing")), "{report}");
+            assert_eq!(of_bridge["remedy"], "cannot be put back: delete the pods on it");
+        }
+        node.exec("DEL", &pod, &conf);
+    });
+}
+
+#[test]
 fn what_may_not_be_read_is_no_agreement() {
     Node::run(|node| {
         let (pod, conf, _) = node.attach(&node.entry(&json!({})));

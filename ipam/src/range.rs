@@ -97,6 +97,16 @@ pub enum Error {
         /// The range's subnet.
         subnet: IpNetwork,
     },
+    /// Addresses that no interface can have, or nobody reaches.
+    #[error("{subnet} cannot be given to pods: {block} is {whose}")]
+    Reserved {
+        /// The range's subnet.
+        subnet: IpNetwork,
+        /// The block that shares addresses with the range.
+        block: IpNetwork,
+        /// What the block is for.
+        whose: &'static str,
+    },
     /// The gateway and what is excluded leave no address.
     #[error("{subnet} has no address left to hand out beside its gateway and what is excluded")]
     Nothing {
@@ -364,10 +374,32 @@ fn misplaced(draft: &Draft) -> Vec<Error> {
             mistakes.push(Error::Outside { key, address, subnet });
         }
     }
+    mistakes.extend(reserved(draft));
     for block in draft.exclude.iter().filter(|block| block.is_ipv4() != subnet.is_ipv4()) {
         mistakes.push(Error::ForeignExclusion { block: *block, subnet });
     }
     mistakes
+}
+
+/// The first block with addresses that the kernel takes for no pod's (`ipv4_is_loopback` and the like in `linux/in.h`, RFC 6890).
+fn reserved(draft: &Draft) -> Option<Error> {
+    let subnet = draft.subnet;
+    let first = draft.start.unwrap_or_else(|| first_usable(subnet));
+    let last = draft.end.unwrap_or_else(|| last_usable(subnet));
+    let blocks = [
+        ("0.0.0.0/8", "nobody's"),
+        ("127.0.0.0/8", "the loopback's"),
+        ("224.0.0.0/4", "for multicast"),
+        ("255.255.255.255/32", "for broadcast"),
+        ("::/127", "the loopback's"),
+        ("ff00::/8", "for multicast"),
+    ];
+    blocks.into_iter().find_map(|(block, whose)| {
+        let block: IpNetwork = block.parse().ok()?;
+        let is_of_family = [first, last].iter().all(|address| address.is_ipv4() == block.is_ipv4());
+        let shares = first <= block.broadcast() && last >= block.network();
+        (is_of_family && shares).then_some(Error::Reserved { subnet, block, whose })
+    })
 }
 
 /// A gateway may lie outside the subnet, as in host-local: on-link routes to such gateways are common with host

@@ -17,7 +17,7 @@ use crate::detach::{detach, remove_unused_table};
 use crate::explain::configuration::{File, data_dirs, files};
 use crate::explain::record::{Damage, Record, Remembered};
 use crate::explain::{self, Namespace, Question, Subject, record};
-use crate::finding::{Finding as Line, State, differences, differing};
+use crate::finding::{Finding as Line, State, differing};
 use crate::identity::{Identity, mark_of};
 use crate::{Error, foreign, ports};
 
@@ -196,8 +196,11 @@ impl Look {
         let lines = subject.findings.iter().filter(|line| !is_namespace(line)).cloned();
         let (of_node, of_pod): (Vec<Line>, Vec<Line>) = lines.partition(is_nodes);
         let network = names(&mark)[0];
-        for what in differences(&of_node) {
-            let finding = Finding::new(&format!("{network}/-/-"), Problem::Node { what });
+        for line in differing(&of_node) {
+            // A bridge that is gone has lost its ports.
+            let is_mendable = line.state != State::Missing || line.what != "link";
+            let problem = Problem::Node { what: line.to_string(), is_mendable };
+            let finding = Finding::new(&format!("{network}/-/-"), problem);
             if !self.findings.contains(&finding) {
                 self.findings.push(finding);
             }

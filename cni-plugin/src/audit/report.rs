@@ -25,7 +25,7 @@ impl Problem {
 
     pub(super) fn detail(&self) -> String {
         match self {
-            Self::Differs { what, .. } | Self::Node { what } => what.clone(),
+            Self::Differs { what, .. } | Self::Node { what, .. } => what.clone(),
             Self::Abandoned { addresses } | Self::NoPair { addresses } => addresses.clone(),
             Self::NoLease { link } | Self::Unshaped { link } => link.clone(),
             Self::Element { element } => element.address.to_string(),
@@ -42,6 +42,7 @@ impl Problem {
             Self::NoPair { .. } | Self::Unshaped { .. } | Self::Differs { is_mendable: false, .. } => {
                 "delete the pod"
             }
+            Self::Node { is_mendable: false, .. } => "cannot be put back: delete the pods on it",
             Self::NoLease { .. } => "delete the pod, unless another IPAM plugin gave it its addresses",
             _ => "weft-cni audit --repair",
         }
@@ -53,7 +54,7 @@ impl Fate {
         match self {
             Self::Stands => problem.remedy().to_owned(),
             Self::Left => match problem {
-                Problem::Differs { .. } | Problem::Node { .. } => {
+                Problem::Differs { .. } | Problem::Node { is_mendable: true, .. } => {
                     "cannot be put back: delete the pod".to_owned()
                 }
                 _ => problem.remedy().to_owned(),

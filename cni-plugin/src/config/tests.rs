@@ -126,6 +126,11 @@ fn portmaps_keys_are_honoured_taken_where_they_ask_for_what_is_done_anyway_and_e
         (json!({"conditionsV6": ["ip6"]}), 2, "conditionsV6: [\"ip6\"] is not supported"),
         (json!({"backend": "firewalld"}), 2, "backend: \"firewalld\" is not supported"),
         (json!({"ipMasqBackend": 7}), 2, "ipMasqBackend: 7 is not supported"),
+        (
+            json!({"runtimeConfig": {"cgroupPath": "/a"}}),
+            2,
+            "runtimeConfig.cgroupPath: \"/a\" is not supported: remove \"cgroupPath\" from \"capabilities\"",
+        ),
     ] {
         let (found, msg) = refusal(extra);
         assert_eq!(found, code, "{msg}");

@@ -28,11 +28,10 @@ fn defaults_are_those_of_host_local_and_small_subnets_have_their_own() {
         ("10.1.2.4/31", "10.1.2.4", "10.1.2.5", Some("10.1.2.4"), 1),
         ("10.1.2.7/32", "10.1.2.7", "10.1.2.7", None, 1),
         ("10.0.0.0/8", "10.0.0.1", "10.255.255.254", Some("10.0.0.1"), (1 << 24) - 3),
-        ("0.0.0.0/0", "0.0.0.1", "255.255.255.254", Some("0.0.0.1"), (1 << 32) - 3),
+        ("128.0.0.0/2", "128.0.0.1", "191.255.255.254", Some("128.0.0.1"), (1 << 30) - 3),
         ("fd00::/64", "fd00::1", "fd00::ffff:ffff:ffff:ffff", Some("fd00::1"), (1 << 64) - 2),
         ("fd00::4/127", "fd00::4", "fd00::5", Some("fd00::4"), 1),
         ("fd00::7/128", "fd00::7", "fd00::7", None, 1),
-        ("::/0", "::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", Some("::1"), u128::MAX - 1),
     ] {
         let range = whole(subnet);
         let found = (range.start(), range.end(), range.gateway(), range.size());
@@ -149,5 +148,33 @@ proptest! {
         prop_assert_eq!(range.first_outside(|from| Ok::<_, ()>(spans.first_gap(from))).unwrap(), expected);
         let all = (0..=255).filter(|last| range.hands_out(ip(&format!("10.0.0.{last}")))).count();
         prop_assert_eq!(range.size(), all as u128);
+    }
+}
+
+#[test]
+fn addresses_that_no_pod_can_have_are_refused_with_whose_they_are() {
+    for (subnet, whose) in [
+        ("127.0.0.0/8", "127.0.0.0/8 is the loopback's"),
+        ("127.1.2.0/24", "127.0.0.0/8 is the loopback's"),
+        ("0.0.0.0/0", "0.0.0.0/8 is nobody's"),
+        ("0.1.0.0/16", "0.0.0.0/8 is nobody's"),
+        ("239.1.0.0/16", "224.0.0.0/4 is for multicast"),
+        ("192.0.0.0/2", "224.0.0.0/4 is for multicast"),
+        ("255.255.255.255/32", "255.255.255.255/32 is for broadcast"),
+        ("ff02::/64", "ff00::/8 is for multicast"),
+        ("::/64", "::/127 is the loopback's"),
+    ] {
+        assert_eq!(mistakes(net(subnet).into()), [format!("{subnet} cannot be given to pods: {whose}")]);
+    }
+    for subnet in [
+        "1.0.0.0/24",
+        "126.255.255.0/24",
+        "128.0.0.0/24",
+        "223.255.255.0/24",
+        "240.0.0.0/24",
+        "255.255.255.0/24",
+        "fd00::/8",
+    ] {
+        assert_eq!(whole(subnet).subnet(), net(subnet));
     }
 }
