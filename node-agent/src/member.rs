@@ -129,6 +129,18 @@ pub enum Flaw {
         /// What they have.
         theirs: IpNetwork,
     },
+    /// A node that is new would be looked for among the pods of another.
+    #[error("node {node}: {address} lies in {subnet}, whose pods are on {other}; {node} is left out")]
+    AmongPods {
+        /// Whose.
+        node: NodeName,
+        /// Its address.
+        address: IpAddr,
+        /// The subnet that it lies in.
+        subnet: IpNetwork,
+        /// Whose pods that are.
+        other: NodeName,
+    },
     /// A node would be looked for among the pods.
     #[error("node {node}: {address} of node {other} lies in {subnet}; {subnet} is left out")]
     NodeInside {
@@ -247,9 +259,11 @@ impl Members {
                 }
             }
         }
-        members.sort_by_key(|member| before.get(member.name.as_str()) != Some(member));
         members.append(&mut stand_ins);
-        let mut admitted = admit_each(members, &mut flaws);
+        // A node that starts anew knows nothing of before, and is itself all the same.
+        members.sort_by_key(|member| (member.name != *own, before.get(member.name.as_str()) != Some(member)));
+        let members = without_those_among_pods(members, before, &mut flaws);
+        let mut admitted = admit_each(members, before, &mut flaws);
         leave_out_subnets_around_nodes(&mut admitted, &mut flaws);
         let (own, others) = admitted.into_iter().partition(|member| member.name == *own);
         (Self::of(own, others), flaws)
@@ -273,25 +287,67 @@ impl Members {
 }
 
 /// One after the other, without what somebody before has already.
-fn admit_each(members: Vec<Member>, flaws: &mut Vec<Flaw>) -> Vec<Member> {
+fn admit_each(members: Vec<Member>, before: &Members, flaws: &mut Vec<Flaw>) -> Vec<Member> {
     let mut admitted: Vec<Member> = Vec::new();
     for mut member in members {
         if let Some(flaw) = taken_by_another(&admitted, &member) {
             flaws.push(flaw);
             continue;
         }
-        for subnet in std::mem::take(&mut member.pod_cidrs) {
-            match overlapping(admitted.iter().chain([&member]), subnet) {
-                Some((other, theirs)) => {
-                    let (node, other) = (member.name.clone(), other.clone());
-                    flaws.push(Flaw::Overlap { node, subnet, other, theirs });
-                }
-                None => member.pod_cidrs.push(subnet),
-            }
+        let overlaps = leave_out_overlapping(&admitted, &mut member);
+        let former =
+            before.get(member.name.as_str()).filter(|former| !overlaps.is_empty() && **former != member);
+        if let Some(former) = former.filter(|former| taken_by_another(&admitted, former).is_none()) {
+            member = former.clone();
+            leave_out_overlapping(&admitted, &mut member);
         }
+        flaws.extend(overlaps);
         admitted.push(member);
     }
     admitted
+}
+
+fn leave_out_overlapping(admitted: &[Member], member: &mut Member) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    for subnet in std::mem::take(&mut member.pod_cidrs) {
+        match overlapping(admitted.iter().chain([&*member]), subnet) {
+            Some((other, theirs)) => {
+                let (node, other) = (member.name.clone(), other.clone());
+                flaws.push(Flaw::Overlap { node, subnet, other, theirs });
+            }
+            None => member.pod_cidrs.push(subnet),
+        }
+    }
+    flaws
+}
+
+/// Who comes with an address that is a pod's does not take the subnet from those who had it before.
+fn without_those_among_pods(members: Vec<Member>, before: &Members, flaws: &mut Vec<Flaw>) -> Vec<Member> {
+    let had = |member: &Member| before.get(member.name.as_str()).map(|former| former.addresses);
+    let standing: Vec<_> =
+        members.iter().filter(|member| before.get(member.name.as_str()) == Some(*member)).cloned().collect();
+    let is_welcome = |member: &Member| {
+        if had(member) == Some(member.addresses) {
+            return true;
+        }
+        let others = standing.iter().filter(|other| other.name != member.name);
+        let mut inside = others
+            .flat_map(|other| other.pod_cidrs.iter().map(move |subnet| (other, *subnet)))
+            .filter_map(|(other, subnet)| {
+                let address = member.addresses.iter().find(|address| subnet.contains(*address))?;
+                Some(Flaw::AmongPods {
+                    node: member.name.clone(),
+                    address,
+                    subnet,
+                    other: other.name.clone(),
+                })
+            });
+        let flaw = inside.next();
+        flaws.extend(flaw.clone());
+        flaw.is_none()
+    };
+    let mut is_welcome = is_welcome;
+    members.into_iter().filter(|member| is_welcome(member)).collect()
 }
 
 fn taken_by_another(admitted: &[Member], member: &Member) -> Option<Flaw> {
@@ -456,6 +512,35 @@ mod tests {
         );
         assert_eq!(after.get("b"), before.get("b"));
         assert!(after.get("new").unwrap().pod_cidrs.is_empty());
+    }
+
+    #[test]
+    fn who_joins_with_an_address_of_pods_is_left_out_and_the_pods_keep_their_subnet() {
+        let (before, _) = judge(&good(), &Members::default());
+        let mut candidates = good();
+        candidates.insert(0, node("z", &["10.244.0.9"], &["10.244.15.0/24"]));
+        let (after, flaws) = judge(&candidates, &before);
+        assert_eq!(flaws, ["node z: 10.244.0.9 lies in 10.244.0.0/24, whose pods are on a; z is left out"]);
+        assert_eq!(after, before);
+    }
+
+    #[test]
+    fn a_node_that_starts_anew_is_itself_whoever_has_taken_its_address() {
+        let mut candidates = good();
+        candidates.insert(0, node("0z", &["192.0.2.1"], &["10.244.0.0/24"]));
+        let (members, flaws) = judge(&candidates, &Members::default());
+        assert_eq!(flaws, ["node 0z: 192.0.2.1 is the address of a; 0z is left out"]);
+        assert_eq!(members.own.unwrap().pod_cidrs.len(), 2);
+    }
+
+    #[test]
+    fn a_node_whose_new_subnet_is_anothers_keeps_the_one_it_had() {
+        let (before, _) = judge(&good(), &Members::default());
+        let mut candidates = good();
+        candidates[1].pod_cidrs = vec!["10.244.0.0/16".into()];
+        let (after, flaws) = judge(&candidates, &before);
+        assert_eq!(flaws.len(), 1, "{flaws:?}");
+        assert_eq!(after, before);
     }
 
     #[test]

@@ -5,14 +5,17 @@
 //! difference; it may be called at any time, after any crash, and does nothing where all is as it should be. It never
 //! touches a route of somebody else.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use weft_datapath::{Error, Rtnl};
 
-use crate::member::Members;
+use crate::member::{Member, Members};
 use crate::membership::Known;
 use crate::repair::{Losses, healed};
 use crate::status::{self, Board, By};
@@ -35,6 +38,8 @@ const LOOK: Duration = Duration::from_secs(30);
 pub struct Network {
     rtnl: Rtnl,
     options: Options,
+    /// The addresses of this node that were on its links at some time.
+    seen: RefCell<BTreeSet<IpAddr>>,
 }
 
 /// What a look at the kernel led to.
@@ -48,6 +53,8 @@ pub struct Report {
     pub peers: Vec<status::Peer>,
     /// The MTU that pods should be given, where it is not left to the plugin.
     pub pod_mtu: Option<u32>,
+    /// Whether nothing was looked at and all stays as it is, for the problem that there is.
+    pub is_withheld: bool,
 }
 
 /// Something that was done.
@@ -91,10 +98,11 @@ impl Network {
     /// # Errors
     /// Where the kernel has no netlink socket to give.
     pub fn open(options: Options) -> Result<Self, Error> {
-        Rtnl::open().map(|rtnl| Self { rtnl, options })
+        Rtnl::open().map(|rtnl| Self { rtnl, options, seen: RefCell::default() })
     }
 
-    /// Brings the kernel to where it should be for these nodes. Where this node is not among them everything stays.
+    /// Brings the kernel to where it should be for these nodes. Where this node is not among them, or has not its own address,
+    /// everything stays.
     ///
     /// # Errors
     /// Where it cannot be seen what stands. What cannot be changed is a problem in the report, and keeps nothing else from
@@ -102,10 +110,20 @@ impl Network {
     pub fn reconcile(&self, members: &Members) -> Result<Report, Error> {
         let mut report = Report::default();
         let Some(own) = &members.own else {
+            report.is_withheld = true;
             report.problems.push("this node is not among the nodes; add it".to_owned());
             return Ok(report);
         };
-        let wanted = plan(own, members, &kernel::links(&self.rtnl, own)?, self.options);
+        let links = kernel::links(&self.rtnl, own)?;
+        if let Some(missing) = self.lost_address(own, &links) {
+            report.is_withheld = true;
+            report.problems.push(format!(
+                "this node's own address {missing} is on none of its links: the ways to other nodes stay as they are until it is there, \
+                 or the node's address is corrected"
+            ));
+            return Ok(report);
+        }
+        let wanted = plan(own, members, &links, self.options);
         kernel::Work::new(&self.rtnl, &mut report).bring_about(&wanted)?;
         report.peers = peers(members, &wanted);
         report.pod_mtu = wanted.pod_mtu;
@@ -121,6 +139,21 @@ pub fn remove() -> Result<Report, Error> {
     let (rtnl, mut report) = (Rtnl::open()?, Report::default());
     kernel::Work::new(&rtnl, &mut report).bring_about(&Wanted::default())?;
     Ok(report)
+}
+
+impl Network {
+    /// An address of this node that was here and is not, or any where none is: a lease is renewed, or comes late. Without it
+    /// nobody knows any more which ways are right.
+    fn lost_address(&self, own: &Member, links: &[plan::Link]) -> Option<IpAddr> {
+        let held = |address: &IpAddr| {
+            links.iter().flat_map(|link| &link.addresses).any(|held| held.ip() == *address)
+        };
+        let (here, missing): (Vec<_>, Vec<_>) = own.addresses.iter().partition(held);
+        let mut seen = self.seen.borrow_mut();
+        let lost = missing.iter().find(|address| here.is_empty() || seen.contains(address)).copied();
+        seen.extend(here);
+        lost
+    }
 }
 
 impl Report {
@@ -162,23 +195,24 @@ pub(crate) async fn follow(
     mtu: watch::Sender<Option<u32>>,
 ) -> Result<Infallible, Error> {
     let network = Network::open(options)?;
-    let (mut problems, mut is_new) = (Vec::new(), true);
+    let (mut problems, mut before) = (Vec::new(), None);
     loop {
         let known = members.borrow_and_update().clone();
+        let is_new = std::mem::replace(&mut before, known.clone()) != known;
         let pause = known.map_or(LOOK, |members| {
             let report = network.reconcile(&members);
-            if let Ok(report) = &report {
+            if let Some(report) = report.as_ref().ok().filter(|report| !report.is_withheld) {
                 mtu.send_if_modified(|now| std::mem::replace(now, report.pod_mtu) != report.pod_mtu);
             }
             let report = report.unwrap_or_else(|error| Report::failed(&error));
             tell(&report, &mut problems, is_new, &board);
             if report.problems.is_empty() { LOOK } else { RETRY }
         });
-        is_new = tokio::select! {
-            Ok(()) = members.changed() => true,
-            Ok(()) = losses.changed() => false,
-            () = sleep_until(Instant::now() + pause) => false,
-        };
+        tokio::select! {
+            Ok(()) = members.changed() => {}
+            Ok(()) = losses.changed() => {}
+            () = sleep_until(Instant::now() + pause) => {}
+        }
     }
 }
 
@@ -204,10 +238,16 @@ fn tell(report: &Report, problems: &mut Vec<String>, is_new: bool, board: &Board
     }
     problems.clone_from(&report.problems);
     board.write(|status| {
+        let before = std::mem::take(&mut status.network);
+        let (peers, pod_mtu) = if report.is_withheld {
+            (before.peers, before.pod_mtu)
+        } else {
+            (report.peers.clone(), report.pod_mtu)
+        };
         status.network = status::Network {
             stands: report.stands(),
-            peers: report.peers.clone(),
-            pod_mtu: report.pod_mtu,
+            peers,
+            pod_mtu,
             problem: (!report.problems.is_empty()).then(|| report.problems.join("; ")),
         };
     });

@@ -20,7 +20,7 @@ use crate::cni::{self, Attachment, Runtime};
 use crate::conflist::List;
 
 /// No runtime calls a container so.
-const CONTAINER: &str = "weft-node-selftest";
+pub(crate) const CONTAINER: &str = "weft-node-selftest";
 const IFNAME: &str = "eth0";
 /// The pod is on this very node.
 const REACH: Duration = Duration::from_secs(3);

@@ -5,6 +5,7 @@
 )]
 
 use std::net::IpAddr;
+use std::process::Command;
 use std::thread;
 
 use ipnetwork::IpNetwork;
@@ -229,5 +230,25 @@ fn a_node_that_is_not_among_the_nodes_leaves_everything_as_it_is() {
         let report = a.network.reconcile(&Members::default()).unwrap();
         assert_eq!(report.problems, ["this node is not among the nodes; add it"]);
         assert_eq!(a.routes(), routes);
+    });
+}
+
+#[test]
+fn a_node_that_loses_its_address_for_a_moment_keeps_its_ways() {
+    in_a_node(|a| {
+        let ip = |line: &str| {
+            assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "{line}")
+        };
+        a.reconcile(&[near(), far()]);
+        let tunnel = |a: &Node| a.rtnl.link(TUNNEL).unwrap().map(|link| link.index);
+        let before = tunnel(a).unwrap();
+        ip("address del 192.0.2.1/24 dev eth0");
+        let report = a.reconcile(&[near(), far()]);
+        assert!(report.is_withheld && report.changes.is_empty() && !report.stands(), "{report:?}");
+        assert!(report.problems[0].contains("192.0.2.1 is on none of its links"), "{report:?}");
+        assert_eq!(tunnel(a), Some(before), "the same tunnel");
+        ip("address add 192.0.2.1/24 dev eth0");
+        assert!(a.reconcile(&[near(), far()]).stands());
+        assert_eq!(tunnel(a), Some(before));
     });
 }

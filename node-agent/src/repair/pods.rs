@@ -14,6 +14,7 @@ use weft_ipam::chain;
 
 use super::{Losses, healed, reason_to_look};
 use crate::conflist::List;
+use crate::selftest;
 use crate::setup::InForce;
 use crate::status::Board;
 
@@ -96,7 +97,9 @@ impl Auditor {
             Ok(audit) => audit,
             Err(error) => return Some(chain(&error)),
         };
-        let (repaired, left): (Vec<_>, Vec<_>) = audit.findings.iter().partition(|finding| finding.repaired);
+        // The agent's own pod is just being made, or taken down.
+        let of_pods = audit.findings.iter().filter(|finding| finding.container != selftest::CONTAINER);
+        let (repaired, left): (Vec<_>, Vec<_>) = of_pods.partition(|finding| finding.repaired);
         if let Some(first) = repaired.first() {
             recent.note(Instant::now());
             let Finding { container, problem, what, .. } = first;

@@ -25,7 +25,8 @@ pub(crate) async fn keep(
     loop {
         losses.mark_unchanged();
         let known = members.borrow_and_update().clone();
-        if let Some(members) = known {
+        // A node that is not among the nodes changes nothing.
+        if let Some(members) = known.filter(|members| members.own.is_some()) {
             settler.settle(wanted(&members, &named));
         }
         reason_to_look(&mut losses, &mut members).await;
