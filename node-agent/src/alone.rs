@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// The lock's name in the state directory.
-const NAME: &str = "node.lock";
+pub(crate) const NAME: &str = "node.lock";
 
 /// Held for as long as the agent runs. The kernel ends it with the process, whatever ends that; the file stays.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ mod kind;
 mod tree;
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::task::JoinSet;
 
@@ -56,6 +56,14 @@ pub enum Error {
 pub struct Discovery {
     directory: PathBuf,
     kubeconfig: Option<PathBuf>,
+}
+
+/// Removes what an agent has kept in `directory`, and nothing of anybody else's. Returns how many files that were.
+///
+/// # Errors
+/// Where something cannot be read or removed.
+pub(crate) fn remove(directory: &Path) -> Result<usize, Error> {
+    tree::remove(directory).map_err(|source| Error::Directory { path: directory.into(), source })
 }
 
 impl Discovery {

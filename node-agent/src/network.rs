@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use weft_datapath::{Error, Rtnl};
+use weft_datapath::{Error, Link, Nft, Rtnl};
 
 use crate::member::{Member, Members};
 use crate::membership::Known;
@@ -139,6 +139,22 @@ pub fn remove() -> Result<Report, Error> {
     let (rtnl, mut report) = (Rtnl::open()?, Report::default());
     kernel::Work::new(&rtnl, &mut report).bring_about(&Wanted::default())?;
     Ok(report)
+}
+
+/// Whether no pod is attached in the namespace of the calling thread: no host end of a pair stands, and no element of the firewall.
+/// Leases are not asked, for a pod whose lease is lost still talks.
+///
+/// # Errors
+/// Where the kernel does not tell, for want of `CAP_NET_ADMIN`, say.
+pub fn is_unused() -> Result<bool, Error> {
+    let is_pod = |link: &Link| {
+        let owner = link.alias.as_deref().map(|alias| alias.split('/').count());
+        link.name.starts_with("weft") && owner == Some(3)
+    };
+    if Rtnl::open()?.observe()?.links.iter().any(is_pod) {
+        return Ok(false);
+    }
+    Nft::open_if_any()?.map_or(Ok(true), |nft| nft.is_unused())
 }
 
 impl Network {

@@ -18,6 +18,9 @@ pub mod picture;
 pub struct Status {
     /// The agent's version.
     pub version: String,
+    /// Whether Weft was taken off this node, as somebody asked: then there is nothing else to tell.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub uninstalled: bool,
     /// This node.
     pub node: Node,
     /// What lets pods be attached.
@@ -189,6 +192,9 @@ impl Status {
     /// # Errors
     /// What is in the way.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
+        if self.uninstalled {
+            return Ok(());
+        }
         let mut missing = Vec::new();
         match &self.install.self_test {
             SelfTest::Passed { .. } => {}

@@ -141,6 +141,38 @@ impl Shelf {
     }
 }
 
+/// Removes all files of the agent below `root`, and every directory that is empty then. Returns how many files there were.
+///
+/// # Errors
+/// Where something cannot be read or removed.
+pub(super) fn remove(root: &Path) -> io::Result<usize> {
+    if !is_directory(root) {
+        return Ok(0);
+    }
+    let tree = Tree::open(root)?;
+    let of_kind = |kind: &Kind| tree.found.get(kind.prefix).into_iter().flat_map(BTreeMap::keys);
+    let files: Vec<_> = super::kind::KINDS.iter().flat_map(of_kind).collect();
+    files.iter().try_for_each(|path| fs::remove_file(root.join(&***path)))?;
+    for namespace in entries(root)?.iter().map(|name| root.join(name)).filter(|path| is_directory(path)) {
+        remove_empty(&namespace.join(GATEWAYS))?;
+        remove_empty(&namespace)?;
+    }
+    remove_empty(root)?;
+    Ok(files.len())
+}
+
+/// What is not empty, no directory, or mounted, as the root is in a container, stays.
+fn remove_empty(directory: &Path) -> io::Result<()> {
+    use ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound, ReadOnlyFilesystem, ResourceBusy};
+    match fs::remove_dir(directory) {
+        Err(error) => match error.kind() {
+            NotFound | NotADirectory | DirectoryNotEmpty | ResourceBusy | ReadOnlyFilesystem => Ok(()),
+            _ => Err(error),
+        },
+        Ok(()) => Ok(()),
+    }
+}
+
 /// Whole or not at all. Nothing is synced: after a power cut the API tells it again, and [`Tree::open`] removes halves.
 fn write(root: &Path, path: &str, text: &str) -> io::Result<()> {
     let path = root.join(path);
@@ -240,6 +272,25 @@ mod tests {
         assert!(shelf.put(WEB, "{2}\n").unwrap());
         assert_eq!(fs::read_to_string(dir.path().join(WEB)).unwrap(), "{2}\n");
         assert_eq!(all(dir.path()), [WEB]);
+    }
+
+    #[test]
+    fn what_is_the_agent_s_goes_and_the_directories_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("discovery");
+        services(&root).put(WEB, "{}\n").unwrap();
+        services(&root).put("pay/gateways/service.web.json", "{}\n").unwrap();
+        services(&root).put("other/service.web.json", "{}\n").unwrap();
+        fs::write(root.join("other/theirs.x.json"), "{}\n").unwrap();
+        symlink(dir.path(), root.join("out")).unwrap();
+        assert_eq!(remove(&root).unwrap(), 3);
+        assert_eq!(all(&root.join("..")), ["discovery/other", "discovery/out"]);
+        assert_eq!(entries(&root.join("other")).unwrap(), ["theirs.x.json"]);
+        fs::remove_file(root.join("other/theirs.x.json")).unwrap();
+        fs::remove_file(root.join("out")).unwrap();
+        assert_eq!(remove(&root).unwrap(), 0);
+        assert!(!root.exists());
+        assert_eq!(remove(&root).unwrap(), 0);
     }
 
     #[test]

@@ -57,7 +57,11 @@ pub fn draw(status: &Status, canvas: Canvas) -> String {
 fn own(status: &Status, canvas: Canvas) -> Vec<String> {
     let node = &status.node;
     let name = if node.name.is_empty() { "this node" } else { &node.name };
-    let state = if status.readiness().is_ok() { canvas.good("ready") } else { canvas.bad("not ready") };
+    let state = match status.readiness() {
+        Ok(()) if status.uninstalled => canvas.good("uninstalled"),
+        Ok(()) => canvas.good("ready"),
+        Err(_) => canvas.bad("not ready"),
+    };
     let mut parts: Vec<_> = node.addresses.iter().map(IpAddr::to_string).collect();
     parts.extend(node.pod_cidrs.iter().map(|subnet| format!("pods {subnet}")));
     parts.extend(
