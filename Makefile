@@ -35,7 +35,7 @@ demo: rust setup envoy build ## three pods, an Envoy, and a route that is edited
 	@scripts/demo
 
 test: rust setup envoy build ## every test, those on containerd and Envoy included
-	cargo test --workspace --locked
+	WEFT_HELM=$$(scripts/helm) cargo test --workspace --locked
 
 # For another architecture: TARGET=aarch64-unknown-linux-gnu, with its Rust target and its linker installed (docs/operating.md).
 image: setup build ## one image FROM scratch with all of them, as an OCI archive: target/weft-image.tar

@@ -11,7 +11,7 @@ use k8s_cri::v1::{
     Capability, ContainerConfig, ContainerMetadata, ContainerState, ContainerStatusRequest,
     CreateContainerRequest, ImageSpec, Int64Value, KeyValue, LinuxContainerConfig,
     LinuxContainerSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    RunPodSandboxRequest, SecurityProfile, StartContainerRequest,
+    RunPodSandboxRequest, SeLinuxOption, SecurityProfile, StartContainerRequest,
 };
 use serde_json::{Map, Value};
 
@@ -205,6 +205,10 @@ impl Template<'_> {
             Some("RuntimeDefault") => ProfileType::RuntimeDefault,
             _ => ProfileType::Unconfined,
         };
+        let apparmor = (at(context, "/appArmorProfile/type") == Some("Unconfined"))
+            .then(|| SecurityProfile { profile_type: ProfileType::Unconfined.into(), ..Default::default() });
+        let selinux = at(context, "/seLinuxOptions/type")
+            .map(|kind| SeLinuxOption { r#type: kind.to_owned(), ..Default::default() });
         let strings = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
         LinuxContainerSecurityContext {
             capabilities: Some(Capability {
@@ -221,6 +225,8 @@ impl Template<'_> {
             masked_paths: strings(&MASKED),
             readonly_paths: strings(&READ_ONLY),
             seccomp: Some(SecurityProfile { profile_type: seccomp.into(), ..Default::default() }),
+            apparmor,
+            selinux_options: selinux,
             ..Default::default()
         }
     }
@@ -262,12 +268,16 @@ impl Template<'_> {
         })
     }
 
-    /// The directory of a volume, which is there afterwards.
+    /// The directory of a volume, which is there afterwards; or was before, where the volume says so.
     fn provide(&self, volume: &Value, node: &Node) -> Result<PathBuf> {
         let dir = match at(volume, "/hostPath/path") {
             Some(path) => on_node(node, Path::new(path)),
             None => node.dir().join("volumes").join(text(volume, "name")),
         };
+        let must_be_there = at(volume, "/hostPath/type") == Some("Directory");
+        if must_be_there && !node.run(|| dir.is_dir())? {
+            return Err(unexpected("hostPath type check failed: no such directory".to_owned(), volume));
+        }
         node.run(|| std::fs::create_dir_all(&dir))?.doing(|| format!("make {}", dir.display()))?;
         for (name, content) in self.config_map(volume)? {
             node.write(dir.join(name), content.as_str().unwrap_or_default())?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_e2e::kubelet::{Container, Template, on_node};
-use weft_e2e::{Attachment, Containerd, Network, Node, Pod, binaries, output, wait};
+use weft_e2e::{Attachment, Containerd, Network, Node, Pod, binaries, http, output, wait};
 
 const IMAGE: &str = concat!("weft.dev/weft:", env!("CARGO_PKG_VERSION"));
 const NODE: &str = "node-a";
@@ -78,12 +78,45 @@ fn it_installs_the_plugins_and_the_configuration_and_takes_them_away() {
     let list = cluster.file("/etc/cni/net.d/10-weft.conflist").unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&list).unwrap()["name"], "weft");
 
-    let uninstall = manifest("uninstall.yaml");
-    let ended = cluster.run_as(&uninstall, "uninstall", |_| {});
-    assert_eq!(ended.0, 0, "{}", ended.1);
+    let before = cluster.node.inventory().unwrap();
+    let uninstalling = cluster.uninstall();
     for file in ["/opt/cni/bin/weft-cni", "/opt/cni/bin/weft-ipam", "/etc/cni/net.d/10-weft.conflist"] {
-        assert_eq!(cluster.file(file), None, "{file}");
+        assert_eq!(cluster.file(file), None, "{file}\n{}", uninstalling.log());
     }
+    drop(uninstalling);
+    assert_eq!(before.diff(&cluster.node.inventory().unwrap()), [""; 0]);
+}
+
+/// What a drained node has is gone when its pod says that it is ready; a node with pods keeps what they talk through.
+#[test]
+fn uninstalling_takes_everything_when_no_pod_is_left_and_cuts_nobody_off_before() {
+    let cluster = Cluster::start();
+    let node = &cluster.node;
+    let pod = Pod::create(node, "web").unwrap();
+    let network = Network::routed(0);
+    for line in [
+        "link add uplink type bridge",
+        "link set uplink up",
+        "address add 192.0.2.1/24 dev uplink",
+        "route add 10.244.1.0/24 via 192.0.2.2 proto 87",
+    ] {
+        node.sh(&format!("ip {line}")).unwrap();
+    }
+    let attached = network.add(node, &Attachment::of(&pod)).unwrap();
+    node.write("/var/lib/weft/discovery/shop/service.web.json", "{}\n").unwrap();
+    let routes = || node.sh("ip route show proto 87").unwrap();
+
+    let uninstalling = cluster.uninstall();
+    assert!(routes().starts_with("10.244.1.0/24"), "{}", uninstalling.log());
+    assert!(cluster.file("/var/lib/weft/discovery/shop/service.web.json").is_some());
+    assert!(uninstalling.log().contains("pods are attached here"), "{}", uninstalling.log());
+    drop(uninstalling);
+
+    network.del(node, &Attachment::of(&pod), &attached).unwrap();
+    let uninstalling = cluster.uninstall();
+    assert_eq!(routes(), "", "{}", uninstalling.log());
+    assert_eq!(node.sh("find /run/weft /var/lib/weft -not -type d").unwrap(), "", "{}", uninstalling.log());
+    assert!(node.sh("nft list table inet weft").is_err(), "{}", uninstalling.log());
 }
 
 /// On a machine that has never had a pod forwarding is off, and what is below `/proc/sys` is write-protected in every container that is
@@ -157,21 +190,36 @@ impl Cluster {
         let node = Node::start().unwrap();
         let containerd = Containerd::start(&node, Network::routed(0).list()).unwrap();
         containerd.load_image(&archive).unwrap();
+        for folder in ["/opt/cni/bin", "/etc/cni/net.d", "/run/containerd"] {
+            let folder = on_node(&node, Path::new(folder));
+            node.run(|| std::fs::create_dir_all(folder)).unwrap().unwrap();
+        }
         Self { node, containerd, objects: manifest("install.yaml") }
     }
 
     /// Runs a container of the agent's DaemonSet with other arguments, changed by `change`, to its end.
     fn run(&self, args: &[&str], name: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
-        self.run_as(&self.objects, name, |container| {
+        let container = self.start_container(&self.objects, name, |container| {
             container["args"] = args.into();
             change(container);
-        })
-    }
-
-    fn run_as(&self, objects: &[Value], name: &str, change: impl FnOnce(&mut Value)) -> (i32, String) {
-        let container = self.start_container(objects, name, change);
+        });
         let ended = container.await_end(PATIENCE).unwrap();
         (ended, container.log())
+    }
+
+    /// Starts what takes Weft off the node, and waits until it says that it is ready.
+    fn uninstall(&self) -> Container<'_> {
+        let container = self.start_container(&manifest("uninstall.yaml"), "weft-node", |_| {});
+        let host = Pod::host(&self.node).unwrap();
+        let admin = ([127, 0, 0, 1], 15090).into();
+        wait::until("the end of uninstalling", PATIENCE, || {
+            match http::get(&host, admin, "localhost", "/readyz", &[]) {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                other => Err(format!("{other:?}\n{}", container.log())),
+            }
+        })
+        .unwrap();
+        container
     }
 
     fn start_container(

@@ -1,10 +1,13 @@
 //! What `helm template` makes of our chart. Go's template language is that of another implementation of it, and of Helm's functions
-//! there are those that our templates use; `helm` itself is not asked.
+//! there are those that our templates use. Where there is a `helm` it is asked, too, and only it checks values against the schema.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::process::{Command, Output};
 
 use gtmpl::{Context, FuncError, Template, Value as Term};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::objects::{deploy, parse, read};
 
@@ -29,6 +32,23 @@ pub(crate) fn template(values: &Value, namespace: &str) -> Vec<Value> {
     manifests.flat_map(|path| parse(&render(&fs::read_to_string(path).unwrap(), &context))).collect()
 }
 
+/// A command of Helm itself for the chart with these values, where there is one: `$WEFT_HELM`, or `helm`.
+pub(crate) fn helm(command: &[&str], values: &Value) -> Option<Output> {
+    let given = std::env::var_os("WEFT_HELM").filter(|path| !path.is_empty());
+    let program = given.unwrap_or_else(|| "helm".into());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), values.to_string()).unwrap();
+    let mut helm = Command::new(program);
+    helm.args(command).arg(deploy().join("helm/weft")).arg("--values").arg(file.path());
+    match helm.output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            eprintln!("there is no helm (scripts/helm gets one), so it was not asked");
+            None
+        }
+        output => Some(output.unwrap()),
+    }
+}
+
 /// Maps are merged, everything else is replaced, as Helm does it.
 fn merge(values: &mut Value, over: &Value) {
     match (values, over) {
@@ -43,9 +63,11 @@ fn merge(values: &mut Value, over: &Value) {
 fn render(text: &str, context: &Value) -> String {
     let mut template = Template::default();
     template.add_func("toYaml", to_json);
+    template.add_func("toJson", to_json);
     template.add_func("toPrettyJson", to_json);
     template.add_func("nindent", nindent);
-    template.add_func("quote", to_json);
+    template.add_func("quote", quote);
+    template.add_func("sha256sum", sha256sum);
     template.add_func("default", default);
     template.parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     template.render(&Context::from(term(context))).unwrap_or_else(|error| panic!("{error}\n{text}"))
@@ -55,6 +77,20 @@ fn render(text: &str, context: &Value) -> String {
 fn to_json(args: &[Term]) -> Result<Term, FuncError> {
     let [value] = args else { return Err(FuncError::ExactlyXArgs("toYaml".into(), 1)) };
     Ok(value_of(value).to_string().into())
+}
+
+fn quote(args: &[Term]) -> Result<Term, FuncError> {
+    let [value] = args else { return Err(FuncError::ExactlyXArgs("quote".into(), 1)) };
+    let text = match value_of(value) {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Ok(Value::from(text).to_string().into())
+}
+
+fn sha256sum(args: &[Term]) -> Result<Term, FuncError> {
+    let [Term::String(text)] = args else { return Err(FuncError::ExactlyXArgs("sha256sum".into(), 1)) };
+    Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
 }
 
 fn nindent(args: &[Term]) -> Result<Term, FuncError> {

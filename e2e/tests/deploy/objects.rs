@@ -60,3 +60,23 @@ pub(crate) fn sorted<'v>(values: impl IntoIterator<Item = &'v Value>) -> Vec<&'v
     let texts: BTreeSet<_> = values.into_iter().map(|value| value.as_str().unwrap()).collect();
     texts.into_iter().collect()
 }
+
+/// Without what replaces the agents when their configuration is another: a hash in a name here, an annotation there.
+pub(crate) fn without_hash(mut objects: Vec<Value>) -> Vec<Value> {
+    for object in &mut objects {
+        if object["kind"] == "ConfigMap" {
+            object["metadata"]["name"] = "weft-node".into();
+        }
+        let volumes = object.pointer_mut("/spec/template/spec/volumes").and_then(Value::as_array_mut);
+        for volume in volumes.into_iter().flatten().filter(|volume| volume["configMap"].is_object()) {
+            volume["configMap"]["name"] = "weft-node".into();
+        }
+        if let Some(about) = object.pointer_mut("/spec/template/metadata").and_then(Value::as_object_mut) {
+            let annotations = about.get_mut("annotations").and_then(Value::as_object_mut);
+            if annotations.is_some_and(|all| all.remove("weft.dev/config").is_some() && all.is_empty()) {
+                about.remove("annotations");
+            }
+        }
+    }
+    objects
+}
