@@ -91,7 +91,7 @@ fn ends(plan: &Plan, netns: Option<&NetNs>, node: &Node) -> Result<Vec<Finding>,
 /// Whether the node passes on what its pods send.
 fn forwarding(plan: &Plan) -> Result<Vec<Finding>, Error> {
     let mut findings = Findings::at("node");
-    for parameter in plan.forwarding() {
+    for (_, parameter) in plan.forwarding() {
         let name = format!("net.{}", parameter.join("."));
         let found = sysctl::get(parameter)?.map(|value| format!("{name} = {value}"));
         findings.note("sysctl", format!("{name} = 1"), found);

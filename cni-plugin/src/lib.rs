@@ -41,11 +41,14 @@ mod undo;
 
 pub use error::Error;
 
+use std::io;
+
 use weft_cni_spec as spec;
 use weft_cni_spec::{
     AddRequest, AddResult, CheckRequest, Conf, DelRequest, EnvSource, Environment, GcRequest, Plugin,
     StatusRequest,
 };
+use weft_datapath::NetNs;
 
 /// The plugin. All that it knows comes with a request, or is in the leases and the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +57,11 @@ pub struct Weft;
 impl Plugin for Weft {
     fn about(&self) -> String {
         ABOUT.trim_end().to_owned()
+    }
+
+    fn own_namespace(&self) -> io::Result<(u64, u64)> {
+        let own = NetNs::current().and_then(|namespace| namespace.identity());
+        own.map(|own| (own.device, own.inode)).map_err(io::Error::other)
     }
 
     fn begin(&self, env: &Environment, conf: &Conf) {

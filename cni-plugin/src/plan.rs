@@ -145,13 +145,13 @@ impl Plan {
         self.shared.as_ref().is_none_or(|shared| !shared.bridge.addresses.is_empty())
     }
 
-    /// The node's parameters, below `net`, that must be on for that.
+    /// The node's parameters, below `net`, that must be on for that, each with whether it is IPv4's.
     #[must_use]
-    pub fn forwarding(&self) -> Vec<&'static [&'static str]> {
+    pub fn forwarding(&self) -> Vec<(bool, &'static [&'static str])> {
         let families: [(bool, &[&str]); 2] =
             [(true, &["ipv4", "ip_forward"]), (false, &["ipv6", "conf", "all", "forwarding"])];
         let needed = families.into_iter().filter(|(is_v4, _)| self.is_forwarded() && self.has_family(*is_v4));
-        needed.map(|(_, parameter)| parameter).collect()
+        needed.collect()
     }
 
     /// What the pod's port is held to, if it is.

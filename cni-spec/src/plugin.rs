@@ -1,7 +1,7 @@
 //! Running a plugin: validation, dispatch, and the one document on standard output.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +21,14 @@ pub trait Plugin {
     /// DEL from being done: neither that it is the plugin's own, nor that it cannot be looked at.
     fn enters_namespace(&self) -> bool {
         true
+    }
+
+    /// Device and inode of the network namespace that it is in itself, for one that has a faster way to it than the file system.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    fn own_namespace(&self) -> io::Result<(u64, u64)> {
+        identity(Path::new("/proc/self/ns/net"))
     }
 
     /// Hears of a verb as soon as environment and configuration have been read, before anything else of it is validated.
@@ -258,9 +266,9 @@ fn serve(
 fn dispatch(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<Answer, Error> {
     let done = |()| Answer::NOTHING;
     match env.command {
-        Command::Add => add(plugin, add_request(env, conf)?),
+        Command::Add => add(plugin, add_request(plugin, env, conf)?),
         Command::Del => plugin.del(&del_request(plugin, env, conf)?).map(done),
-        Command::Check => plugin.check(&check_request(env, conf)?).map(done),
+        Command::Check => plugin.check(&check_request(plugin, env, conf)?).map(done),
         Command::Gc => plugin.gc(&gc_request(env, conf)?).map(done),
         Command::Status => plugin.status(&status_request(env, conf)?).map(done),
         // VERSION was answered before the configuration was read.
@@ -306,15 +314,15 @@ fn versions(document: Option<&Map<String, Value>>) -> Value {
     })
 }
 
-fn add_request(env: Environment, conf: Conf) -> Result<AddRequest, Error> {
+fn add_request(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<AddRequest, Error> {
     let id = attachment(&env)?;
-    let netns = foreign_netns(&env)?;
+    let netns = foreign_netns(plugin, &env)?;
     Ok(AddRequest { conf, id, netns, args: env.args, path: env.path })
 }
 
 fn del_request(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<DelRequest, Error> {
     let id = attachment(&env)?;
-    let netns = match foreign_netns(&env) {
+    let netns = match foreign_netns(plugin, &env) {
         Ok(path) => Some(path),
         // Not asked for beforehand: it may go at any moment.
         Err(error) if error.code == Code::UNKNOWN_CONTAINER || !plugin.enters_namespace() => None,
@@ -323,10 +331,10 @@ fn del_request(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<Del
     Ok(DelRequest { conf, id, netns, args: env.args, path: env.path })
 }
 
-fn check_request(env: Environment, conf: Conf) -> Result<CheckRequest, Error> {
+fn check_request(plugin: &impl Plugin, env: Environment, conf: Conf) -> Result<CheckRequest, Error> {
     allowed_since(Version::V0_4_0, "CHECK", conf.version)?;
     let id = attachment(&env)?;
-    let netns = foreign_netns(&env)?;
+    let netns = foreign_netns(plugin, &env)?;
     let absent =
         || Error::new(Code::INVALID_CONFIG, "CHECK needs prevResult, the result of the ADD to verify");
     let prev_result = conf.prev_result()?.ok_or_else(absent)?;
@@ -365,9 +373,8 @@ fn attachment(env: &Environment) -> Result<AttachmentId, Error> {
 
 /// The container's namespace, which must exist and must not be the plugin's own: work in that would change the
 /// node's own interfaces.
-fn foreign_netns(env: &Environment) -> Result<PathBuf, Error> {
+fn foreign_netns(plugin: &impl Plugin, env: &Environment) -> Result<PathBuf, Error> {
     let path = env.netns.clone().unwrap_or_default();
-    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
     let theirs = identity(&path).map_err(|e| {
         let gone = matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
         // Of a namespace that may not be looked at nobody can say that it is gone.
@@ -375,7 +382,7 @@ fn foreign_netns(env: &Environment) -> Result<PathBuf, Error> {
         Error::new(code, format!("cannot {doing} the network namespace {}", path.display()))
             .with_details(e.to_string())
     })?;
-    let ours = identity(Path::new("/proc/self/ns/net")).map_err(|e| {
+    let ours = plugin.own_namespace().map_err(|e| {
         Error::new(Code::IO, "cannot tell the plugin's own network namespace").with_details(e.to_string())
     })?;
     if theirs == ours && !env.netns_override {
@@ -383,6 +390,10 @@ fn foreign_netns(env: &Environment) -> Result<PathBuf, Error> {
         return Err(Error::new(Code::INVALID_NETNS, msg));
     }
     Ok(path)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// `cni.dev/valid-attachments`, or the key that libcni also sets. An absent key is refused: `cnitool gc` leaves it out,

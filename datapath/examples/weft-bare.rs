@@ -147,12 +147,16 @@ const CREATE: u16 = 0x400;
 fn pair(pod: &Pod, netns: &File) -> Vec<Message> {
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_NET_NS_FD: u16 = 28;
+    const IFLA_NUM_TX_QUEUES: u16 = 31;
+    const IFLA_NUM_RX_QUEUES: u16 = 32;
+    let one = 1_u32.to_ne_bytes();
     const IFLA_INFO_KIND: u16 = 1;
     const IFLA_INFO_DATA: u16 = 2;
     const VETH_INFO_PEER: u16 = 1;
     let end = |name: &str, mac: &[u8]| {
         let parts = [attribute(IFLA_IFNAME, &text(name)), attribute(IFLA_ADDRESS, mac)];
-        [link_header(0, false), parts.concat(), attribute(IFLA_MTU, &MTU.to_ne_bytes())].concat()
+        let queues = [attribute(IFLA_NUM_TX_QUEUES, &one), attribute(IFLA_NUM_RX_QUEUES, &one)].concat();
+        [link_header(0, false), parts.concat(), attribute(IFLA_MTU, &MTU.to_ne_bytes()), queues].concat()
     };
     let fd = netns.as_raw_fd().to_ne_bytes();
     let peer = [end("eth0", &pod.pod_mac), attribute(IFLA_NET_NS_FD, &fd)].concat();

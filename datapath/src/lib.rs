@@ -13,7 +13,7 @@
 //! # fn main() -> Result<(), weft_datapath::Error> {
 //! let host = Rtnl::open()?;
 //! let pod = NetNs::open("/run/netns/pod".as_ref())?;
-//! let inside = pod.run(Rtnl::open_to_settle)??;
+//! let inside = pod.run(Rtnl::open)??;
 //! let veth = Veth {
 //!     host: Interface::named("weft0"),
 //!     pod: Interface {
@@ -37,6 +37,7 @@ mod interface;
 mod listening;
 mod mac;
 mod marked;
+mod mtu;
 mod netlink;
 mod netns;
 pub mod nft;

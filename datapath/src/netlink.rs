@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket as RawSocket, SocketAddr};
@@ -88,6 +89,12 @@ pub(crate) struct Reply {
 pub(crate) struct Socket {
     raw: RawSocket,
     sequence: Cell<u32>,
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.raw.as_raw_fd()
+    }
 }
 
 impl Socket {

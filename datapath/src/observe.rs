@@ -145,6 +145,12 @@ pub(crate) fn outgoing(reply: &Reply) -> (Option<u32>, Option<u32>) {
     (metric(attributes, RTAX_MTU), attribute_of(attributes, RTA_OIF).and_then(native))
 }
 
+/// Whether a namespace with the configuration that `reply` describes forwards packets.
+pub(crate) fn is_forwarding(reply: &Reply) -> bool {
+    let attributes = reply.body.get(4..).unwrap_or_default();
+    attribute_of(attributes, NETCONFA_FORWARDING).and_then(native).is_some_and(|on| on != 0)
+}
+
 /// Whether the route that `reply` describes ends at this node.
 pub(crate) fn is_local(reply: &Reply) -> bool {
     let route = RouteHeader::read(&reply.body).filter(|_| reply.kind == RTM_NEWROUTE);

@@ -15,14 +15,13 @@ use crate::netlink::{Purpose, Reply, Request, Socket};
 use crate::observe::{self, Link};
 use crate::rtnl::wire::*;
 use crate::rtnl::{UNREACHABLE, get_link_by_index};
-use crate::{Error, Refusal, Rtnl};
+use crate::{Error, NetNs, Refusal, Rtnl};
 
 /// Far above what the kernel's workers take, far below a runtime's patience.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Rtnl {
     /// Sees to it that the link called `name`, which is up with a carrier and holds `addresses`, carries packets from now on.
-    /// To be called in the namespace that the socket is of.
     ///
     /// *What is sent* the kernel throws away until a worker has taken note of the carrier (`linkwatch` calls
     /// `dev_activate`): of 480 connections opened right after their pair had come up, 52 lost their first packet and with it
@@ -40,27 +39,22 @@ impl Rtnl {
         self.settle_link(&link, addresses)
     }
 
-    /// [`Rtnl::settle`], where it is known what `link` it is. A socket of [`Rtnl::open_to_settle`] may be used from any
-    /// namespace.
+    /// [`Rtnl::settle`], where it is known what `link` it is.
     ///
     /// # Errors
     /// The same.
     pub fn settle_link(&self, link: &Link, addresses: &[IpNetwork]) -> Result<(), Error> {
-        let (deadline, mut opened) = (Instant::now() + PATIENCE, None);
-        // It listens from before the look that it waits after, so that nothing is missed in between.
-        self.listener.iter().try_for_each(|listener| listener.listen(RTNLGRP_IPV6_ROUTE))?;
+        let (deadline, mut listener) = (Instant::now() + PATIENCE, None::<Socket>);
         while let Some(missing) = self.first_not_owned(link, addresses)? {
             if Instant::now() > deadline {
                 let words = format!("the kernel has not made {missing} its own within {PATIENCE:?}");
                 let refusal = Refusal { errno: Errno::ETIMEDOUT, explanation: Some(words) };
                 return Err(Error::new(settling(&link.name), refusal));
             }
-            match self.listener.as_ref().or(opened.as_ref()) {
+            match &listener {
                 Some(listener) => listener.wait(deadline)?,
-                None => {
-                    let listener = opened.insert(Socket::open(NETLINK_ROUTE)?);
-                    listener.listen(RTNLGRP_IPV6_ROUTE)?;
-                }
+                // It listens from before the next look, after which it waits, so that nothing is missed in between.
+                None => listener = Some(self.listener()?),
             }
         }
         Ok(())
@@ -73,6 +67,14 @@ impl Rtnl {
     /// Where there is no such link any more, or the kernel does not tell.
     pub fn is_settled(&self, link: &Link, addresses: &[IpNetwork]) -> Result<bool, Error> {
         Ok(self.first_not_owned(link, addresses)?.is_none())
+    }
+
+    /// It hears of the namespace that the socket is of, wherever this is called. Few need it, so nobody opens it beforehand.
+    fn listener(&self) -> Result<Socket, Error> {
+        NetNs::of(&self.socket)?.run(|| {
+            let listener = Socket::open(NETLINK_ROUTE)?;
+            listener.listen(RTNLGRP_IPV6_ROUTE).map(|()| listener)
+        })?
     }
 
     /// The first of `addresses` that the node would not take packets to from `link`.

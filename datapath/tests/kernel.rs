@@ -79,7 +79,7 @@ fn attach(veth: &Veth, pod: &NetNs) -> Rtnl {
 }
 
 fn settle(host: &Rtnl, veth: &Veth, pod: &NetNs) {
-    let inside = pod.run(Rtnl::open_to_settle).unwrap().unwrap();
+    let inside = pod.run(Rtnl::open).unwrap().unwrap();
     let end = inside.link("eth0").unwrap().unwrap();
     inside.settle_link(&end, &veth.pod.addresses).unwrap();
     host.settle("weft0", &veth.host.addresses).unwrap();
@@ -248,6 +248,20 @@ fn a_refused_step_is_named_with_the_kernels_reason() {
         let error = pod.rtnl().unwrap().configure(&veth.pod).unwrap_err();
         assert_eq!(error.to_string(), "cannot add route 0.0.0.0/0 through eth0");
         assert!(error.refusal.to_string().contains("Nexthop has invalid gateway"), "{}", error.refusal);
+    });
+}
+
+#[test]
+fn whether_packets_are_forwarded_is_told_of_each_family() {
+    in_fresh_namespace(|| {
+        let host = Rtnl::open().unwrap();
+        let (v4, v6) = (["ipv4", "ip_forward"], ["ipv6", "conf", "all", "forwarding"]);
+        for (first, second) in [("0", "1"), ("1", "0")] {
+            sysctl::set(&v4, first).unwrap();
+            sysctl::set(&v6, second).unwrap();
+            assert_eq!(host.forwards(&[true, false]).unwrap(), [first == "1", second == "1"]);
+        }
+        assert_eq!(host.forwards(&[]).unwrap(), []);
     });
 }
 

@@ -94,7 +94,7 @@ impl Site {
 
     /// Gives both ends all that they are to hold, and answers with a socket in the pod. It may be done again with more.
     pub(super) fn bring_up(&self, plan: &Plan, pair: &Pair<'_>) -> Result<Rtnl, Error> {
-        enable_forwarding(plan)?;
+        self.enable_forwarding(plan)?;
         let configured = self.host.configure_link(&plan.veth.host, &pair.ends.host);
         configured.map_err(|error| self.whose_route(plan, error))?;
         log::phase("node");
@@ -153,6 +153,15 @@ impl Site {
         plan.veth.host.routes.iter().find_map(routed).unwrap_or_else(|| error.into())
     }
 
+    /// Without forwarding the node drops what its pods send through it.
+    fn enable_forwarding(&self, plan: &Plan) -> Result<(), Error> {
+        let needed = plan.forwarding();
+        let families: Vec<_> = needed.iter().map(|(is_v4, _)| *is_v4).collect();
+        let forwards = self.host.forwards(&families)?;
+        let mut missing = needed.into_iter().zip(forwards).filter(|(_, forwards)| !forwards);
+        missing.try_for_each(|((_, parameter), _)| Ok(sysctl::set(parameter, "1")?))
+    }
+
     /// The parameters must be set before the interface comes up, and are those of the namespace one is in.
     fn configure_pod(&self, plan: &Plan, link: &Link) -> Result<Rtnl, Error> {
         let (needs_v4, needs_v6) = (plan.has_family(true), plan.has_family(false));
@@ -173,16 +182,11 @@ impl Site {
             }
             // After Weft's own: what the configuration spells out has the last word.
             tuned::set(&plan.sysctls, ifname)?;
-            Rtnl::open_to_settle()
+            Rtnl::open()
         })??;
         inside.configure_link(&plan.veth.pod, link)?;
         Ok(inside)
     }
-}
-
-/// Without forwarding the node drops what its pods send through it.
-fn enable_forwarding(plan: &Plan) -> Result<(), Error> {
-    plan.forwarding().into_iter().try_for_each(|parameter| Ok(sysctl::set(parameter, "1")?))
 }
 
 fn unpin(source: Option<&PinnedSource>) -> Result<(), weft_datapath::Error> {

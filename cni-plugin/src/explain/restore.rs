@@ -187,7 +187,7 @@ fn holds(path: &Path, wanted: &Extras) -> Result<bool, Error> {
 
 fn restore_pair(plan: &Plan, path: &Path, node: &Node) -> Result<(), Error> {
     let (host, netns) = (Rtnl::open()?, NetNs::open(path).map_err(Error::UnusableNetns)?);
-    for parameter in plan.forwarding() {
+    for (_, parameter) in plan.forwarding() {
         sysctl::set(parameter, "1")?;
     }
     if let Some(shared) = &plan.shared {

@@ -222,7 +222,7 @@ fn an_endless_configuration_is_refused() {
     let env: HashMap<String, String> =
         env.into_iter().chain(attach("ADD", FOREIGN).map(|(k, v)| (k.to_owned(), v.to_owned()))).collect();
     let mut stdout = Vec::new();
-    let outcome = run(&Recorder::default(), &env, std::io::repeat(b' '), &mut stdout, &mut Vec::new());
+    let outcome = run(&Recorder::default(), &env, io::repeat(b' '), &mut stdout, &mut Vec::new());
     assert_eq!(outcome, Outcome::Failure);
     assert!(String::from_utf8(stdout).unwrap().contains("\"code\":5"));
 }

@@ -21,6 +21,7 @@ pub(crate) const RTM_DELROUTE: u16 = 25;
 pub(crate) const RTM_GETROUTE: u16 = 26;
 pub(crate) const RTM_NEWNEIGH: u16 = 28;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
+pub(crate) const RTM_GETNETCONF: u16 = 82;
 
 pub(crate) const IFF_UP: u32 = 0x1;
 pub(crate) const IFF_PROMISC: u32 = 0x100;
@@ -39,6 +40,8 @@ pub(crate) const IFLA_AF_SPEC: u16 = 26;
 pub(crate) const IFLA_GROUP: u16 = 27;
 pub(crate) const IFLA_NET_NS_FD: u16 = 28;
 pub(crate) const IFLA_EXT_MASK: u16 = 29;
+pub(crate) const IFLA_NUM_TX_QUEUES: u16 = 31;
+pub(crate) const IFLA_NUM_RX_QUEUES: u16 = 32;
 
 /// Inside `IFLA_LINKINFO`.
 pub(crate) const IFLA_INFO_KIND: u16 = 1;
@@ -66,6 +69,11 @@ pub(crate) const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 pub(crate) const NDA_DST: u16 = 1;
 pub(crate) const NDA_LLADDR: u16 = 2;
 pub(crate) const NUD_PERMANENT: u16 = 0x80;
+
+/// `linux/netconf.h`.
+pub(crate) const NETCONFA_IFINDEX: u16 = 1;
+pub(crate) const NETCONFA_FORWARDING: u16 = 2;
+pub(crate) const NETCONFA_IFINDEX_ALL: i32 = -1;
 
 pub(crate) const RTA_DST: u16 = 1;
 pub(crate) const RTA_OIF: u16 = 4;
