@@ -15,7 +15,7 @@ use weft_cni_spec::{AddRequest, AddResult, CheckRequest, Conf, Dns, IpConfig, Ro
 use weft_datapath::Mac;
 use weft_ipam::config::{Config as LeaseConfig, Mistakes};
 use weft_ipam::lease::{Assigned, NetnsIdentity};
-use weft_ipam::store::local::DEFAULT_DIR;
+use weft_ipam::store::local::{AtWork, DEFAULT_DIR};
 use weft_ipam::{Ipam, Request, Reservation};
 
 use crate::config::{Addressing, Config, Mode, Named};
@@ -52,6 +52,15 @@ impl<'a> Source<'a> {
     /// Whether it expects to find the interface.
     pub(crate) const fn is_asked_on_link(&self, mode: &Mode) -> bool {
         matches!((self, mode), (Self::Delegate(_), Mode::Bridge(_)))
+    }
+
+    /// Whoever compares leases with the kernel is to leave the attachment alone until the answer is dropped. Of what has no
+    /// lease nobody knows before its ADD has ended.
+    pub(crate) fn begin_work(&self, identity: &Identity) -> Option<AtWork> {
+        match self {
+            Self::Leases(ipam, _) => ipam.begin_work(&identity.attachment),
+            Self::Delegate(_) | Self::Nobody => None,
+        }
     }
 
     /// Takes addresses for the attachment. They are given back unless the answer is kept.

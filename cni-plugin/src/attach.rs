@@ -34,6 +34,7 @@ fn create(request: &AddRequest) -> Result<AddResult, Error> {
     log::phase("config");
     let site = Site::open(&request.netns)?;
     let source = Source::open(request, &config)?;
+    let _at_work = source.begin_work(&identity);
     if let Source::Delegate(_) = source {
         site.refuse_second(&identity, request.id.ifname.as_str())?;
     }

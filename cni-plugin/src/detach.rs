@@ -83,6 +83,7 @@ pub(crate) fn detach(ipam: &Ipam, identity: &Identity) -> Result<Found, Error> {
 }
 
 fn detach_from(ipam: &Ipam, identity: &Identity, otherwise: Known<'_>) -> Result<Found, Error> {
+    let _at_work = ipam.begin_work(&identity.attachment);
     let lease = ipam.lookup_to_end(&identity.attachment)?;
     log::phase("lookup");
     let found = remove(identity, lease.as_ref().map_or(otherwise, Known::Lease))?;

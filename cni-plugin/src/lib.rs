@@ -32,6 +32,7 @@ mod foreign;
 mod gc;
 pub mod identity;
 mod log;
+pub mod loopback;
 pub mod plan;
 mod ports;
 mod predecessor;

@@ -520,6 +520,31 @@ fn rules_that_somebody_flushed_are_missed_by_check_and_put_back_by_a_repair() {
     });
 }
 
+/// Between the lease and the answer of an ADD, and while a DEL removes, an attachment is not as planned, and nothing is wrong.
+#[test]
+fn an_audit_leaves_alone_what_an_add_or_a_del_is_at_work_on() {
+    Node::run(|node| {
+        let (conf, pod) = (node.conf("pods"), Pod::new("busy"));
+        std::fs::write(node.dir.path().join("pods.conf"), conf.to_string()).unwrap();
+        node.add(&pod, &conf);
+        let nft = Nft::open().unwrap();
+        let element = nft.masqueraded().unwrap().remove(0);
+        nft.stop_masquerading(&element.owner, &[element.address]).unwrap();
+
+        let ipam = Ipam::open("pods", node.dir.path()).unwrap();
+        let work = ipam.begin_work(&Attachment::new("pods", "busy", "eth0").unwrap()).unwrap();
+        let (code, report) = audit(node, &["--repair"]);
+        assert_eq!((code, &report["findings"]), (Some(0), &json!([])), "{report}");
+        assert!(nft.masqueraded().unwrap().is_empty(), "nobody has put it back");
+
+        drop(work);
+        let (code, report) = audit(node, &["--repair"]);
+        assert_eq!(code, Some(0), "{report}");
+        assert_eq!(nft.masqueraded().unwrap().len(), 1, "{report}");
+        node.del("busy", &conf);
+    });
+}
+
 #[test]
 fn an_audit_of_a_network_without_leases_is_refused() {
     Node::run(|node| {

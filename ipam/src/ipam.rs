@@ -17,7 +17,7 @@ use crate::range::{Pool, Range};
 use crate::state::Change;
 #[cfg(feature = "etcd")]
 use crate::store::etcd::{EtcdStore, Settings};
-use crate::store::local::{self, LocalStore};
+use crate::store::local::{self, AtWork, LocalStore};
 use crate::store::{self, Damaged, Readable, Store, View};
 
 mod host_local;
@@ -258,6 +258,17 @@ impl Ipam {
             evict: |_| Ok(()),
             is_here: true,
         }
+    }
+
+    /// Says that an ADD or a DEL of `attachment` begins. It ends with the value, or with the process, and keeps nobody out. None where
+    /// that cannot be said, as before the first lease of a network.
+    pub fn begin_work(&self, attachment: &Attachment) -> Option<AtWork> {
+        AtWork::begin(self.dir.as_deref()?, attachment)
+    }
+
+    /// Whether an ADD or a DEL of `attachment` is at work, so that it need not be as it should be.
+    pub fn is_at_work(&self, attachment: &Attachment) -> bool {
+        self.dir.as_deref().is_some_and(|dir| AtWork::is_somebody(dir, attachment))
     }
 
     /// Takes one address from each set of `pool`, or none at all.

@@ -145,9 +145,7 @@ pub fn install(what: &Installation) -> Result<Installed, Failure> {
         if same(&what.bin_dir, &what.conf_dir) { None } else { Some(Directory::create(&what.conf_dir)?) };
     check_free(&bin, &plugins, net.as_ref().unwrap_or(&bin), &conf)?;
     let mut installed = Installed::default();
-    for plugin in &plugins {
-        installed.files.push((bin.join(&plugin.name), bin.place(&plugin.name, &plugin.content, 0o755)?));
-    }
+    installed.files.extend(place_all(&mut bin, &plugins)?);
     installed.warnings.extend(missing_plugins(&bin, &what.bin_dir, types)?);
     let net = net.as_mut().unwrap_or(&mut bin);
     installed.files.push((net.join(&conf.name), net.place(&conf.name, &conf.content, 0o644)?));
@@ -171,9 +169,7 @@ pub(crate) fn place_plugins(plugins: &[PathBuf], bin_dir: &Path) -> Result<Vec<(
     if !in_the_way.is_empty() {
         return Err(Failure::Mistakes(in_the_way));
     }
-    let mut place =
-        |plugin: &Source| Ok((bin.join(&plugin.name), bin.place(&plugin.name, &plugin.content, 0o755)?));
-    plugins.iter().map(&mut place).collect()
+    Ok(place_all(&mut bin, &plugins)?)
 }
 
 /// Puts a list there whose plugins are in their place: the second half. It says what may keep it from working.
@@ -248,6 +244,25 @@ fn check_plugin(path: &Path, source: Source, names: &mut BTreeSet<String>) -> Re
         return Err(Mistake::Twice { path: path.into() });
     }
     Ok(source)
+}
+
+fn place_all(bin: &mut Directory, plugins: &[Source]) -> Result<Vec<(PathBuf, Placed)>, Error> {
+    let mut files = Vec::new();
+    for plugin in plugins {
+        files.push((bin.join(&plugin.name), bin.place(&plugin.name, &plugin.content, 0o755)?));
+        files.extend(place_loopback(bin, plugin)?);
+    }
+    Ok(files)
+}
+
+/// Runtimes call a plugin `loopback` for every sandbox, and a node that has none can start no pod. `weft-cni` is one when it is called
+/// by that name. Somebody else's stays.
+fn place_loopback(bin: &mut Directory, plugin: &Source) -> Result<Option<(PathBuf, Placed)>, Error> {
+    const LOOPBACK: &str = "loopback";
+    if plugin.name != "weft-cni" || bin.check_free(LOOPBACK, &plugin.content).is_err() {
+        return Ok(None);
+    }
+    Ok(Some((bin.join(LOOPBACK), bin.place(LOOPBACK, &plugin.content, 0o755)?)))
 }
 
 fn same(one: &Path, other: &Path) -> bool {

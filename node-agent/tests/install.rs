@@ -72,7 +72,7 @@ fn errors(output: &Output) -> String {
 fn plugins_and_configuration_are_installed_with_their_modes_and_removed_without_a_trace() {
     let node = Node::new();
     let installed = succeeded(&node.install());
-    assert_eq!(installed.matches("installed").count(), 2, "{installed}");
+    assert_eq!(installed.matches("installed").count(), 3, "{installed}");
     let mode = |path: &str| fs::metadata(node.path(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("bin/weft-cni"), mode("net.d/10-weft.conflist")), (0o755, 0o644));
     let checked = Command::new("sha256sum")
@@ -80,7 +80,7 @@ fn plugins_and_configuration_are_installed_with_their_modes_and_removed_without_
         .current_dir(node.path("bin"))
         .output();
     assert!(checked.unwrap().status.success());
-    assert_eq!(succeeded(&node.uninstall()).matches("removed").count(), 2);
+    assert_eq!(succeeded(&node.uninstall()).matches("removed").count(), 3);
     assert_eq!((node.names("bin"), node.names("net.d")), (vec![], vec![]));
     assert_eq!(succeeded(&node.uninstall()), "");
 }
@@ -92,7 +92,7 @@ fn installing_again_touches_nothing() {
     let inode = |path: &str| fs::metadata(node.path(path)).unwrap().ino();
     let all = ["bin/weft-cni", "net.d/10-weft.conflist", "bin/.weft-node.owned", "net.d/.weft-node.owned"];
     let before = all.map(inode);
-    assert_eq!(succeeded(&node.install()).matches("unchanged").count(), 2);
+    assert_eq!(succeeded(&node.install()).matches("unchanged").count(), 3);
     assert_eq!(all.map(inode), before, "a runtime that watches the directory would read it again");
 }
 
@@ -112,7 +112,7 @@ fn a_plugin_that_is_running_is_replaced_and_goes_on_running() {
 }
 
 #[test]
-fn a_watcher_sees_the_configuration_appear_whole_under_its_name_and_after_the_plugin() {
+fn a_watcher_sees_the_configuration_appear_whole_under_its_name_and_after_the_plugins() {
     let node = Node::new();
     for dir in ["bin", "net.d"] {
         fs::create_dir(node.path(dir)).unwrap();
@@ -130,7 +130,8 @@ fn a_watcher_sees_the_configuration_appear_whole_under_its_name_and_after_the_pl
         );
     }
     seen.retain(|(name, mask)| !name.starts_with('.') && !mask.intersects(changes));
-    let expected = ["weft-cni", "10-weft.conflist"].map(|name| (name.to_owned(), AddWatchFlags::IN_MOVED_TO));
+    let expected = ["weft-cni", "loopback", "10-weft.conflist"]
+        .map(|name| (name.to_owned(), AddWatchFlags::IN_MOVED_TO));
     assert_eq!(seen, expected);
 }
 
@@ -176,6 +177,21 @@ fn all_mistakes_are_named_and_nothing_is_installed() {
     assert!(!output.status.success() && !node.path("bin").exists() && !node.path("net.d").exists());
 }
 
+/// containerd calls it for every sandbox, and starts none without it.
+#[test]
+fn a_loopback_is_installed_where_there_is_none_and_another_ones_stays() {
+    let node = Node::new();
+    succeeded(&node.install());
+    assert_eq!(fs::read(node.path("bin/loopback")).unwrap(), fs::read(node.path("weft-cni")).unwrap());
+    succeeded(&node.uninstall());
+    assert!(!node.path("bin/loopback").exists());
+
+    fs::write(node.path("bin/loopback"), "#!/bin/sh\n# another one's\n").unwrap();
+    succeeded(&node.install());
+    succeeded(&node.uninstall());
+    assert!(fs::read_to_string(node.path("bin/loopback")).unwrap().contains("another one's"));
+}
+
 #[test]
 fn a_configuration_that_comes_before_ours_and_a_missing_plugin_are_warned_of() {
     let node = Node::new();
@@ -200,7 +216,7 @@ fn installations_at_the_same_time_take_turns() {
         let runs: Vec<_> = (0..6).map(|_| scope.spawn(|| node.install())).collect();
         runs.into_iter().for_each(|run| drop(succeeded(&run.join().unwrap())));
     });
-    assert_eq!(node.names("bin"), [".weft-node.owned", "weft-cni"]);
+    assert_eq!(node.names("bin"), [".weft-node.owned", "loopback", "weft-cni"]);
     assert_eq!(fs::read_to_string(node.path("net.d/10-weft.conflist")).unwrap(), LIST);
     assert!(Path::new(&node.path("net.d/.weft-node.owned")).exists());
 }

@@ -37,8 +37,10 @@ struct Viewpoint<'a> {
     places: &'a Question,
     files: &'a [File],
     node: &'a Node,
-    /// The node as it was later.
+    /// The node as it was later, and after it was known who is at work.
     fresh: &'a Node,
+    /// Marks of those at which an ADD or a DEL was at work.
+    busy: HashSet<String>,
 }
 
 impl Viewpoint<'_> {
@@ -53,7 +55,10 @@ impl Viewpoint<'_> {
             return Ok(None);
         }
         let waited = wait_for_add(differing).then(Node::default);
-        Ok(Some(self.look_at(record, waited.as_ref().unwrap_or(self.fresh))))
+        let second = self.look_at(record.clone(), waited.as_ref().unwrap_or(self.fresh));
+        let is_only_gone_now = second.as_ref().is_ok_and(Subject::differs)
+            && (is_at_work(&record)? || !explain::is_still_there(&record)?);
+        Ok((!is_only_gone_now).then_some(second))
     }
 
     fn look_at(&self, record: Record, node: &Node) -> Result<Subject, Error> {
@@ -100,7 +105,8 @@ impl Look {
             seen: Vec::new(),
         };
         let fresh = Node::default();
-        let from = Viewpoint { places: &asked.places, files: &files, node: &node, fresh: &fresh };
+        let busy = busy(&look.records)?;
+        let from = Viewpoint { places: &asked.places, files: &files, node: &node, fresh: &fresh, busy };
         for (network, mut seen) in networks.iter().zip(seen) {
             look.at_pods(network, &mut seen, &from)?;
             look.note_damages(&damages, &mut seen, network);
@@ -142,6 +148,11 @@ impl Look {
                 seen.kept.insert(mark.clone());
                 false
             }
+            (Some(lease), _) if from.busy.contains(&mark) => {
+                seen.leases.push((lease.clone(), false));
+                seen.planned.insert(mark);
+                return Ok(());
+            }
             (Some(lease), _) => {
                 let is_abandoned = ipam(&record)?.is_some_and(|ipam| ipam.is_abandoned(lease));
                 self.subnets.extend(lease.addresses.iter().filter_map(|held| explain::subnet(held.address)));
@@ -154,7 +165,7 @@ impl Look {
             return Ok(());
         }
         match from.look(record)? {
-            None => {}
+            None => drop(seen.planned.insert(mark)),
             Some(Ok(subject)) => {
                 seen.planned.insert(mark.clone());
                 if !matches!(namespace, Namespace::There(_)) {
@@ -318,6 +329,21 @@ impl Finding {
             _ => None,
         }
     }
+}
+
+/// The marks of those at which an ADD or a DEL is at work.
+fn busy(records: &[Record]) -> Result<HashSet<String>, Error> {
+    let mut busy = HashSet::new();
+    for record in records.iter().filter(|record| record.lease.is_some()) {
+        if is_at_work(record)? {
+            busy.insert(mark_of(&record.attachment));
+        }
+    }
+    Ok(busy)
+}
+
+fn is_at_work(record: &Record) -> Result<bool, Error> {
+    Ok(ipam(record)?.is_some_and(|ipam| ipam.is_at_work(&record.attachment)))
 }
 
 /// A lease is made before its pair: where that is missing, an ADD may just be happening.

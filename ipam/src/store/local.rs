@@ -10,7 +10,7 @@
 //! | `DIR/NAME/` | 0700 | everything of the network |
 //! | `DIR/NAME/leases.log` | 0600 | the log, which is the truth; [`log`] has its format, byte by byte |
 //! | `DIR/NAME/leases.index` | 0600 | the index, which is made of the log; [`index`] and [`tree`] have its format |
-//! | `DIR/NAME/leases.lock` | 0600 | empty; whoever holds its `flock`, and then that of the directory, owns the others |
+//! | `DIR/NAME/leases.lock` | 0600 | empty; whoever holds its `flock`, and then that of the directory, owns the others. Bytes of it tell who is at work ([`AtWork`]) |
 //! | `DIR/NAME/leases.reserve` | 0600 | [`reserve::SIZE`] zeros: space that is given up where a release finds the disk full |
 //! | `DIR/NAME/leases.new` | 0600 | a log in the making; renamed over `leases.log` when it is whole. What a killed process left of it is overwritten by the next |
 //!
@@ -62,6 +62,7 @@ use crate::store::local::log::{Header, Log, Spot};
 use crate::store::local::view::Seen;
 use crate::store::{self, Decide, Look, Store};
 
+mod at_work;
 mod crc32;
 mod disk;
 pub mod index;
@@ -71,6 +72,7 @@ pub mod reserve;
 pub mod tree;
 mod view;
 
+pub use at_work::AtWork;
 pub use disk::check_writable;
 
 /// Where leases are kept unless the configuration says otherwise.
@@ -303,10 +305,9 @@ impl LocalStore {
     /// The store of `network` below `dir`. Nothing is read or made before the first use; what is only read is never made.
     pub fn new(dir: &Path, network: &str) -> Result<Self, Error> {
         lease::check_network(network)?;
-        let dir = dir.join(network);
         let [log, new, index, lock, reserve] =
-            ["log", "new", "index", "lock", "reserve"].map(|name| dir.join(format!("leases.{name}")));
-        let files = Files { dir, log, new, index, lock, reserve };
+            ["log", "new", "index", "lock", "reserve"].map(|name| path_of(dir, network, name));
+        let files = Files { dir: dir.join(network), log, new, index, lock, reserve };
         Ok(Self { files, timeout: LOCK_TIMEOUT, inner: Mutex::default() })
     }
 
@@ -766,6 +767,10 @@ impl Draft {
 }
 
 /// Of a log of which only the header was read.
+fn path_of(dir: &Path, network: &str, name: &str) -> PathBuf {
+    dir.join(network).join(format!("leases.{name}"))
+}
+
 fn new_index(log: &Log) -> Index {
     Index::new(log.header.id, boot_of(log.durable), log.header.length)
 }
