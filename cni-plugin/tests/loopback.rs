@@ -1,6 +1,6 @@
 //! The plugin's binary, called `loopback`, as containerd calls it for every sandbox.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
