@@ -28,8 +28,8 @@ use crate::{binaries, image, wait};
 pub use k8s_cri::v1::Protocol;
 
 const START: Duration = Duration::from_secs(30);
-/// More than kubelet's patience with a sandbox would only hide a hanging plugin.
-const CALL: Duration = Duration::from_secs(60);
+/// Kubelet's patience with a sandbox; more would only hide a hanging plugin.
+const CALL: Duration = Duration::from_secs(240);
 
 /// A running containerd. It and its pods end when it is dropped.
 #[derive(Debug)]

@@ -75,6 +75,10 @@ enum Command {
     Run {
         #[command(flatten)]
         config: Config,
+        /// A directory that weft-node keeps, with what others of the namespace wrote: what is wrong there is left out, also
+        /// at the start; may be given several times
+        #[arg(long, value_name = "DIR")]
+        discovered: Vec<PathBuf>,
         /// How log lines look, on stderr
         #[arg(long, value_enum, default_value_t = LogFormat::Human)]
         log_format: LogFormat,
@@ -194,9 +198,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn execute(self) -> ExitCode {
         match self {
-            Self::Run { config, log_format, log_level } => {
+            Self::Run { config, discovered, log_format, log_level } => {
                 log_to_stderr(log_format, log_level);
-                serve(config.paths)
+                serve(Roots::new(config.paths).with_discovered(discovered))
             }
             Self::Validate { config, output } => validate(config, output),
             Self::Bootstrap { config, to } => write_bootstrap(config.paths, to.as_deref()),
@@ -224,10 +228,9 @@ impl Command {
     }
 }
 
-fn serve(paths: Vec<PathBuf>) -> ExitCode {
+fn serve(roots: Roots) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let served =
-        runtime.map_err(run::Error::Runtime).and_then(|tokio| tokio.block_on(run(Roots::new(paths))));
+    let served = runtime.map_err(run::Error::Runtime).and_then(|tokio| tokio.block_on(run(roots)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -35,6 +35,8 @@ pub struct Configuration {
     roots: Roots,
     files: BTreeMap<String, File>,
     failures: Vec<Diagnostic>,
+    /// Whether a root of the workload's own is among them.
+    own_failed: bool,
     surroundings: Surroundings,
     /// Whether anything has been in force yet. What comes later is kept back as long as it refers to what is not there.
     started: bool,
@@ -97,6 +99,7 @@ impl Configuration {
             roots,
             files: BTreeMap::new(),
             failures: Vec::new(),
+            own_failed: false,
             surroundings: Surroundings::of_process(),
             started: false,
             changed: None,
@@ -204,11 +207,11 @@ impl Configuration {
     }
 
     fn settle_everything(&mut self) -> Settled {
-        let contents = self.files.iter().map(|(name, file)| {
-            (name.as_str(), Contents { present: file.allowed(), proved: file.proved.as_ref() })
-        });
-        let settled = quarantine::settle(&contents.collect(), |documents| self.connect(documents));
-        self.started |= settled.mesh.is_some() && !self.diagnostics().any(Diagnostic::is_error);
+        let mut settled = self.settled();
+        if settled.mesh.is_none() && self.let_discovered_give_way() {
+            settled = self.settled();
+        }
+        self.started |= settled.mesh.is_some() && !self.is_flawed();
         if self.started {
             self.standing = Standing::of(&settled, || self.documents());
         }
@@ -219,6 +222,21 @@ impl Configuration {
             }
         }
         settled
+    }
+
+    fn settled(&self) -> Settled {
+        let contents = self.files.iter().map(|(name, file)| {
+            (name.as_str(), Contents { present: file.allowed(), proved: file.proved.as_ref() })
+        });
+        quarantine::settle(&contents.collect(), |documents| self.connect(documents))
+    }
+
+    /// What was discovered and never led anywhere may be left out, as if it were new: it may contradict what the workload's own
+    /// files say. Returns whether there is any.
+    fn let_discovered_give_way(&mut self) -> bool {
+        let unproved = self.files.values_mut().filter(|file| file.proved.is_none());
+        let discovered = unproved.filter(|file| !self.roots.is_own(&file.path));
+        discovered.map(|file| file.proved = Some(Documents::default())).count() > 0
     }
 
     /// What is in force is given to Envoy with this revision.
@@ -320,11 +338,14 @@ impl Configuration {
 
     /// What is wrong with the files as they are now, each by itself.
     pub fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.failures.iter().chain(
-            self.files
-                .values()
-                .flat_map(|file| file.diagnostics.iter().chain(file.verdict.diagnostics(&file.documents))),
-        )
+        self.failures.iter().chain(self.files.values().flat_map(File::mistakes))
+    }
+
+    /// Whether something is wrong with the workload's own files, each by itself. What was discovered for it is somebody else's, and
+    /// keeps no workload from starting: what cannot be read of it is left out.
+    pub fn is_flawed(&self) -> bool {
+        let own = self.files.values().filter(|file| self.roots.is_own(&file.path));
+        self.own_failed || own.flat_map(File::mistakes).any(Diagnostic::is_error)
     }
 
     /// How many files there are.
@@ -378,6 +399,7 @@ impl Configuration {
                 Diagnostic::error(format!("{failure}{cause}"))
             })
             .collect();
+        self.own_failed = listing.failures.iter().any(|failure| self.roots.is_own(&failure.path));
         let changed = failures != self.failures;
         self.failures = failures;
         changed
@@ -419,6 +441,11 @@ impl File {
         }
         self.diagnostics = reading.diagnostics;
         Some(content.changed)
+    }
+
+    /// What is wrong with it as it is now.
+    fn mistakes(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().chain(self.verdict.diagnostics(&self.documents))
     }
 
     /// The last good documents, unless Envoy has rejected them.

@@ -1,7 +1,7 @@
 //! `weft-sidecar run`: follows the files and serves what they say to Envoy.
 //!
-//! Until the first configuration without any mistake Envoy is not answered: it keeps what it has, or stays unready,
-//! which is better than half of a configuration. From then on the last good state of everything stays in force.
+//! Until the first configuration without any mistake of the workload's own Envoy is not answered: it keeps what it has, or stays
+//! unready, which is better than half of a configuration. From then on the last good state of everything stays in force.
 
 mod admin;
 mod health;

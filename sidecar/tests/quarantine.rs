@@ -305,8 +305,12 @@ struct Running {
 
 impl Running {
     fn of(config: &Path) -> Self {
+        Self::with(&["--config".as_ref(), config])
+    }
+
+    fn with(options: &[&Path]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
-        command.args(["run", "--config"]).arg(config);
+        command.arg("run").args(options);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
         let (send, lines) = channel();
@@ -329,6 +333,63 @@ impl Drop for Running {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).ok();
         self.child.wait().ok();
     }
+}
+
+/// What others of the namespace wrote: what Weft does not have, what cannot be read, what leads nowhere, and what says the same as
+/// a file of the workload's own.
+#[test]
+fn nothing_that_was_discovered_keeps_a_workload_from_starting() {
+    let following = Following::of(&[("own.yaml", route("front", "own", "front"))]);
+    let others = tempfile::tempdir().expect("directory");
+    let save = |name: &str, text: &str| fs::write(others.path().join(name), text).expect("write");
+    save("service.front.yaml", &service("front", 1));
+    save("service.web.yaml", &service("web", 2));
+    let strange =
+        route("web", "strange", "web").replace("backendRefs", "timeouts: {request: soon}, backendRefs");
+    let discovered = [
+        ("strange", strange),
+        ("unreadable", "{\"kind\": ".to_owned()),
+        ("nowhere", route("web", "nowhere", "wbe")),
+        ("twice", route("front", "twice", "front")),
+    ];
+    for count in 0..=discovered.len() {
+        let roots = Roots::new([following.dir.path().to_owned()]).with_discovered([others.path().to_owned()]);
+        let mut configuration = Configuration::new(roots);
+        let listing = configuration.roots().list();
+        configuration.look(&listing, &Default::default());
+        let settled = configuration.settle();
+        assert!(!configuration.is_flawed(), "{count}");
+        let mesh = settled.mesh.unwrap_or_else(|| panic!("{count}: {:?}", settled.diagnostics));
+        assert_eq!(rules(&mesh).get("own").cloned().flatten().as_deref(), Some("front"), "{count}: {mesh:?}");
+        assert_eq!(rules(&mesh).get("twice"), None);
+        if let Some((name, text)) = discovered.get(count) {
+            save(&format!("httproute.{name}.yaml"), text);
+        }
+    }
+    // The same beside one's own is a mistake that is waited for: half of a configuration would be in force.
+    fs::copy(others.path().join("httproute.strange.yaml"), following.dir.path().join("a.yaml"))
+        .expect("copy");
+    let roots = Roots::new([following.dir.path().to_owned()]).with_discovered([others.path().to_owned()]);
+    let mut configuration = Configuration::new(roots);
+    let listing = configuration.roots().list();
+    configuration.look(&listing, &Default::default());
+    assert!(configuration.is_flawed());
+}
+
+#[test]
+fn the_shipped_binary_serves_what_is_its_own_beside_what_others_wrote() {
+    let following = Following::of(&[("web.yaml", service("web", 1)), ("r.yaml", route("web", "own", "web"))]);
+    let config = following.dir.path();
+    following.save(
+        "sidecar.yaml",
+        &format!("{SIDECAR}spec: {{xds: {{socket: {}/xds.sock}}}}\n", config.display()),
+    );
+    let others = tempfile::tempdir().expect("directory");
+    fs::write(others.path().join("httproute.x.json"), "{").expect("write");
+    fs::write(others.path().join("httproute.web.yaml"), route("web", "twice", "web")).expect("write");
+    let running = Running::with(&["--config".as_ref(), config, "--discovered".as_ref(), others.path()]);
+    running.until("left out");
+    running.until("serving Envoy");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The types of the Kubernetes API, as its own description has them.
 
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
@@ -20,6 +23,12 @@ pub(crate) fn stray(object: &Value) -> Option<String> {
         ("apps/v1", "Deployment") => kept::<Deployment>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => kept::<ClusterRole>(object),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => kept::<ClusterRoleBinding>(object),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => {
+            kept::<ValidatingAdmissionPolicy>(object)
+        }
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding") => {
+            kept::<ValidatingAdmissionPolicyBinding>(object)
+        }
         other => Err(format!("{other:?} is a kind that this test does not know")),
     };
     match kept {

@@ -12,11 +12,13 @@ mod rendered;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_e2e::{Mesh, binaries, output};
+use weft_e2e::{Mesh, binaries, output, wait};
 
 use objects::{agent, deploy, key, keyed, of_kind, read, sorted, without_hash};
 
@@ -38,7 +40,9 @@ fn the_api_knows_every_field() {
         let values = values_of(component).unwrap_or_else(|| json!({}));
         chart::template(&values, "weft-system")
     });
-    let plain = ["install.yaml", "uninstall.yaml"].iter().flat_map(|file| read(&deploy().join(file)));
+    let plain = ["install.yaml", "uninstall.yaml", "examples/discovery-policy.yaml"]
+        .iter()
+        .flat_map(|file| read(&deploy().join(file)));
     let all = rendered.chain(changed).chain(chart).chain(plain);
     let strays: Vec<_> = all.filter_map(|object| api::stray(&object)).collect();
     assert_eq!(strays, [""; 0]);
@@ -452,6 +456,51 @@ fn slice(service: &str, (pod, address, port): &(&str, &str, u16)) -> String {
         "endpoints": [{ "addresses": [address] }],
     })
     .to_string()
+}
+
+/// As the pod's own containers do it, with what its agent would have written and what a stranger wrote besides.
+#[test]
+fn the_programs_of_the_example_take_what_it_gives_them() {
+    let objects = kustomize::build(&deploy().join(EXAMPLE));
+    let dir = tempfile::tempdir().unwrap();
+    let [mesh, cluster, run] = ["mesh", "cluster", "run"].map(|name| dir.path().join(name));
+    [&mesh, &cluster, &run].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
+    for (name, text) in of_kind(&objects, "ConfigMap")["data"].as_object().unwrap() {
+        fs::write(mesh.join(name), text.as_str().unwrap()).unwrap();
+    }
+    for service in objects.iter().filter(|object| object["kind"] == "Service") {
+        let name = service["metadata"]["name"].as_str().unwrap();
+        fs::write(cluster.join(format!("service.{name}.json")), service.to_string()).unwrap();
+    }
+    let sidecar = binaries::weft("weft-sidecar").unwrap();
+    output(Command::new(&sidecar).arg("validate").args([&mesh, &cluster])).unwrap();
+    fs::write(cluster.join("httproute.strange.json"), "{\"kind\": \"HTTPRoute\"}").unwrap();
+    let pod = objects.iter().find(|object| object["metadata"]["name"] == "checkout").unwrap();
+    let init = &pod["spec"]["template"]["spec"]["initContainers"];
+    let here = |args: &Value| -> Vec<String> {
+        let place = |text: &str| {
+            let text = text.replace("/etc/weft/mesh", mesh.to_str().unwrap());
+            let text = text.replace("/etc/weft/cluster", cluster.to_str().unwrap());
+            text.replace("/run/weft", run.to_str().unwrap())
+        };
+        args.as_array().unwrap().iter().map(|arg| place(arg.as_str().unwrap())).collect()
+    };
+    output(Command::new(&sidecar).args(here(&init[0]["args"]))).unwrap();
+    let validate = ["--mode", "validate"].map(str::to_owned);
+    output(Command::new(binaries::envoy().unwrap()).args(here(&init[2]["args"])).args(validate)).unwrap();
+
+    let own = mesh.join("sidecar.yaml");
+    let text = fs::read_to_string(&own).unwrap().replace("/run/weft", run.to_str().unwrap());
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fs::write(&own, text.replace("0.0.0.0:15020", &free.to_string())).unwrap();
+    let running = Command::new(&sidecar).args(here(&init[1]["args"])).stderr(Stdio::null()).spawn();
+    let mut running = running.unwrap();
+    let serving = wait::until("the sidecar to serve", Duration::from_secs(30), || {
+        if run.join("xds.sock").exists() { Ok(()) } else { Err("no socket".to_owned()) }
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
+    serving.unwrap();
 }
 
 /// Sidecars that follow each other: each starts when the one before says so, and what it waits for does not wait for it.

@@ -28,7 +28,11 @@ const RACY: Duration = Duration::from_secs(1);
 
 /// Where a configuration is: directories and single files, as given by the user.
 #[derive(Debug, Clone)]
-pub struct Roots(Vec<PathBuf>);
+pub struct Roots {
+    paths: Vec<PathBuf>,
+    /// Those of them in which others write.
+    discovered: Vec<PathBuf>,
+}
 
 /// What one look at the roots found: the files by the name the user knows, with the path to read them by.
 #[derive(Debug, Default)]
@@ -83,25 +87,38 @@ pub struct Content {
 impl Roots {
     /// The configuration in `paths`: directories, or files.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
-        Self(paths.into_iter().collect())
+        Self { paths: paths.into_iter().collect(), discovered: Vec::new() }
+    }
+
+    /// The same with directories that somebody keeps for the workload, with what others wrote.
+    #[must_use]
+    pub fn with_discovered(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.discovered.extend(paths);
+        self.paths.extend_from_slice(&self.discovered);
+        self
+    }
+
+    /// Whether a file or root is the workload's own, and not one that was discovered for it.
+    pub fn is_own(&self, path: &Path) -> bool {
+        !self.discovered.iter().any(|root| path.starts_with(root))
     }
 
     /// The paths as the user gave them.
     pub fn paths(&self) -> &[PathBuf] {
-        &self.0
+        &self.paths
     }
 
     /// What the file at `path`, an absolute one, is called in the directories among the roots, and how it is read there.
     pub fn files_at(&self, path: &Path) -> Vec<(String, PathBuf)> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Vec::new() };
-        let roots = self.0.iter().filter(|root| absolute(root) == parent);
+        let roots = self.paths.iter().filter(|root| absolute(root) == parent);
         roots.map(|root| root.join(name)).map(|path| (path.display().to_string(), path)).collect()
     }
 
     /// Looks at the roots once.
     pub fn list(&self) -> Listing {
         let mut listing = Listing::default();
-        for root in &self.0 {
+        for root in &self.paths {
             if let Err(source) = listing.add_root(root) {
                 listing.failures.push(Failure { path: root.clone(), source });
             }

@@ -208,7 +208,11 @@ impl Revisions {
                 (false, true) => {}
             }
         }
-        let mesh = settled.mesh.filter(|_| flawless || self.current.is_some())?;
+        let is_begun = self.current.is_some();
+        let mesh = settled.mesh.filter(|_| is_begun || !self.configuration.is_flawed())?;
+        if !is_begun && !flawless {
+            tracing::warn!("what was discovered and cannot be read is left out");
+        }
         let pending = self.at_start.as_mut().map(|settings| settings.changed(&mesh.proxy.sidecar));
         pending.iter().flatten().for_each(|text| tracing::warn!("{text}"));
         // The files of the first revision were saved before anyone could watch them.
