@@ -21,6 +21,10 @@ pub(crate) fn measure(contestants: &[&Contestant], pods: u16, progress: &Progres
         // Who goes first changes with every turn.
         let first = usize::from(number) % order.len().max(1);
         order.rotate_left(first);
+        // And so does who comes after whom: what the kernel puts off, as it does with the half of a DEL, the next one waits for.
+        if number % 2 == 1 {
+            order.reverse();
+        }
         for (contestant, (_, times)) in order {
             gone.push(once(contestant, number, times)?);
         }
