@@ -19,6 +19,8 @@ help: ## list the targets
 
 rust:
 	@[ -n "$(TARGET)" ] || { echo "make: Rust 1.95 or newer is needed: https://rustup.rs" >&2; exit 1; }
+	@[ -d "$$(rustc --print target-libdir --target $(TARGET) 2>/dev/null)" ] || \
+	{ echo "make: this Rust cannot build for $(TARGET): rustup target add $(TARGET), and a linker for it (docs/operating.md)" >&2; exit 1; }
 
 build: rust ## the static binaries, in target/release
 	$(CARGO_PLUGIN) -p weft-cni -p weft-datapath --bin weft-cni --example weft-bare

@@ -50,12 +50,13 @@ fn the_package_has_its_files_with_their_modes_and_is_the_same_every_time() {
     assert_eq!(fs::read(&one).unwrap(), fs::read(&two).unwrap());
     let contents = output(Command::new("dpkg-deb").arg("--contents").arg(&one)).unwrap();
     for (mode, path) in [
-        ("-rwxr-xr-x root/root", "./usr/lib/weft/weft-node"),
-        ("-rwxr-xr-x root/root", "./usr/lib/weft/weft-cni"),
-        ("lrwxrwxrwx root/root", "./usr/sbin/weft-node -> ../lib/weft/weft-node"),
+        ("-rwxr-xr-x root/root", "./usr/libexec/weft/weft-node"),
+        ("-rwxr-xr-x root/root", "./usr/libexec/weft/weft-cni"),
+        ("lrwxrwxrwx root/root", "./usr/sbin/weft-node -> ../libexec/weft/weft-node"),
         ("-rw-r--r-- root/root", "./usr/lib/systemd/system/weft-node.service"),
         ("-rw-r--r-- root/root", "./etc/default/weft-node"),
         ("-rw-r--r-- root/root", "./usr/share/doc/weft-node/examples/nodes.json"),
+        ("-rw-r--r-- root/root", "./usr/share/doc/weft-node/changelog.gz"),
     ] {
         let is_so = |line: &str| line.starts_with(mode) && line.ends_with(path);
         assert!(contents.lines().any(is_so), "{mode} {path} is not in\n{contents}");
@@ -84,12 +85,106 @@ fn an_installed_package_runs_and_a_purge_leaves_what_is_not_its_own() {
     fs::write(conf.join("20-theirs.conflist"), "{}").unwrap();
     fs::write(bin.join("weft-ipam"), "edited").unwrap();
     fs::write(root.join("etc/default/weft-node"), "WEFT_NODE_OPTIONS=--changed\n").unwrap();
+    fs::write(root.join("etc/weft/nodes.json"), "{}").unwrap();
+
+    // The same, newer and older: neither changes what somebody has written, nor what pods need.
+    for other in ["0.0.9", "99.0"] {
+        dpkg(&root, &["--force-confold", "--install", as_version(&package, other).to_str().unwrap()]);
+        assert!(bin.join("weft-cni").exists());
+        assert!(fs::read_to_string(root.join("etc/default/weft-node")).unwrap().contains("--changed"));
+    }
 
     dpkg(&root, &["--remove", "weft-node"]);
     assert!(bin.join("weft-cni").exists(), "pods that run need it for their DEL");
     assert!(root.join("etc/default/weft-node").exists(), "a conffile");
     dpkg(&root, &["--purge", "weft-node"]);
-    assert_eq!(files(&root), ["/etc/cni/net.d/20-theirs.conflist", "/opt/cni/bin/weft-ipam"]);
+    assert_eq!(
+        files(&root),
+        ["/etc/cni/net.d/20-theirs.conflist", "/etc/weft/nodes.json", "/opt/cni/bin/weft-ipam"]
+    );
+}
+
+/// The package with another version.
+fn as_version(package: &Path, version: &str) -> PathBuf {
+    let tree = package.with_file_name(format!("tree-{version}"));
+    output(Command::new("dpkg-deb").arg("--raw-extract").args([package, &tree])).unwrap();
+    let control = tree.join("DEBIAN/control");
+    let text = fs::read_to_string(&control).unwrap();
+    fs::write(
+        &control,
+        text.replace(concat!("Version: ", env!("CARGO_PKG_VERSION")), &format!("Version: {version}")),
+    )
+    .unwrap();
+    let other = package.with_file_name(format!("{version}.deb"));
+    output(Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).args([&tree, &other]))
+        .unwrap();
+    other
+}
+
+/// On a machine with systemd, of which there is here what the scripts see: they say what is done, and it is noted.
+#[test]
+fn the_scripts_start_restart_and_stop_the_agent_and_respect_who_has_disabled_it() {
+    let node = Node::start().unwrap();
+    for program in ["systemctl", "deb-systemd-invoke", "deb-systemd-helper"] {
+        let noted = format!("#!/bin/sh\necho {program} \"$@\" >>/run/node/said\n");
+        node.write(format!("/run/node/bin/{program}"), &noted).unwrap();
+        node.sh(&format!("chmod 755 /run/node/bin/{program}")).unwrap();
+    }
+    node.sh("mkdir -p /run/systemd/system").unwrap();
+    let said = |script: &str, words: &[&str]| {
+        node.write("/run/node/said", "").unwrap();
+        let mut command = Command::new(deploy().join("debian").join(script));
+        command.args(words).env("PATH", "/run/node/bin:/usr/bin:/bin");
+        node.run(|| output(&mut command)).unwrap().unwrap();
+        node.sh("cat /run/node/said").unwrap()
+    };
+    assert!(said("postinst", &["configure", ""]).ends_with("deb-systemd-invoke start weft-node.service\n"));
+    assert!(
+        said("postinst", &["configure", "99.0"])
+            .ends_with("deb-systemd-invoke try-restart weft-node.service\n")
+    );
+    assert_eq!(said("prerm", &["upgrade", "99.0"]), "", "the old one runs until the new one is there");
+    assert_eq!(said("prerm", &["remove"]), "deb-systemd-invoke stop weft-node.service\n");
+    assert!(said("postrm", &["remove"]).ends_with("deb-systemd-helper mask weft-node.service\n"));
+}
+
+/// What Debian's own checker says of a package, where it is installed.
+#[test]
+fn lintian_has_nothing_to_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let package = build(dir.path());
+    let checked =
+        Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning"]).arg(&package).output();
+    let Ok(checked) = checked else {
+        eprintln!("lintian is not installed, so the package was not checked");
+        return;
+    };
+    // The programs of a debug build are linked in another way than those that are shipped.
+    let of_build = |line: &&str| {
+        !line.contains("unstripped")
+            && !line.contains("missing-dependency-on-libc")
+            && !line.contains("mismatched-override")
+    };
+    let said = String::from_utf8(checked.stdout).unwrap();
+    let said: Vec<_> = said
+        .lines()
+        .filter(|line| line.starts_with("E:") || line.starts_with("W:"))
+        .filter(of_build)
+        .collect();
+    assert_eq!(said, [""; 0]);
+}
+
+/// Of ten; what is left are the node's own network, namespaces and processes, which it is for.
+#[test]
+fn the_unit_is_shut_in() {
+    let unit = deploy().join("systemd/weft-node.service");
+    let mut analyze = Command::new("systemd-analyze");
+    let checked = analyze.args(["security", "--offline=true", "--threshold=33"]).arg(unit).output();
+    let Ok(checked) = checked else {
+        eprintln!("systemd-analyze is not installed, so the unit was not checked");
+        return;
+    };
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
 
 #[test]

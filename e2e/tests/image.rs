@@ -190,7 +190,7 @@ impl Cluster {
         let node = Node::start().unwrap();
         let containerd = Containerd::start(&node, Network::routed(0).list()).unwrap();
         containerd.load_image(&archive).unwrap();
-        for folder in ["/opt/cni/bin", "/etc/cni/net.d", "/run/containerd"] {
+        for folder in ["/etc/cni/net.d", "/run/containerd"] {
             let folder = on_node(&node, Path::new(folder));
             node.run(|| std::fs::create_dir_all(folder)).unwrap().unwrap();
         }
