@@ -56,7 +56,7 @@ pub use error::{Error, Refusal};
 pub use interface::{Interface, Neighbour, Route, Veth};
 pub use listening::listened_to;
 pub use mac::Mac;
-pub use marked::MarkedRoute;
+pub use marked::{Maker, MarkedRoute};
 pub use netns::{NetNs, NetNsIdentity};
 pub use nft::{
     BaseChain, Chain, Hook, HostPort, Masquerade, Masqueraded, Nft, PinnedSource, PortSources, Protocol,
@@ -66,4 +66,4 @@ pub use observe::{Link, Observed};
 pub use rtnl::{Ends, Rtnl};
 pub use tc::{Shaped, Shaping};
 pub use vxlan::{Ensured, FarEnd, Vxlan};
-pub use watch::Watch;
+pub use watch::{Heard, Watch};

@@ -32,6 +32,22 @@ pub struct MarkedRoute {
     pub onlink: bool,
 }
 
+/// A route with the same destination as one of ours, as far as a person needs it to find who made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Maker {
+    /// The link that packets leave by, where they do.
+    pub link: Option<String>,
+    /// The next hop, where there is one.
+    pub gateway: Option<IpAddr>,
+    /// The number of who made it (`rtm_protocol`).
+    pub protocol: u8,
+    /// What it does with packets (`rtm_type`): 1 passes them on, 6 to 8 drop them.
+    pub kind: u8,
+}
+
+/// `blackhole`, `unreachable` and `prohibit`.
+const DROPPING: [u8; 3] = [6, 7, 8];
+
 impl Rtnl {
     /// All routes with this `protocol`.
     ///
@@ -78,21 +94,39 @@ impl Rtnl {
         self.socket.carry_out(&[Request { forgiven: &[Errno::ESRCH], ..delete }])
     }
 
-    /// What leads to the first address of `dst`, if it is a route to just `dst`: the name of the link it leaves by, and the
-    /// number of who made it.
+    /// What leads to the first address of `dst`, if it is a route to just `dst`.
     ///
     /// # Errors
     /// Where the kernel does not tell.
-    pub fn maker_of_route(&self, dst: IpNetwork) -> Result<Option<(Option<String>, u8)>, Error> {
+    pub fn maker_of_route(&self, dst: IpNetwork) -> Result<Option<Maker>, Error> {
         let get = crate::rtnl::get_route(dst.network(), RTM_F_FIB_MATCH);
-        let Some(reply) = self.socket.get(&get)? else { return Ok(None) };
+        if let Some(reply) = self.socket.get(&get)? {
+            return self.maker(dst, &reply);
+        }
+        // Asked for the way to an address that a route drops packets to, the kernel says that there is none.
+        for kind in DROPPING {
+            let header = RouteHeader { family: family_of(dst.ip()), kind, ..RouteHeader::default() };
+            let list = request(Purpose::of("list the routes to", dst), RTM_GETROUTE, header.message(), 0);
+            for reply in Socket::open_strict(NETLINK_ROUTE)?.dump(&list)? {
+                if let Some(maker) = self.maker(dst, &reply)?.filter(|maker| maker.kind == kind) {
+                    return Ok(Some(maker));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Who has made the route in `reply`, if it is one to `dst`.
+    fn maker(&self, dst: IpNetwork, reply: &Reply) -> Result<Option<Maker>, Error> {
         let Some((header, attributes)) = RouteHeader::read(&reply.body) else { return Ok(None) };
-        if header.prefix != dst.prefix() {
+        let find = |kind| attribute_of(attributes, kind);
+        if header.prefix != dst.prefix() || find(RTA_DST).and_then(ip) != Some(dst.network()) {
             return Ok(None);
         }
-        let index = attribute_of(attributes, RTA_OIF).and_then(native);
-        let link = index.map_or(Ok(None), |index| self.link_by_index(index))?;
-        Ok(Some((link.map(|link| link.name), header.protocol)))
+        let link = find(RTA_OIF).and_then(native).map_or(Ok(None), |index| self.link_by_index(index))?;
+        let link = link.map(|link| link.name);
+        let gateway = find(RTA_GATEWAY).and_then(ip);
+        Ok(Some(Maker { link, gateway, protocol: header.protocol, kind: header.kind }))
     }
 }
 

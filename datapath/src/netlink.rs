@@ -392,15 +392,16 @@ fn split(mut bytes: &[u8]) -> Vec<Message> {
     messages
 }
 
-/// Kind and body of each message in a packet.
-pub(crate) fn messages(packet: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// Kind, flags and body of each message in a packet.
+pub(crate) fn messages(packet: &[u8]) -> impl Iterator<Item = (u16, u16, &[u8])> {
     let mut rest = packet;
     std::iter::from_fn(move || {
         let length = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
         let body = rest.get(HEADER..length)?;
-        let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
+        let half = |at: usize| rest.get(at..)?.first_chunk().map(|two| u16::from_ne_bytes(*two));
+        let (kind, flags) = (half(4)?, half(6)?);
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, body))
+        Some((kind, flags, body))
     })
 }
 

@@ -81,8 +81,12 @@ const IFLA_VXLAN_UDP_CSUM: u16 = 18;
 impl Rtnl {
     /// Makes sure that the link is there and as it should be. What it has of far ends and neighbours stays.
     ///
+    /// The kernel takes no alias in the message that makes a link (`rtnl_create_link`; only `do_setlink` reads `IFLA_IFALIAS`), so
+    /// between the two messages the link is known by its hardware address, which it has from the first moment: it follows
+    /// from the node's name, and no other link gets it.
+    ///
     /// # Errors
-    /// `EEXIST` where somebody else's link has the name, or the same id and port.
+    /// `EEXIST` where somebody else's link has the name, or the same id and port. It stays as it is.
     pub fn ensure_vxlan(&self, wanted: &Vxlan) -> Result<(Link, Ensured), Error> {
         let Some((link, fixed)) = self.vxlan(wanted)? else {
             return Ok((self.create_vxlan(wanted)?, Ensured::Created));
@@ -185,13 +189,10 @@ impl Rtnl {
     fn vxlan(&self, wanted: &Vxlan) -> Result<Option<(Link, Fixed)>, Error> {
         let Some(reply) = self.socket.get(&get_link(&wanted.name))? else { return Ok(None) };
         let Some(link) = observe::link(&reply) else { return Ok(None) };
-        // One without an alias was made by somebody who was killed before giving it one.
-        let is_ours = link.alias.as_ref().is_none_or(|alias| *alias == wanted.alias);
-        match Fixed::read(&reply).filter(|_| is_ours) {
+        match Fixed::read(&reply).filter(|_| wanted.is_known_by(&link)) {
             Some(fixed) => Ok(Some((link, fixed))),
             None => {
-                let words = format!("the link {} is somebody else's; delete or rename it", link.name);
-                let refusal = Refusal { errno: Errno::EEXIST, explanation: Some(words) };
+                let refusal = Refusal { errno: Errno::EEXIST, explanation: Some(of_somebody_else(&link)) };
                 Err(Error::new(format!("make the VXLAN link {}", wanted.name), refusal))
             }
         }
@@ -240,6 +241,11 @@ impl Rtnl {
 impl Vxlan {
     const fn fixed(&self) -> Fixed {
         Fixed { id: self.id, port: self.port, local: Some(self.local), learns: false }
+    }
+
+    /// By its alias; before it has one, by its hardware address.
+    fn is_known_by(&self, link: &Link) -> bool {
+        link.alias.as_ref().map_or(link.mac == Some(self.mac), |alias| *alias == self.alias)
     }
 
     fn is_set(&self, link: &Link) -> bool {
@@ -297,6 +303,16 @@ impl Fixed {
         }
         Some(fixed)
     }
+}
+
+fn of_somebody_else(link: &Link) -> String {
+    let kind = link.kind.as_deref().unwrap_or("hardware");
+    let alias = link.alias.as_ref().map_or("no alias".to_owned(), |alias| format!("the alias {alias:?}"));
+    format!(
+        "a link of that name is there and is somebody else's ({kind}, with {alias}): it stays as it is until whoever needs it renames \
+         it, or it is deleted (`ip link delete {}`)",
+        link.name
+    )
 }
 
 fn far_end_message(link: &Link, end: &FarEnd) -> Attributes {

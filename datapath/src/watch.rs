@@ -1,7 +1,8 @@
 //! What others do to the network of a namespace, as the kernel tells it while it happens.
 //!
-//! Only what may be a loss is of interest: something was deleted, taken down or switched off. What is added is either somebody
-//! else's or one's own, and would wake a listener for each pod that comes.
+//! Of interest is what may be a loss: something was deleted, taken down, switched off, or replaced. Beside it, and told apart from
+//! it, what may let that succeed which failed before: an address was added, a link came up. All else that is added is either
+//! somebody else's or one's own, and would wake a listener for each pod that comes.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -20,7 +21,18 @@ use crate::nft::wire::NFGENMSG;
 #[derive(Debug)]
 pub struct Watch {
     socket: RawSocket,
-    is_loss: fn(u16, &[u8]) -> bool,
+    meaning: fn(u16, u16, &[u8]) -> Option<Heard>,
+}
+
+/// What there was to hear, the gravest of it last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Heard {
+    /// Something came that others may have waited for: an address, or a link that is up.
+    Gain,
+    /// Something of one thing is gone, as it is with each pod that goes.
+    Loss,
+    /// What all pods share is gone, or it cannot be known what is.
+    Ruin,
 }
 
 /// A burst of changes that does not fit is told as a loss; this is room for some ten thousand of them.
@@ -43,7 +55,7 @@ impl Watch {
         const IPV6_NETCONF: u32 = 25;
         let groups =
             [LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF];
-        Self::open(NETLINK_ROUTE, &groups, network::is_loss)
+        Self::open(NETLINK_ROUTE, &groups, network::meaning)
     }
 
     /// Listens to Weft's nftables tables.
@@ -52,10 +64,14 @@ impl Watch {
     /// Where the kernel has no nfnetlink.
     pub fn of_firewall() -> Result<Self, Error> {
         const NFNLGRP_NFTABLES: u32 = 7;
-        Self::open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES], firewall::is_loss)
+        Self::open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES], firewall::meaning)
     }
 
-    fn open(protocol: isize, groups: &[u32], is_loss: fn(u16, &[u8]) -> bool) -> Result<Self, Error> {
+    fn open(
+        protocol: isize,
+        groups: &[u32],
+        meaning: fn(u16, u16, &[u8]) -> Option<Heard>,
+    ) -> Result<Self, Error> {
         let doing = || "listen to the kernel";
         let mut socket = RawSocket::new(protocol).doing(doing)?;
         socket.bind(&SocketAddr::new(0, 0)).doing(doing)?;
@@ -63,24 +79,28 @@ impl Watch {
         // Without the right to more room there is less of it.
         let _refused = setsockopt(&socket, sockopt::RcvBufForce, &ROOM);
         groups.iter().try_for_each(|group| socket.add_membership(*group)).doing(doing)?;
-        Ok(Self { socket, is_loss })
+        Ok(Self { socket, meaning })
     }
 
-    /// Takes all that there is to hear, and says whether something may be missing now. What did not fit into the socket may
-    /// have been anything.
+    /// Takes all that there is to hear, and says the gravest of it; `None` where nothing was of interest. What did not fit into
+    /// the socket may have been anything.
     ///
     /// # Errors
     /// Where the socket is broken.
-    pub fn heard(&self) -> Result<bool, Error> {
+    pub fn heard(&self) -> Result<Option<Heard>, Error> {
         let mut buffer = Vec::with_capacity(32 << 10);
-        let mut lost = false;
+        let mut heard = None;
         loop {
             buffer.clear();
             match self.socket.recv(&mut buffer, 0) {
-                Ok(_) => lost |= messages(&buffer).any(|(kind, body)| (self.is_loss)(kind, body)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(lost),
+                Ok(_) => {
+                    let all =
+                        messages(&buffer).filter_map(|(kind, flags, body)| (self.meaning)(kind, flags, body));
+                    heard = heard.max(all.max());
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(heard),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => lost = true,
+                Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => heard = Some(Heard::Ruin),
                 Err(e) => return Err(e).doing(|| "listen to the kernel"),
             }
         }
@@ -95,34 +115,41 @@ impl AsRawFd for Watch {
 
 /// Messages of `linux/rtnetlink.h`.
 mod network {
-    use super::attribute_of;
+    use super::{Heard, attribute_of};
+    use crate::netlink::flag;
     use crate::rtnl::wire::{RT_TABLE_MAIN, RTN_UNICAST};
 
     const RTM_NEWLINK: u16 = 16;
     const RTM_DELLINK: u16 = 17;
+    const RTM_NEWADDR: u16 = 20;
     const RTM_DELADDR: u16 = 21;
+    const RTM_NEWROUTE: u16 = 24;
     const RTM_DELROUTE: u16 = 25;
     const RTM_DELNEIGH: u16 = 29;
     const RTM_NEWNETCONF: u16 = 80;
 
-    pub(super) fn is_loss(kind: u16, body: &[u8]) -> bool {
-        let found = match kind {
-            RTM_NEWLINK => was_taken_down(body),
-            RTM_DELLINK => connects_more_than_a_pod(body),
-            RTM_DELADDR => is_of_the_universe(body),
-            RTM_DELROUTE => is_anybodys_route(body),
-            RTM_DELNEIGH => is_permanent(body),
-            RTM_NEWNETCONF => is_not_forwarding(body),
-            _ => None,
+    pub(super) fn meaning(kind: u16, flags: u16, body: &[u8]) -> Option<Heard> {
+        let (meaning, is_so) = match kind {
+            RTM_NEWLINK => return was_switched(body),
+            RTM_DELLINK => (Heard::Ruin, connects_more_than_a_pod(body)),
+            RTM_NEWADDR => (Heard::Gain, is_of_the_universe(body)),
+            RTM_DELADDR => (Heard::Loss, is_of_the_universe(body)),
+            // The kernel says so of the one that has taken another's place (`fib_table_insert`, `fib6_add_rt2node`).
+            RTM_NEWROUTE if flags & flag::REPLACE != 0 => (Heard::Loss, is_in_the_way(body)),
+            RTM_DELROUTE => return was_anybodys_route(body),
+            RTM_DELNEIGH => (Heard::Loss, is_permanent(body)),
+            RTM_NEWNETCONF => (Heard::Ruin, is_not_forwarding(body)),
+            _ => return None,
         };
-        found.unwrap_or(false)
+        is_so?.then_some(meaning)
     }
 
     /// `struct ifinfomsg`: flags, and which of them changed. A link that is made is told with all of them changed, and down.
-    fn was_taken_down(body: &[u8]) -> Option<bool> {
+    fn was_switched(body: &[u8]) -> Option<Heard> {
         const IFF_UP: u32 = 1;
         let (flags, change) = (number(body, 8)?, number(body, 12)?);
-        Some(change != u32::MAX && change & IFF_UP != 0 && flags & IFF_UP == 0)
+        let is_switched = change != u32::MAX && change & IFF_UP != 0;
+        is_switched.then_some(if flags & IFF_UP == 0 { Heard::Loss } else { Heard::Gain })
     }
 
     /// A pod's pair goes with its pod. What the node has for all of them somebody has taken away.
@@ -140,13 +167,21 @@ mod network {
     }
 
     /// `struct rtmsg`: table, protocol and kind. What the kernel has made, and what it was told by routers, comes and goes by
-    /// itself.
-    fn is_anybodys_route(body: &[u8]) -> Option<bool> {
+    /// itself. One that led nowhere may have been in the way.
+    fn was_anybodys_route(body: &[u8]) -> Option<Heard> {
         const RTPROT_KERNEL: u8 = 2;
         const RTPROT_RA: u8 = 9;
         let [table, protocol, _scope, kind] = *body.get(4..)?.first_chunk()?;
         let is_told = protocol != RTPROT_KERNEL && protocol != RTPROT_RA;
-        Some(u32::from(table) == RT_TABLE_MAIN && kind == RTN_UNICAST && is_told)
+        let is_told = is_told && u32::from(table) == RT_TABLE_MAIN;
+        is_told.then_some(if kind == RTN_UNICAST { Heard::Loss } else { Heard::Gain })
+    }
+
+    /// The same of one that took another's place, whatever it does with packets.
+    fn is_in_the_way(body: &[u8]) -> Option<bool> {
+        const RTPROT_RA: u8 = 9;
+        let [table, protocol] = *body.get(4..)?.first_chunk()?;
+        Some(u32::from(table) == RT_TABLE_MAIN && protocol != RTPROT_RA)
     }
 
     /// `struct ndmsg`: its state. That is told of forwarding entries alone: a neighbour has failed before it is deleted, as
@@ -176,7 +211,7 @@ mod network {
 
 /// Messages of `linux/netfilter/nf_tables.h`.
 mod firewall {
-    use super::{NFGENMSG, attribute_of};
+    use super::{Heard, NFGENMSG, attribute_of};
     use crate::nft::TABLE;
 
     const NFT_MSG_DELTABLE: u8 = 2;
@@ -185,15 +220,16 @@ mod firewall {
     const NFT_MSG_DELSET: u8 = 11;
     const NFT_MSG_DELSETELEM: u8 = 14;
 
-    /// In each of them the first attribute is the table's name.
-    pub(super) fn is_loss(kind: u16, body: &[u8]) -> bool {
+    /// In each of them the first attribute is the table's name. A pod that goes takes elements with it, and nothing else.
+    pub(super) fn meaning(kind: u16, _flags: u16, body: &[u8]) -> Option<Heard> {
         const TABLE_NAME: u16 = 1;
         let [message, _subsystem] = kind.to_le_bytes();
-        let deletes = matches!(
-            message,
-            NFT_MSG_DELTABLE | NFT_MSG_DELCHAIN | NFT_MSG_DELRULE | NFT_MSG_DELSET | NFT_MSG_DELSETELEM
-        );
-        let table = || attribute_of(body.get(NFGENMSG..)?, TABLE_NAME);
-        deletes && table().is_some_and(|name| name.strip_suffix(b"\0") == Some(TABLE.as_bytes()))
+        let meaning = match message {
+            NFT_MSG_DELTABLE | NFT_MSG_DELCHAIN | NFT_MSG_DELRULE | NFT_MSG_DELSET => Heard::Ruin,
+            NFT_MSG_DELSETELEM => Heard::Loss,
+            _ => return None,
+        };
+        let table = attribute_of(body.get(NFGENMSG..)?, TABLE_NAME)?;
+        (table.strip_suffix(b"\0")? == TABLE.as_bytes()).then_some(meaning)
     }
 }

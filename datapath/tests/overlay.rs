@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_datapath::{
-    Ensured, FarEnd, Interface, Link, Mac, MarkedRoute, Neighbour, Route, Rtnl, Veth, Vxlan,
+    Ensured, FarEnd, Interface, Link, Mac, Maker, MarkedRoute, Neighbour, Route, Rtnl, Veth, Vxlan,
 };
 
 #[path = "shared/namespace.rs"]
@@ -103,12 +103,39 @@ fn a_route_of_somebody_else_is_neither_replaced_nor_deleted() {
             let refused = host.add_marked_route(OURS, &route(dst, ours, &link)).unwrap_err();
             assert_eq!(refused.errno(), Errno::EEXIST);
             assert_eq!(refused.to_string(), format!("cannot route {dst} through {ours}"));
-            let (name, protocol) = host.maker_of_route(network(dst)).unwrap().unwrap();
-            assert_eq!((name.as_deref(), protocol), (Some("eth0"), THEIRS));
+            let maker =
+                Maker { link: Some("eth0".into()), gateway: Some(ip(theirs)), protocol: THEIRS, kind: 1 };
+            assert_eq!(host.maker_of_route(network(dst)).unwrap(), Some(maker));
             host.delete_marked_route(OURS, &route(dst, theirs, &link)).unwrap();
         }
         assert_eq!(host.marked_routes(THEIRS).unwrap().len(), 2);
         assert_eq!(host.maker_of_route(network("10.244.0.0/16")).unwrap(), None);
+    });
+}
+
+#[test]
+fn who_drops_packets_to_a_network_is_found_and_gives_way_to_a_replacement() {
+    in_fresh_namespace(|| {
+        let (host, link) = underlay();
+        let gateways = [("10.244.1.0/24", "192.0.2.2"), ("fd00:10:244:1::/64", "2001:db8::2")];
+        for ((dst, ours), (kind, number)) in gateways
+            .into_iter()
+            .flat_map(|way| [("blackhole", 6), ("unreachable", 7), ("prohibit", 8)].map(|kind| (way, kind)))
+        {
+            let family = if network(dst).is_ipv4() { "-4" } else { "-6" };
+            let metric = if network(dst).is_ipv4() { "0" } else { "1024" };
+            let done = std::process::Command::new("ip")
+                .args([family, "route", "replace", kind, dst, "metric", metric, "proto", "static"])
+                .status()
+                .unwrap();
+            assert!(done.success());
+            let maker = host.maker_of_route(network(dst)).unwrap().unwrap();
+            assert_eq!((maker.kind, maker.protocol, maker.gateway), (number, 4, None), "{dst} {kind}");
+            host.replace_marked_route(OURS, &route(dst, ours, &link)).unwrap();
+            let all: Vec<_> = host.marked_routes(OURS).unwrap();
+            assert_eq!(all.iter().filter(|there| there.dst == network(dst)).count(), 1);
+            assert_eq!(host.maker_of_route(network(dst)).unwrap().unwrap().protocol, OURS);
+        }
     });
 }
 
@@ -146,11 +173,41 @@ fn a_vxlan_link_is_made_adopted_adjusted_and_replaced_where_it_cannot_change() {
 fn a_link_of_somebody_else_with_the_name_is_left_alone() {
     in_fresh_namespace(|| {
         let host = Rtnl::open().unwrap();
+        let ip = |words: &str| {
+            assert!(std::process::Command::new("ip").args(words.split(' ')).status().unwrap().success());
+        };
+        for (theirs, as_they_are) in [
+            ("link add weft.vxlan type vxlan id 7 dstport 4790", "(vxlan, with no alias)"),
+            ("link add weft.vxlan type bridge", "(bridge, with no alias)"),
+            ("link add weft.vxlan type veth peer name other", "(veth, with no alias)"),
+        ] {
+            ip(theirs);
+            let before = host.link("weft.vxlan").unwrap();
+            let refused = host.ensure_vxlan(&vxlan()).unwrap_err();
+            assert_eq!(refused.errno(), Errno::EEXIST);
+            let why = refused.refusal.to_string();
+            assert!(why.contains("somebody else's") && why.contains(as_they_are), "{why}");
+            assert!(!host.remove_vxlan("weft.vxlan", &vxlan().alias).unwrap());
+            assert_eq!(host.link("weft.vxlan").unwrap(), before, "it is as it was");
+            ip("link delete weft.vxlan");
+        }
         host.ensure_vxlan(&Vxlan { alias: "theirs".into(), ..vxlan() }).unwrap();
-        let refused = host.ensure_vxlan(&vxlan()).unwrap_err();
-        assert_eq!(refused.errno(), Errno::EEXIST);
-        assert!(refused.refusal.to_string().contains("somebody else's"), "{}", refused.refusal);
-        assert!(!host.remove_vxlan("weft.vxlan", &vxlan().alias).unwrap());
+        let why = host.ensure_vxlan(&vxlan()).unwrap_err().refusal.to_string();
+        assert!(why.contains("the alias \"theirs\""), "{why}");
+    });
+}
+
+#[test]
+fn a_link_whose_maker_was_killed_before_marking_it_is_adopted() {
+    in_fresh_namespace(|| {
+        let host = Rtnl::open().unwrap();
+        let made = format!("link add weft.vxlan address {} type vxlan id 4097 dstport 8472", vxlan().mac);
+        let ip = std::process::Command::new("ip").args(made.split(' ')).status().unwrap();
+        assert!(ip.success());
+        let (link, ensured) = host.ensure_vxlan(&vxlan()).unwrap();
+        assert!(matches!(ensured, Ensured::Adjusted | Ensured::Replaced), "{ensured:?}");
+        assert_eq!(host.link("weft.vxlan").unwrap().unwrap().alias.as_ref(), Some(&vxlan().alias));
+        assert_eq!(host.ensure_vxlan(&vxlan()).unwrap().1, Ensured::Stood, "{link:?}");
     });
 }
 

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 use std::collections::BTreeSet;
+use std::net::UdpSocket;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -108,8 +109,13 @@ fn a_runtime_that_lists_nothing_while_namespaces_stand_is_not_believed() {
     let problem = status["gc"]["problem"].as_str().unwrap();
     assert!(problem.contains("lists no sandbox, but 1 namespaces of pods stand"), "{problem}");
     assert_eq!(leases(&node).len(), 1);
-    // With the first sandbox the list says something, and the lease is nobody's.
+    // With the first sandbox the list says something. A socket in the namespace says that somebody uses it: it is this thread's, and
+    // the process of this thread is seen elsewhere, as nobody's is seen in a container.
+    let used = pod.run(|| UdpSocket::bind("0.0.0.0:0")).unwrap().unwrap();
     let sandbox = containerd.run_sandbox("first").unwrap();
+    assert_eq!(agent.after_rounds(5)["gc"]["collected"], 0);
+    // And without one the lease is nobody's.
+    drop(used);
     agent.until("the lease to end", |status| status["gc"]["collected"] == 1);
     assert_eq!(leases(&node), BTreeSet::from([sandbox.id]));
 }

@@ -2,9 +2,13 @@
 
 #![cfg(test)]
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -29,7 +33,11 @@ impl Agent {
     }
 
     fn start_with(node: &Node, options: &[&str]) -> Self {
-        let mut command = Command::new(binaries::weft("weft-node").unwrap());
+        Self::start_program(node, &binaries::weft("weft-node").unwrap(), options)
+    }
+
+    fn start_program(node: &Node, program: &Path, options: &[&str]) -> Self {
+        let mut command = Command::new(program);
         command.args(["run", "--node-name", "a", "--nodes", NODES, "--bin-dir", BIN, "--conf-dir", CONF]);
         command.args(["--cri-socket", "none"]).args(options);
         Self { node: node.clone(), process: node.spawn(command).unwrap() }
@@ -95,8 +103,13 @@ fn uninstall(node: &Node) {
 }
 
 fn try_uninstall(node: &Node) -> Result<String, String> {
+    try_uninstall_with(node, "")
+}
+
+fn try_uninstall_with(node: &Node, options: &str) -> Result<String, String> {
     let program = binaries::weft("weft-node").unwrap();
-    let done = node.sh(&format!("{} uninstall --bin-dir {BIN} --conf-dir {CONF}", program.display()));
+    let done =
+        node.sh(&format!("{} uninstall --bin-dir {BIN} --conf-dir {CONF} {options}", program.display()));
     done.map_err(|error| error.to_string())
 }
 
@@ -268,6 +281,190 @@ fn a_second_agent_ends_and_names_the_first() {
     assert!(!second.process.await_end(PATIENCE).unwrap().success());
     assert!(second.process.log().contains("another weft-node runs on this node"), "{}", second.process.log());
     assert!(first.process.is_running());
+}
+
+#[test]
+fn an_agent_with_another_state_directory_is_still_the_second_and_nothing_is_uninstalled_beside_one() {
+    let node = Node::start().unwrap();
+    let mut first = Agent::start(&node, &["10.244.7.0/24"]);
+    first.until_installed();
+    let named = format!("another weft-node runs on this node (process {})", first.process.id());
+    let elsewhere = ["--state-dir", "/run/node/elsewhere"];
+    let mut second = Agent::start_with(&node, &[&elsewhere[..], &["--admin", "127.0.0.1:15091"]].concat());
+    assert!(!second.process.await_end(PATIENCE).unwrap().success());
+    assert!(second.process.log().contains(&named), "{}", second.process.log());
+    let refusal = try_uninstall_with(&node, &elsewhere.join(" ")).unwrap_err();
+    assert!(refusal.contains(&named), "{refusal}");
+    assert!(exists(&node, LIST) && first.process.is_running());
+    first.kill();
+    try_uninstall_with(&node, &elsewhere.join(" ")).unwrap();
+    assert!(!exists(&node, LIST));
+}
+
+/// Far less than from one look to the next, and far more than it takes, which is printed.
+const AT_ONCE: Duration = Duration::from_secs(15);
+
+#[test]
+fn what_somebody_removes_of_the_installation_comes_back_at_once_and_is_counted() {
+    let node = Node::start().unwrap();
+    let mut agent = Agent::start(&node, &["10.244.7.0/24"]);
+    agent.until_installed();
+    let plugins = ["/run/node/bin/weft-cni", "/run/node/bin/weft-ipam"];
+    let is_whole = || exists(&node, LIST) && plugins.iter().all(|path| exists(&node, path));
+    for insult in [
+        format!("rm {LIST}"),
+        format!("rm {}", plugins[0]),
+        format!("mv {} /run/node/taken", plugins[1]),
+        format!("mv {CONF} /run/node/net.d.taken"),
+        format!("mv {BIN} /run/node/bin.taken"),
+        format!("rm {LIST}"),
+    ] {
+        let start = Instant::now();
+        node.sh(&insult).unwrap();
+        let seen = wait::until(&insult, AT_ONCE, || if is_whole() { Ok(()) } else { Err(String::new()) });
+        seen.unwrap_or_else(|error| panic!("{error}\n{}", agent.process.log()));
+        eprintln!("{insult}: back after {:?}", start.elapsed());
+    }
+    let start = Instant::now();
+    node.write("/run/node/net.d/05-other.conf", "{}").unwrap();
+    agent.until("the other one to be seen", |status| status["install"]["beforeOurs"] != json!([]));
+    eprintln!("a configuration that comes first: told after {:?}", start.elapsed());
+    assert!(start.elapsed() < AT_ONCE);
+    let heals = agent.status().unwrap()["repair"]["heals"].clone();
+    assert!(heals["conflist"].as_u64() >= Some(3) && heals["plugin"].as_u64() >= Some(4), "{heals}");
+}
+
+#[test]
+fn who_removes_the_configuration_again_and_again_is_told_of_and_answered_more_slowly() {
+    let node = Node::start().unwrap();
+    let mut agent = Agent::start(&node, &["10.244.7.0/24"]);
+    agent.until_installed();
+    let status = agent.until("somebody to be told of", |status| {
+        node.sh(&format!("rm -f {LIST}")).unwrap();
+        status["repair"]["storms"].as_object().is_some_and(|storms| !storms.is_empty())
+    });
+    let storms = status["repair"]["storms"].to_string();
+    assert!(storms.contains("times in the last minute") && storms.contains("10-weft.conflist"), "{storms}");
+    let metrics = "weft_node_repairs_throttled 1";
+    let (host, at) = (Pod::host(&node).unwrap(), "127.0.0.1:15090".parse().unwrap());
+    let page = weft_e2e::http::get(&host, at, "node", "/metrics", &[]).unwrap();
+    assert!(page.body.contains(metrics), "{}", page.body);
+    agent.until("it to be back all the same", |_| exists(&node, LIST));
+}
+
+#[test]
+fn the_template_is_followed_and_a_wrong_one_changes_nothing() {
+    const TEMPLATE: &str = "/run/node/template/list";
+    let node = Node::start().unwrap();
+    tell(&node, &["10.244.7.0/24"]);
+    let of_mtu = |mtu: u32| {
+        let list =
+            json!({ "cniVersion": "1.0.0", "name": "weft", "plugins": [{ "type": "weft-cni", "mtu": mtu }] });
+        node.write(TEMPLATE, &list.to_string()).unwrap();
+    };
+    of_mtu(1400);
+    let mut agent = Agent::start_with(&node, &["--template", TEMPLATE]);
+    agent.until_installed();
+    let start = Instant::now();
+    of_mtu(1300);
+    agent.until("the new list", |_| list_of(&node)["plugins"][0]["mtu"] == 1300);
+    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+    node.write(TEMPLATE, "{").unwrap();
+    let status = agent.until("the mistake to be told", |status| is_there(&status["install"]["template"]));
+    let told = status["install"]["template"].as_str().unwrap();
+    assert!(
+        told.contains("the template /run/node/template/list is wrong") && told.contains("not JSON"),
+        "{told}"
+    );
+    assert_eq!(list_of(&node)["plugins"][0]["mtu"], 1300);
+    of_mtu(1350);
+    agent.until("the mended list", |status| {
+        status["install"]["template"].is_null() && list_of(&node)["plugins"][0]["mtu"] == 1350
+    });
+}
+
+/// The three programs in a folder of their own, as another build of the same: what follows the end of an ELF file is not read.
+fn build(node: &Node, name: &str) -> String {
+    let dir = format!("/run/node/{name}");
+    let copy = |program: &str| -> std::io::Result<()> {
+        let content = std::fs::read(binaries::weft(program).map_err(std::io::Error::other)?)?;
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o755).open(format!("{dir}/{program}"))?;
+        file.write_all(&content)?;
+        file.write_all(name.as_bytes())
+    };
+    node.run(|| {
+        std::fs::create_dir(&dir)?;
+        ["weft-node", "weft-cni", "weft-ipam"].iter().try_for_each(|program| copy(program))
+    })
+    .unwrap()
+    .unwrap();
+    dir
+}
+
+#[test]
+fn twenty_upgrades_fail_no_pod_and_break_no_connection() {
+    const UPGRADES: usize = 20;
+    let node = Node::start().unwrap();
+    tell(&node, &["10.244.7.0/24"]);
+    let builds = ["old", "new"].map(|name| build(&node, name));
+    let run = |nth: usize| {
+        let program = format!("{}/weft-node", builds[nth % 2]);
+        let mut agent = Agent::start_program(&node, Path::new(&program), &[]);
+        agent.until_installed();
+        agent
+    };
+    let is_installed = |nth: usize| {
+        let built = format!("{}/weft-cni", builds[nth % 2]);
+        node.run(|| std::fs::read(built).unwrap() == std::fs::read(format!("{BIN}/weft-cni")).unwrap())
+            .unwrap()
+    };
+    let mut agent = run(0);
+    let network = network(&node).with_plugins_in(Path::new(BIN));
+    let attach = |pod: &Pod| node.run(|| network.add_here(&Attachment::of(pod))).unwrap().unwrap();
+    let detach = |pod: &Pod, result: &Value| {
+        node.run(|| network.del_here(&Attachment::of(pod), result)).unwrap().unwrap();
+    };
+    let ends = ["one", "other"].map(|name| Pod::create(&node, name).unwrap());
+    let addresses = ends.each_ref().map(|pod| weft_e2e::cni::address(&attach(pod), 0).unwrap());
+    let listener = ends[1].run(|| std::net::TcpListener::bind((addresses[1], 0))).unwrap().unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut sender = ends[0].run(|| std::net::TcpStream::connect(at)).unwrap().unwrap();
+    let (mut receiver, _) = listener.accept().unwrap();
+    receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let attach_and_detach = |name: &str| {
+            let mut count = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                let pod = Pod::create(&node, name).unwrap();
+                let result = attach(&pod);
+                detach(&pod, &result);
+                count += 1;
+            }
+            count
+        };
+        let pods = ["p", "q"].map(|name| scope.spawn(move || attach_and_detach(name)));
+        let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for nth in 1..=UPGRADES {
+                agent.process.signal(Signal::SIGTERM).unwrap();
+                agent.process.await_end(PATIENCE).unwrap();
+                agent = run(nth);
+                wait::until("the other build", PATIENCE, || {
+                    if is_installed(nth) { Ok(()) } else { Err(String::new()) }
+                })
+                .unwrap();
+                sender.write_all(b"still here").unwrap();
+                let mut word = [0; 10];
+                std::io::Read::read_exact(&mut receiver, &mut word).unwrap();
+            }
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        let counts = pods.map(|pods| pods.join().unwrap());
+        upgraded.unwrap();
+        eprintln!("{UPGRADES} upgrades, {counts:?} pods attached and detached meanwhile");
+        assert!(counts.iter().all(|count| *count > 0));
+    });
 }
 
 #[test]

@@ -101,12 +101,25 @@ fn what_is_taken_away_under_traffic_comes_back() {
     let neighbours = || reaches(b.addresses, a.addresses) && reaches(c.addresses, a.addresses);
     let world = || reaches(outside, node_addresses);
     let both = || neighbours() && world();
-    let insults: [(&str, &dyn Fn() -> bool); 8] = [
+    let insults: [(&str, &dyn Fn() -> bool); 11] = [
         ("nft flush ruleset", &both),
         ("nft flush set inet weft unmasqueraded4; nft flush set inet weft unmasqueraded6", &neighbours),
         ("nft flush chain inet weft postrouting", &world),
         ("ip route flush proto 87; ip -6 route flush proto 87", &neighbours),
         ("ip route flush root 10.244.0.0/24; ip -6 route flush root fd00:10:244::/64", &both),
+        (
+            "ip route replace 10.244.1.0/24 via 192.0.2.99 proto static; ip -6 route replace blackhole fd00:10:244:1::/64",
+            &neighbours,
+        ),
+        (
+            "ip address del 192.0.2.1/24 dev eth0; ip address add 192.0.2.1/24 dev eth0; ip route add default via 192.0.2.254",
+            &both,
+        ),
+        (
+            "ip link set eth0 down; ip link set eth0 up; ip address replace 2001:db8::1/64 dev eth0 nodad; \
+             ip route replace default via 192.0.2.254; ip -6 route replace default via 2001:db8::fe dev eth0",
+            &both,
+        ),
         ("ip link del weft.vxlan", &neighbours),
         ("ip link set weft.vxlan down", &neighbours),
         ("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0", &both),
@@ -124,6 +137,26 @@ fn what_is_taken_away_under_traffic_comes_back() {
     let status = host.status().unwrap();
     let heals = status["repair"]["heals"].as_object().unwrap();
     assert!(heals.contains_key("unmasqueraded") && heals.contains_key("pod"), "{status}");
+}
+
+#[test]
+fn who_replaces_a_route_again_and_again_is_answered_more_slowly_and_named() {
+    let mut hosts = Hosts::start().unwrap();
+    hosts.tell(&ALL).unwrap();
+    hosts.run_agents(&ALL).unwrap();
+    let host = hosts.host("a");
+    let fight = |status: &serde_json::Value| {
+        host.node.sh("ip route replace 10.244.1.0/24 via 192.0.2.99 proto static").unwrap();
+        status["repair"]["storms"].as_object().is_some_and(|storms| !storms.is_empty())
+    };
+    let status = host.until("somebody to be told of", fight).unwrap();
+    let storms = status["repair"]["storms"].to_string();
+    assert!(storms.contains("the route 10.244.1.0/24"), "{storms}");
+    assert!(storms.contains("through eth0 via 192.0.2.99 (proto static)"), "{storms}");
+    host.until("the route to be back all the same", |_| {
+        host.node.sh("ip route show 10.244.1.0/24").unwrap().contains("proto 87")
+    })
+    .unwrap();
 }
 
 /// A connection on which numbered words are sent for as long as it is wanted, each of which must come.

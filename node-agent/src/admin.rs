@@ -1,5 +1,6 @@
 //! Health, metrics and the status over HTTP: `/livez`, `/readyz`, `/metrics`, `/status`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -13,19 +14,21 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
 
+use crate::aside::aside;
 use crate::metrics;
 use crate::status::{Board, Status};
 
 /// Where it is served unless somebody says otherwise: for the node itself alone.
 pub const ADDRESS: &str = "127.0.0.1:15090";
 
-/// Who asks is a kubelet, a Prometheus and a person.
-const CONNECTIONS: usize = 16;
+/// Who asks is a kubelet, a Prometheus and a person. One more takes the place of the one that is open for the longest time.
+const CONNECTIONS: usize = 64;
 /// How long a client may take to say what it wants.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Until files or memory are there again.
 const BREATH: Duration = Duration::from_millis(100);
 
@@ -44,7 +47,21 @@ pub struct Error {
 }
 
 /// What is looked up for each answer, because nobody else needs it.
-pub(crate) type Refresh = Arc<dyn Fn(&mut Status)>;
+pub(crate) type Refresh = Arc<dyn Fn(&mut Status) + Send + Sync>;
+
+/// Connections, as they came. Whoever opens many and says nothing keeps nobody from being answered: a request is answered as soon as it is
+/// there, so the oldest of so many is one that said nothing.
+#[derive(Debug, Default)]
+struct Open(VecDeque<AbortHandle>);
+
+impl Open {
+    fn make_room(&mut self) {
+        self.0.retain(|connection| !connection.is_finished());
+        while self.0.len() >= CONNECTIONS {
+            self.0.pop_front().iter().for_each(AbortHandle::abort);
+        }
+    }
+}
 
 /// Serves what is on the `board`, after `refresh` has completed it.
 ///
@@ -53,28 +70,43 @@ pub(crate) type Refresh = Arc<dyn Fn(&mut Status)>;
 pub(crate) async fn serve(address: SocketAddr, board: Board, refresh: Refresh) -> Result<Infallible, Error> {
     let listener = TcpListener::bind(address).await.map_err(|source| Error { address, source })?;
     tracing::info!(%address, "serving health, metrics and status");
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open = Open::default();
     loop {
-        // It is never closed.
-        let place = Arc::clone(&places).acquire_owned().await.ok();
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep_until(tokio::time::Instant::now() + BREATH).await;
+            sleep_until(Instant::now() + BREATH).await;
             continue;
         };
-        let (board, refresh) = (board.clone(), Arc::clone(&refresh));
-        tokio::task::spawn_local(async move {
-            let look = move |request: Request<Incoming>| {
-                let mut status = board.read();
-                refresh(&mut status);
-                std::future::ready(Ok::<_, Infallible>(page(request.method(), request.uri().path(), &status)))
-            };
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-            // A connection that breaks off concerns its peer alone.
-            server.serve_connection(TokioIo::new(stream), service_fn(look)).await.ok();
-            drop(place);
-        });
+        open.make_room();
+        let served = tokio::task::spawn_local(answer_all(stream, board.clone(), Arc::clone(&refresh)));
+        open.0.push_back(served.abort_handle());
     }
+}
+
+async fn answer_all(stream: TcpStream, board: Board, refresh: Refresh) {
+    let look = move |request: Request<Incoming>| {
+        let (board, refresh) = (board.clone(), Arc::clone(&refresh));
+        async move {
+            let status = seen(request.uri().path(), board, refresh).await;
+            Ok::<_, Infallible>(page(request.method(), request.uri().path(), &status))
+        }
+    };
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    // A connection that breaks off concerns its peer alone.
+    server.serve_connection(TokioIo::new(stream), service_fn(look)).await.ok();
+}
+
+/// Health needs no more than what is known. For the rest leases are read, which may wait for a lock.
+async fn seen(path: &str, board: Board, refresh: Refresh) -> Status {
+    let mut status = board.read();
+    if !matches!(path, "/metrics" | "/status") {
+        return status;
+    }
+    aside(move || {
+        refresh(&mut status);
+        status
+    })
+    .await
 }
 
 fn page(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
@@ -117,6 +149,9 @@ fn answer(status: StatusCode, content_type: &'static str, body: String) -> Respo
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::LocalSet;
+
     use super::*;
     use crate::status::SelfTest;
 
@@ -134,5 +169,54 @@ mod tests {
         status.install.conflist = Some("x".into());
         status.network.stands = true;
         assert_eq!(code(Method::HEAD, "/readyz", &status), 200);
+    }
+
+    async fn asked(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn hundreds_of_connections_that_say_nothing_or_half_of_it_keep_nobody_from_being_answered() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let refresh: Refresh = Arc::new(|status| status.node.name = "a".into());
+        let served = async {
+            serve(address, Board::default(), refresh).await.unwrap();
+        };
+        let asking = async {
+            while TcpStream::connect(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+            let mut silent = Vec::new();
+            for nth in 0..300 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                if nth % 2 == 0 {
+                    stream.write_all(b"GET /livez HTTP/1.1\r\nHo").await.unwrap();
+                }
+                silent.push(stream);
+            }
+            let start = std::time::Instant::now();
+            for path in ["/livez", "/status", "/metrics"] {
+                assert!(asked(address, path).await.starts_with("HTTP/1.1 200"), "{path}");
+            }
+            assert!(start.elapsed() < PATIENCE, "nobody had to give up first");
+            // The oldest were shown the door.
+            let mut rest = Vec::new();
+            silent.remove(1).read_to_end(&mut rest).await.ok();
+            assert!(rest.is_empty());
+        };
+        LocalSet::new()
+            .run_until(async {
+                tokio::select! { () = served => {}, () = asking => {} }
+            })
+            .await;
     }
 }

@@ -15,6 +15,8 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::aside::{aside, spawn};
+
 /// It waits up to 30 s for a host-local that is at work.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -56,7 +58,8 @@ impl Adoption {
     /// Where a directory could not be taken over. Those before it have been.
     pub(crate) async fn run(&self, list: &Path, subnets: &[IpNetwork]) -> Result<Adopted, Error> {
         let mut adopted = Adopted::default();
-        for dir in directories(&self.networks, subnets) {
+        let (networks, subnets) = (self.networks.clone(), subnets.to_vec());
+        for dir in aside(move || directories(&networks, &subnets)).await {
             let report = self.import(&dir, list).await?;
             adopted.add(&dir, &report);
         }
@@ -66,10 +69,11 @@ impl Adoption {
     async fn import(&self, dir: &Path, list: &Path) -> Result<Value, Error> {
         let mut command = Command::new(&self.weft_ipam);
         command.args(["import", "--json", "--from-host-local"]).arg(dir).arg("--conf").arg(list);
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let failed = |source| Error::Run { program: self.weft_ipam.clone(), source };
         let late = |_elapsed| failed(io::Error::new(io::ErrorKind::TimedOut, "it takes too long"));
-        let output = tokio::time::timeout(PATIENCE, command.output()).await.map_err(late)?.map_err(failed)?;
+        let import = async { spawn(&mut command).await?.wait_with_output().await };
+        let output = tokio::time::timeout(PATIENCE, import).await.map_err(late)?.map_err(failed)?;
         // Also with conflicts there is a report, and the code 4.
         serde_json::from_slice(&output.stdout).map_err(|_no_report| {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();

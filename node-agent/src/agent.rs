@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::admin::{self, Refresh};
-use crate::alone::{self, Alone};
+use crate::alone::{self, Alone, SOCKET};
 use crate::discovery::Discovery;
 use crate::gc::Collector;
 use crate::leases;
@@ -95,13 +95,13 @@ pub async fn run(options: Options) -> Result<(), Error> {
 
 async fn run_tasks(options: Options) -> Result<(), Error> {
     let Local { setup, collector, auditor, no_masquerade, admin } = options.local;
-    let _alone = Alone::in_directory(&setup.state_dir)?;
+    let _alone = Alone::take(&setup.state_dir, SOCKET)?;
     let mut end = End::new().map_err(Error::Signals)?;
     let board = Board::default();
     let (publish, members) = watch::channel(None);
     let (tell_mtu, mtu) = watch::channel(None);
     let (enforce, in_force) = watch::channel(None);
-    let (listener, losses) = Listener::open().map_err(Error::Losses)?;
+    let (listener, told) = Listener::open().map_err(Error::Losses)?;
     let mut tasks = Tasks::default();
     tasks.start(
         "membership",
@@ -110,10 +110,11 @@ async fn run_tasks(options: Options) -> Result<(), Error> {
     if let Some(discovery) = options.discovery {
         tasks.start("discovery", discovery.keep(board.clone()));
     }
-    let ways = network::follow(options.network, members.clone(), losses.clone(), board.clone(), tell_mtu);
+    let ways = network::follow(options.network, members.clone(), told.clone(), board.clone(), tell_mtu);
     tasks.start("network", ways);
     tasks.start("setup", setup::keep(setup, members.clone(), mtu, board.clone(), enforce));
     tasks.start("losses", listener.keep());
+    let losses = told.losses;
     let kept = unmasqueraded::keep(no_masquerade, members.clone(), losses.clone(), board.clone());
     tasks.start("unmasqueraded", kept);
     tasks.start("pods", auditor.keep(in_force.clone(), losses, board.clone()));

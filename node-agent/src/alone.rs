@@ -1,16 +1,28 @@
-//! One agent a node: the second finds the first's lock and ends.
+//! One agent a node: the second finds the first and ends.
+//!
+//! What two agents would fight over is the network, so the lock is an abstract Unix socket: there is one of its name in each network
+//! namespace, whatever directories the agents use, and the kernel says whose it is (unix(7), `SO_PEERCRED`). It ends with the process.
+//! Beside it is a file in the state directory, for who shares that from another network.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
 
 /// The lock's name in the state directory.
 pub(crate) const NAME: &str = "node.lock";
+/// The socket's name in the network namespace.
+pub(crate) const SOCKET: &str = "weft-node";
 
 /// Held for as long as the agent runs. The kernel ends it with the process, whatever ends that; the file stays.
 #[derive(Debug)]
 pub(crate) struct Alone {
     _lock: File,
+    _socket: Option<UnixListener>,
 }
 
 /// This is not the node's only agent.
@@ -24,6 +36,17 @@ pub enum Error {
         /// The lock.
         path: PathBuf,
     },
+    /// Another one is at work in this network, with whatever state directory.
+    #[error(
+        "another weft-node runs on this node{}; it holds the socket @{name} of this network namespace: stop it first",
+        of(pid)
+    )]
+    InNetwork {
+        /// Its process id; empty where it is in another pid namespace.
+        pid: String,
+        /// The socket.
+        name: String,
+    },
     /// The lock cannot be had.
     #[error("cannot lock {}", path.display())]
     Lock {
@@ -35,11 +58,12 @@ pub enum Error {
 }
 
 impl Alone {
-    /// Takes the lock in `dir`.
+    /// Takes the lock in `dir`, and that of the network.
     ///
     /// # Errors
-    /// Where somebody has it.
-    pub(crate) fn in_directory(dir: &Path) -> Result<Self, Error> {
+    /// Where somebody has one of them.
+    pub(crate) fn take(dir: &Path, name: &str) -> Result<Self, Error> {
+        let socket = in_network(name)?;
         let path = dir.join(NAME);
         let failed = |source| Error::Lock { path: path.clone(), source };
         fs::create_dir_all(dir).map_err(failed)?;
@@ -58,14 +82,18 @@ impl Alone {
         lock.set_len(0).and_then(|()| lock.rewind()).map_err(failed)?;
         // Only for the message of another one, so a full disk is no reason not to run.
         writeln!(lock, "{}", std::process::id()).ok();
-        Ok(Self { _lock: lock })
+        Ok(Self { _lock: lock, _socket: socket })
     }
 
-    /// Whether nobody has the lock in `dir`. Nothing is made there: who only takes something away may have no right to.
+    /// Whether nobody has the lock in `dir`, or that of the network. Nothing is made there: who only takes something away may have
+    /// no right to.
     ///
     /// # Errors
     /// Where somebody has it.
-    pub(crate) fn expect_nobody(dir: &Path) -> Result<(), Error> {
+    pub(crate) fn expect_nobody(dir: &Path, name: &str) -> Result<(), Error> {
+        if let Some(Holder::Agent(pid)) = holder(name) {
+            return Err(Error::InNetwork { pid, name: name.to_owned() });
+        }
         let path = dir.join(NAME);
         let Ok(mut lock) = File::open(&path) else { return Ok(()) };
         match lock.try_lock() {
@@ -79,6 +107,47 @@ impl Alone {
     }
 }
 
+/// Who has the socket.
+enum Holder {
+    /// Somebody with our rights.
+    Agent(String),
+    /// Somebody without, who can be no agent: any process may take a name, and shall not keep the agent from running.
+    Stranger(u32, String),
+}
+
+fn address(name: &str) -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(name)
+}
+
+fn in_network(name: &str) -> Result<Option<UnixListener>, Error> {
+    let failed = |source| Error::Lock { path: format!("@{name}").into(), source };
+    match address(name).and_then(|address| UnixListener::bind_addr(&address)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match holder(name) {
+            Some(Holder::Stranger(user, pid)) => {
+                tracing::warn!(
+                    "user {user} holds the socket @{name}{}; another agent on this node would not be noticed",
+                    of(&pid)
+                );
+                Ok(None)
+            }
+            Some(Holder::Agent(pid)) => Err(Error::InNetwork { pid, name: name.to_owned() }),
+            None => Err(Error::InNetwork { pid: String::new(), name: name.to_owned() }),
+        },
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// `None` where nobody has it, and where nobody can tell.
+fn holder(name: &str) -> Option<Holder> {
+    let connection = UnixStream::connect_addr(&address(name).ok()?).ok()?;
+    let peer = getsockopt(&connection, PeerCredentials).ok()?;
+    // A process of another pid namespace is told as 0.
+    let pid = if peer.pid() > 0 { peer.pid().to_string() } else { String::new() };
+    let has_our_rights = peer.uid() == geteuid().as_raw();
+    Some(if has_our_rights { Holder::Agent(pid) } else { Holder::Stranger(peer.uid(), pid) })
+}
+
 fn of(pid: &str) -> String {
     if pid.is_empty() { String::new() } else { format!(" (process {pid})") }
 }
@@ -87,16 +156,38 @@ fn of(pid: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Of this test's own: there is one network for all tests.
+    fn name() -> String {
+        let unique = tempfile::tempdir().unwrap();
+        format!("weft-node-test-{}", unique.path().display())
+    }
+
     #[test]
     fn the_second_is_told_of_the_first_and_may_follow_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = Alone::in_directory(dir.path()).unwrap();
-        let refusal = Alone::in_directory(dir.path()).unwrap_err().to_string();
+        let (dir, name) = (tempfile::tempdir().unwrap(), name());
+        let first = Alone::take(dir.path(), &name).unwrap();
+        // Of another network, as far as the name goes.
+        let refusal = Alone::take(dir.path(), &self::name()).unwrap_err().to_string();
         assert!(refusal.contains(&format!("(process {})", std::process::id())), "{refusal}");
-        assert_eq!(Alone::expect_nobody(dir.path()).unwrap_err().to_string(), refusal);
+        assert_eq!(Alone::expect_nobody(dir.path(), &self::name()).unwrap_err().to_string(), refusal);
         drop(first);
-        Alone::expect_nobody(dir.path()).unwrap();
-        Alone::expect_nobody(&dir.path().join("missing")).unwrap();
-        Alone::in_directory(dir.path()).unwrap();
+        Alone::expect_nobody(dir.path(), &name).unwrap();
+        Alone::expect_nobody(&dir.path().join("missing"), &name).unwrap();
+        Alone::take(dir.path(), &name).unwrap();
+    }
+
+    #[test]
+    fn the_second_in_the_same_network_is_told_of_the_first_whatever_its_directory() {
+        let (dirs, name) = ([0, 1].map(|_| tempfile::tempdir().unwrap()), name());
+        let first = Alone::take(dirs[0].path(), &name).unwrap();
+        let refusal = Alone::take(dirs[1].path(), &name).unwrap_err().to_string();
+        assert!(
+            refusal.contains(&format!("(process {}); it holds the socket @{name}", std::process::id())),
+            "{refusal}"
+        );
+        assert_eq!(Alone::expect_nobody(dirs[1].path(), &name).unwrap_err().to_string(), refusal);
+        assert!(!dirs[1].path().join(NAME).exists(), "nothing was made");
+        drop(first);
+        Alone::take(dirs[1].path(), &name).unwrap();
     }
 }

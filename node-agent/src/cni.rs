@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
+use crate::aside::spawn;
 use crate::conflist::List;
 
 /// STATUS and GC came with this version; a plugin may be asked in it whatever the list says.
@@ -131,7 +132,7 @@ impl Runtime {
             command.env("CNI_NETNS", netns.as_deref().unwrap_or(Path::new("")));
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn()?;
+        let mut child = spawn(&mut command).await?;
         tell(&mut child, entry.to_string().as_bytes()).await?;
         child.wait_with_output().await
     }

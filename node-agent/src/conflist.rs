@@ -1,6 +1,8 @@
 //! A network configuration list, as far as it can be judged before a runtime reads it.
 
-use std::path::Path;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value, json};
@@ -57,7 +59,24 @@ pub enum Flaw {
     },
 }
 
+/// Why a template cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("cannot read the template {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the template {} is wrong:{}", path.display(), flaws.iter().map(|flaw| format!("\n  {flaw}")).collect::<String>())]
+    Flaws { path: PathBuf, flaws: Vec<Flaw> },
+}
+
 impl Template {
+    /// Reads the one in `path`.
+    pub(crate) fn read(path: &Path) -> Result<Self, Unusable> {
+        let text = fs::read(path).map_err(|source| Unusable::Read { path: path.into(), source })?;
+        // Only the content counts: it is installed under another name.
+        Self::parse(Path::new("template.conflist"), &text)
+            .map_err(|flaws| Unusable::Flaws { path: path.into(), flaws })
+    }
+
     /// The list in which Weft alone joins the pods, with all that it offers.
     pub(crate) fn builtin() -> Self {
         let list = serde_json::from_str(BUILTIN);

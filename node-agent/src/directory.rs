@@ -119,18 +119,22 @@ impl Directory {
 
     /// Fails where `name` is taken by a file that is not ours.
     pub(crate) fn check_free(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        self.found_free(name, &sum(content)).map(drop)
+    }
+
+    /// The sum of what has the name now, if that is ours, or what is to be there anyway.
+    fn found_free(&self, name: &str, wanted: &str) -> Result<Option<String>, Error> {
         let path = self.join(name);
         match sum_of(&path)? {
-            Some(found) if found != sum(content) && !self.owns(name, &found) => Err(Error::Foreign { path }),
-            _ => Ok(()),
+            Some(found) if found != wanted && !self.owns(name, &found) => Err(Error::Foreign { path }),
+            found => Ok(found),
         }
     }
 
     /// Puts a file there, so that at every moment there is the old one or the new one, whole.
     pub(crate) fn place(&mut self, name: &str, content: &[u8], mode: u32) -> Result<Placed, Error> {
-        self.check_free(name, content)?;
         let (path, sum) = (self.join(name), sum(content));
-        let before = sum_of(&path)?;
+        let before = self.found_free(name, &sum)?;
         let is_there = before.as_ref() == Some(&sum) && has_mode(&path, mode)?;
         if is_there && self.owns_only(name, &sum) {
             return Ok(Placed::Unchanged);

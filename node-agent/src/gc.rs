@@ -8,14 +8,15 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::convert::Infallible;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use weft_ipam::lease::{Attachment, Lease};
 use weft_ipam::{Ipam, chain};
 
+use self::inhabited::Signs;
+use crate::aside::aside;
 use crate::cni::{self, Runtime};
 use crate::conflist::List;
 use crate::leases;
@@ -23,6 +24,7 @@ use crate::setup::InForce;
 use crate::status::Board;
 
 pub(crate) mod cri;
+pub(crate) mod inhabited;
 
 /// The note in a lease that `weft-ipam import` has made of one of host-local's.
 const ADOPTED: &str = "fromHostLocal";
@@ -36,7 +38,7 @@ pub(crate) struct Held {
     pub(crate) is_of_pod: bool,
     /// Whether its namespace is there.
     pub(crate) has_namespace: bool,
-    /// Whether a process is in its namespace, which then somebody uses, whoever has lost the record.
+    /// Whether somebody uses its namespace, whoever has lost the record ([`inhabited`]).
     pub(crate) is_inhabited: bool,
 }
 
@@ -100,7 +102,7 @@ impl Suspects {
     /// - it was made more than `grace` before the list was asked for: a sandbox is listed only after its ADD, and kubelet
     ///   gives up one that takes longer than four minutes (`--runtime-request-timeout` twice);
     /// - it was not listed the last time either: a runtime that has just started may not have read all of its records;
-    /// - no process is in its namespace.
+    /// - nobody uses its namespace, as far as can be seen.
     ///
     /// Nothing is stale where the list is empty and namespaces of leases stand: that is a runtime with a fresh directory, or
     /// the wrong runtime.
@@ -163,10 +165,7 @@ impl Collector {
     }
 
     async fn visit(&self, list: &List, suspects: &mut Suspects, board: &Board) {
-        let outcome = match leases::open(list) {
-            Ok(ipam) => self.round(list, &ipam, suspects).await,
-            Err(error) => Err(error.into()),
-        };
+        let outcome = self.round(list, suspects).await;
         let known = board.read().gc.problem;
         let (round, problem) = match outcome {
             Ok(round) => {
@@ -193,15 +192,15 @@ impl Collector {
     ///
     /// # Errors
     /// Where nothing could be judged. A lease that could not be ended is in [`Round::failures`].
-    pub(crate) async fn round(
-        &self,
-        list: &List,
-        ipam: &Ipam,
-        suspects: &mut Suspects,
-    ) -> Result<Round, Error> {
+    pub(crate) async fn round(&self, list: &List, suspects: &mut Suspects) -> Result<Round, Error> {
+        let network = list.clone();
+        let ipam = aside(move || leases::open(&network)).await?;
         let asked = SystemTime::now();
         let sandboxes = cri::sandboxes(&self.socket).await?;
-        let held = held(&list.name, ipam)?;
+        let network = list.name.clone();
+        let looked = aside(move || (held(&network, &ipam, &sandboxes), sandboxes));
+        let (held, sandboxes) = looked.await;
+        let held = held?;
         let verdict = suspects.judge(&held, &Listed { asked, sandboxes }, self.grace);
         let mut round =
             Round { suspected: verdict.suspected, withheld: verdict.withheld, ..Round::default() };
@@ -222,37 +221,28 @@ impl Collector {
     }
 }
 
-fn held(network: &str, ipam: &Ipam) -> Result<Vec<Held>, Error> {
+/// Of those that are listed nobody needs to know who is in there.
+fn held(network: &str, ipam: &Ipam, listed: &HashSet<String>) -> Result<Vec<Held>, Error> {
     let unreadable = |error| Error::Leases { network: network.to_owned(), source: Box::new(error) };
     let (leases, _damaged) = ipam.readable_leases().map_err(unreadable)?.whose();
-    let inhabited = if leases.is_empty() { HashSet::new() } else { inhabited(Path::new("/proc")) };
-    Ok(leases.into_iter().map(|lease| Held::of(lease, &inhabited)).collect())
+    let is_lost = |lease: &Lease| !listed.contains(lease.attachment.container());
+    let signs = if leases.iter().any(is_lost) { Signs::read() } else { Signs::default() };
+    let held = |lease: Lease| Held::of(is_lost(&lease) && signs.of(&lease), lease);
+    Ok(leases.into_iter().map(held).collect())
 }
 
 impl Held {
-    fn of(lease: Lease, inhabited: &HashSet<u64>) -> Self {
+    fn of(is_inhabited: bool, lease: Lease) -> Self {
         let netns = lease.netns.as_ref();
         Self {
             since: lease.since,
             // host-local did not know pods, and a runtime's memory of them may be gone.
             is_of_pod: lease.pod.is_some() || lease.notes.contains_key(ADOPTED),
             has_namespace: netns.is_some_and(|netns| netns.is_there()),
-            is_inhabited: netns.is_some_and(|netns| inhabited.contains(&netns.inode)),
+            is_inhabited,
             attachment: lease.attachment,
         }
     }
-}
-
-/// The network namespaces of all processes that can be seen. In a container with a pid namespace of its own these are few; the
-/// other rules do not depend on it.
-fn inhabited(proc: &Path) -> HashSet<u64> {
-    let processes = fs::read_dir(proc).into_iter().flatten().flatten();
-    let namespace = |process: fs::DirEntry| {
-        process.file_name().to_str()?.parse::<u32>().ok()?;
-        let link = fs::read_link(process.path().join("ns/net")).ok()?;
-        link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
-    };
-    processes.filter_map(namespace).collect()
 }
 
 #[cfg(test)]
@@ -333,12 +323,5 @@ mod tests {
         let of_podman = Held { is_of_pod: false, ..held("podman", 1) };
         let all = [held("runs", 1), inhabited, of_podman];
         assert_eq!(judged(&[(&all, listed(1000, &["runs"])), (&all, listed(1060, &["runs"]))]), [""; 0]);
-    }
-
-    #[test]
-    fn the_namespaces_of_processes_are_seen() {
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        let own = own.to_str().unwrap().trim_start_matches("net:[").trim_end_matches(']').parse().unwrap();
-        assert!(inhabited(Path::new("/proc")).contains(&own));
     }
 }

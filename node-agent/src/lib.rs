@@ -25,6 +25,7 @@ pub mod admin;
 mod adopt;
 pub mod agent;
 mod alone;
+mod aside;
 pub mod cli;
 mod clock;
 mod cni;
@@ -45,6 +46,7 @@ mod selftest;
 mod setup;
 pub mod status;
 mod sysctls;
+mod watched;
 
 pub use conflist::Flaw;
 pub use directory::{Error, Placed, Removed};

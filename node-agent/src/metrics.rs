@@ -90,6 +90,12 @@ fn network(page: &mut Page, status: &Status) {
     for (what, count) in &status.repair.heals {
         page.sample("weft_node_heals_total", &[("what", what)], count);
     }
+    page.plain(
+        "weft_node_repairs_throttled",
+        "gauge",
+        "Kinds of things that somebody takes away again and again, so that they are put back more slowly.",
+        status.repair.storms.len(),
+    );
 }
 
 fn collected(page: &mut Page, status: &Status) {

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,9 +16,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use weft_datapath::{Error, Link, Nft, Rtnl};
 
+use crate::aside::aside;
 use crate::member::{Member, Members};
 use crate::membership::Known;
-use crate::repair::{Losses, healed};
+use crate::repair::throttle::Throttle;
+use crate::repair::{Told, healed};
 use crate::status::{self, Board, By};
 
 mod difference;
@@ -40,6 +43,8 @@ pub struct Network {
     options: Options,
     /// The addresses of this node that were on its links at some time.
     seen: RefCell<BTreeSet<IpAddr>>,
+    /// The routes of ours that have stood, and are still wanted: what has taken the place of one of them came later.
+    stood: RefCell<BTreeSet<kernel::Key>>,
 }
 
 /// What a look at the kernel led to.
@@ -66,6 +71,8 @@ pub struct Change {
     pub did: Did,
     /// To which one.
     pub of: String,
+    /// What somebody had put in its place.
+    pub in_place_of: Option<String>,
 }
 
 /// A kind of thing.
@@ -98,7 +105,7 @@ impl Network {
     /// # Errors
     /// Where the kernel has no netlink socket to give.
     pub fn open(options: Options) -> Result<Self, Error> {
-        Rtnl::open().map(|rtnl| Self { rtnl, options, seen: RefCell::default() })
+        Rtnl::open().map(|rtnl| Self { rtnl, options, seen: RefCell::default(), stood: RefCell::default() })
     }
 
     /// Brings the kernel to where it should be for these nodes. Where this node is not among them, or has not its own address,
@@ -124,7 +131,7 @@ impl Network {
             return Ok(report);
         }
         let wanted = plan(own, members, &links, self.options);
-        kernel::Work::new(&self.rtnl, &mut report).bring_about(&wanted)?;
+        kernel::Work::new(&self.rtnl, &mut report, &mut self.stood.borrow_mut()).bring_about(&wanted)?;
         report.peers = peers(members, &wanted);
         report.pod_mtu = wanted.pod_mtu;
         Ok(report)
@@ -137,7 +144,7 @@ impl Network {
 /// Where it cannot be seen what stands. What cannot be removed is a problem in the report.
 pub fn remove() -> Result<Report, Error> {
     let (rtnl, mut report) = (Rtnl::open()?, Report::default());
-    kernel::Work::new(&rtnl, &mut report).bring_about(&Wanted::default())?;
+    kernel::Work::new(&rtnl, &mut report, &mut BTreeSet::new()).bring_about(&Wanted::default())?;
     Ok(report)
 }
 
@@ -206,29 +213,53 @@ impl Kind {
 pub(crate) async fn follow(
     options: Options,
     mut members: watch::Receiver<Known>,
-    mut losses: watch::Receiver<Losses>,
+    told: Told,
     board: Board,
     mtu: watch::Sender<Option<u32>>,
 ) -> Result<Infallible, Error> {
-    let network = Network::open(options)?;
+    let Told { mut losses, mut gains } = told;
+    let mut network = Network::open(options)?;
+    let mut throttle = Throttle::of("the ways to other nodes", &board);
     let (mut problems, mut before) = (Vec::new(), None);
     loop {
+        losses.mark_unchanged();
+        gains.mark_unchanged();
         let known = members.borrow_and_update().clone();
         let is_new = std::mem::replace(&mut before, known.clone()) != known;
-        let pause = known.map_or(LOOK, |members| {
-            let report = network.reconcile(&members);
+        let mut pause = LOOK;
+        if let Some(members) = known {
+            let looked = aside(move || {
+                let report = network.reconcile(&members);
+                (network, report)
+            });
+            let (back, report) = looked.await;
+            network = back;
             if let Some(report) = report.as_ref().ok().filter(|report| !report.is_withheld) {
                 mtu.send_if_modified(|now| std::mem::replace(now, report.pod_mtu) != report.pod_mtu);
             }
             let report = report.unwrap_or_else(|error| Report::failed(&error));
             tell(&report, &mut problems, is_new, &board);
-            if report.problems.is_empty() { LOOK } else { RETRY }
-        });
+            if let Some(last) = report.changes.last().filter(|_| !is_new) {
+                throttle.note(last.to_string());
+            }
+            if !report.problems.is_empty() {
+                pause = RETRY;
+            }
+        }
+        sleep_until(Instant::now() + throttle.pause()).await;
         tokio::select! {
             Ok(()) = members.changed() => {}
             Ok(()) = losses.changed() => {}
+            Ok(()) = gains.changed() => {}
             () = sleep_until(Instant::now() + pause) => {}
         }
+    }
+}
+
+impl Display for Change {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} {}", self.kind.name(), self.of)?;
+        self.in_place_of.as_ref().map_or(Ok(()), |theirs| write!(f, ", which somebody had routed {theirs}"))
     }
 }
 
@@ -241,12 +272,14 @@ impl Report {
 
 /// Says what was done, and each problem once. What is done while the nodes stay the same repairs what somebody spoiled.
 fn tell(report: &Report, problems: &mut Vec<String>, is_new: bool, board: &Board) {
-    for Change { kind, did, of } in &report.changes {
+    for Change { kind, did, of, in_place_of } in &report.changes {
         let kind = kind.name();
-        if is_new {
-            tracing::info!(kind, of, "{did:?}");
-        } else {
-            tracing::warn!(kind, of, "{did:?}; somebody had changed it");
+        match in_place_of {
+            None if is_new => tracing::info!(kind, of, "{did:?}"),
+            None => tracing::warn!(kind, of, "{did:?}; somebody had changed it"),
+            Some(theirs) => {
+                tracing::warn!(kind, of, theirs, "{did:?}; somebody had put another in its place")
+            }
         }
     }
     for problem in report.problems.iter().filter(|problem| !problems.contains(problem)) {

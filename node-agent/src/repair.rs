@@ -7,10 +7,13 @@
 //!                                    └─▶ pods: `weft-cni audit --repair`           (the plugin knows what a pod needs)
 //! ```
 //!
+//! What goes on being taken away is put back more and more slowly, and told of ([`throttle`]).
+//!
 //! Nothing is counted on but that the kernel tells *that* something was lost: each of the three compares all of its own with what
 //! stands. Where the kernel's word was missed, a slow look once a minute finds it.
 
 pub(crate) mod pods;
+pub(crate) mod throttle;
 pub(crate) mod unmasqueraded;
 
 use std::convert::Infallible;
@@ -20,7 +23,7 @@ use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use weft_datapath::Watch;
+use weft_datapath::{Heard, Watch};
 
 use crate::clock::now;
 use crate::readable::readable;
@@ -36,6 +39,17 @@ pub(crate) struct Losses {
     pub(crate) network: u64,
     /// Weft's tables of nftables.
     pub(crate) firewall: u64,
+    /// Those of both that concern all pods.
+    pub(crate) ruins: u64,
+}
+
+/// What the kernel tells, for who waits for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// That something was lost.
+    pub(crate) losses: watch::Receiver<Losses>,
+    /// That something came, an address or a link, for which something may have waited.
+    pub(crate) gains: watch::Receiver<u64>,
 }
 
 /// Why the kernel cannot be listened to.
@@ -55,34 +69,43 @@ pub(crate) struct Listener {
     network: AsyncFd<Watch>,
     firewall: AsyncFd<Watch>,
     losses: watch::Sender<Losses>,
+    gains: watch::Sender<u64>,
 }
 
 impl Listener {
     /// Listens from now on, so that nothing is missed between a first look and the first word.
-    pub(crate) fn open() -> Result<(Self, watch::Receiver<Losses>), Error> {
-        let (losses, heard) = watch::channel(Losses::default());
+    pub(crate) fn open() -> Result<(Self, Told), Error> {
+        let (losses, lost) = watch::channel(Losses::default());
+        let (gains, gained) = watch::channel(0);
         let network = readable(Watch::of_network()?).map_err(Error::Wait)?;
         let firewall = readable(Watch::of_firewall()?).map_err(Error::Wait)?;
-        Ok((Self { network, firewall, losses }, heard))
+        Ok((Self { network, firewall, losses, gains }, Told { losses: lost, gains: gained }))
     }
 
     /// Goes on listening.
     pub(crate) async fn keep(self) -> Result<Infallible, Error> {
         loop {
             tokio::select! {
-                lost = next(&self.network) => if lost? {
-                    self.losses.send_modify(|losses| losses.network += 1);
-                },
-                lost = next(&self.firewall) => if lost? {
-                    self.losses.send_modify(|losses| losses.firewall += 1);
-                },
+                heard = next(&self.network) => self.pass_on(heard?, |losses| &mut losses.network),
+                heard = next(&self.firewall) => self.pass_on(heard?, |losses| &mut losses.firewall),
             }
         }
     }
+
+    fn pass_on(&self, heard: Option<Heard>, of: impl Fn(&mut Losses) -> &mut u64) {
+        let Some(heard) = heard else { return };
+        if heard == Heard::Gain {
+            return self.gains.send_modify(|gains| *gains += 1);
+        }
+        self.losses.send_modify(|losses| {
+            *of(losses) += 1;
+            losses.ruins += u64::from(heard == Heard::Ruin);
+        });
+    }
 }
 
-/// Whether what came next was a loss.
-async fn next(watch: &AsyncFd<Watch>) -> Result<bool, Error> {
+/// What there was to hear next.
+async fn next(watch: &AsyncFd<Watch>) -> Result<Option<Heard>, Error> {
     let mut ready = watch.readable().await.map_err(Error::Wait)?;
     // It is read until there is no more, and what comes after that makes it readable again.
     ready.clear_ready();

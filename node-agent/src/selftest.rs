@@ -16,6 +16,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use weft_datapath::NetNs;
 
+use crate::aside::aside;
 use crate::cni::{self, Attachment, Runtime};
 use crate::conflist::List;
 
@@ -76,11 +77,11 @@ pub(crate) async fn run(runtime: &Runtime, list: &List) -> Result<Passed, Failur
     let mut pod = Attachment { container: CONTAINER.into(), ifname: IFNAME.into(), netns: None };
     runtime.del(list, &pod, None).await.map_err(Failure::Detach)?;
     runtime.status(list).await.map_err(Failure::Status)?;
-    let namespace = Namespace::new().map_err(Failure::Namespace)?;
+    let namespace = aside(Namespace::new).await.map_err(Failure::Namespace)?;
     pod.netns = Some(namespace.path.clone());
     let seen = attached(runtime, list, &pod).await;
     let detached = runtime.del(list, &pod, None).await.map_err(Failure::Detach);
-    drop(namespace);
+    aside(move || drop(namespace)).await;
     let addresses = seen?;
     detached?;
     Ok(Passed { addresses, took: start.elapsed() })
@@ -115,10 +116,10 @@ fn can_check(version: &str) -> bool {
 
 /// Connects from the node to a port in the pod. The kernel answers for it, so nobody needs to accept.
 async fn reach(pod: &Attachment, address: IpAddr) -> io::Result<()> {
-    let netns = pod.netns.as_deref().unwrap_or(std::path::Path::new(""));
-    let bind = || TcpListener::bind((address, 0));
+    let netns = pod.netns.clone().unwrap_or_default();
+    let listen = move || NetNs::open(&netns)?.run(|| TcpListener::bind((address, 0)));
     let refused = |error: weft_datapath::Error| io::Error::other(error.to_string());
-    let listener = NetNs::open(netns).and_then(|netns| netns.run(bind)).map_err(refused)??;
+    let listener = aside(listen).await.map_err(refused)??;
     let to = SocketAddr::new(address, listener.local_addr()?.port());
     match tokio::time::timeout(REACH, TcpStream::connect(to)).await {
         Ok(connected) => connected.map(drop),

@@ -1,10 +1,12 @@
 //! Keeps a node able to attach pods: the plugins, what host-local has left, a self-test, and last the configuration.
 //!
 //! ```text
-//! plugins ─▶ own subnets known ─▶ list ─▶ host-local's leases ─▶ self-test ─▶ list in place ─▶ look now and then
-//!                 ▲                                                                │
-//!                 └───────── the subnets or the MTU change, or something fails ────┘
+//! plugins ─▶ own subnets known ─▶ list ─▶ host-local's leases ─▶ self-test ─▶ list in place ─▶ wait
+//!    ▲                                                                                          │
+//!    └── the subnets, the MTU or the template change, something happens in a directory, or failed ┘
 //! ```
+//!
+//! What somebody removes is put back as soon as the kernel tells of it; nothing that somebody has put in its place is replaced.
 //!
 //! A list that stands is never taken away by a failure: pods that run need it for their DEL. It is replaced only by one that has
 //! passed the test.
@@ -19,18 +21,23 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use weft_ipam::chain;
 
 use crate::adopt::{self, Adoption};
+use crate::aside::{aside, write_programs};
 use crate::cni::Runtime;
 use crate::conflist::{Flaw, List, Template};
 use crate::directory;
 use crate::install::{self, Failure, Warning};
 use crate::membership::Known;
+use crate::repair::healed;
+use crate::repair::throttle::Throttle;
 use crate::selftest;
 use crate::status::{Board, SelfTest};
+use crate::watched::Watched;
 
-/// How often it is looked whether all is still in its place.
+/// How often it is looked without any word of the kernel's: some file systems tell nothing.
 const LOOK: Duration = Duration::from_secs(30);
 /// After the first failure; each further one doubles it up to [`LOOK`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -47,6 +54,8 @@ pub(crate) struct Setup {
     pub(crate) conf_dir: PathBuf,
     /// The name of ours there.
     pub(crate) conf_name: String,
+    /// The file that says what it says, where there is one.
+    pub(crate) followed: Option<PathBuf>,
     /// What it says.
     pub(crate) template: Template,
     /// Where it is written to be tried.
@@ -92,6 +101,10 @@ struct Progress {
     plugins: Vec<(PathBuf, Option<Stamp>)>,
     /// The list that has passed the test.
     tested: Option<String>,
+    /// The list that was put in its place.
+    placed: Option<String>,
+    /// What was put back since the last look.
+    healed: Option<String>,
     /// What was said of the last failure.
     complaint: Option<String>,
 }
@@ -114,15 +127,22 @@ type Stamp = (u64, u64, i64, i64);
 /// # Errors
 /// Never.
 pub(crate) async fn keep(
-    setup: Setup,
+    mut setup: Setup,
     mut members: watch::Receiver<Known>,
     mut mtu: watch::Receiver<Option<u32>>,
     board: Board,
     in_force: watch::Sender<InForce>,
 ) -> Result<Infallible, Infallible> {
     let (mut progress, mut pause) = (Progress::default(), FIRST_PAUSE);
-    setup.standing().into_iter().for_each(|list| publish(&in_force, list));
+    let mut throttle = Throttle::of("the plugins or the network configuration", &board);
+    let watched = setup.watched();
+    let standing = setup.clone();
+    aside(move || standing.standing()).await.into_iter().for_each(|list| publish(&in_force, list));
     loop {
+        if let Some(watched) = &watched {
+            watched.watch();
+        }
+        setup.follow_template(&board).await;
         let subnets = own_subnets(&members.borrow_and_update());
         let mtu_now = *mtu.borrow_and_update();
         let is_current = || *mtu.borrow() == mtu_now;
@@ -141,10 +161,24 @@ pub(crate) async fn keep(
                 if pause == LOOK { FIRST_PAUSE } else { (pause * 2).min(LOOK) }
             }
         };
+        if let Some(healed) = progress.healed.take() {
+            throttle.note(healed);
+        }
+        // Who fails changes files, too, and would wake itself by that.
+        let least =
+            throttle.pause().max(if progress.complaint.is_some() { FIRST_PAUSE } else { Duration::ZERO });
+        let something = async {
+            sleep_until(Instant::now() + least).await;
+            match &watched {
+                Some(watched) => watched.changed().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = changed(&mut members, subnets.as_deref()) => pause = FIRST_PAUSE,
             Ok(()) = mtu.changed() => pause = FIRST_PAUSE,
-            () = tokio::time::sleep_until(tokio::time::Instant::now() + pause) => {}
+            () = something => {}
+            () = sleep_until(Instant::now() + pause.max(least)) => {}
         }
     }
 }
@@ -184,7 +218,7 @@ impl Setup {
         board: &Board,
         progress: &mut Progress,
     ) -> Result<Reached, Error> {
-        self.place_plugins(progress).map_err(Error::Plugins)?;
+        self.place_plugins(progress, board).await.map_err(Error::Plugins)?;
         let Some(subnets) = subnets else { return Ok(Reached::Nothing) };
         if subnets.is_empty() {
             return Err(Error::NoSubnet);
@@ -201,7 +235,7 @@ impl Setup {
         if !is_current() {
             return Ok(Reached::Outdated);
         }
-        let is_new = self.place(&text, board)?;
+        let is_new = self.place(&text, board, progress).await?;
         if is_new {
             // Pods that the old plugins have attached between the first look and now.
             self.adopt(&text, subnets, board).await?;
@@ -216,26 +250,68 @@ impl Setup {
         List::parse(&path, &fs::read(&path).ok().filter(|_| is_ours)?).ok()
     }
 
+    /// Where something that concerns it may happen. Without it, it is looked now and then.
+    fn watched(&self) -> Option<Watched> {
+        let directories = [&self.runtime.bin_dir, &self.conf_dir].map(PathBuf::from);
+        let template = self.followed.as_deref().and_then(Path::parent).map(PathBuf::from);
+        let watched = Watched::new(directories.into_iter().chain(template));
+        watched
+            .map_err(|error| tracing::warn!(%error, "cannot watch directories; looking every 30 s instead"))
+            .ok()
+    }
+
+    /// One that is wrong, or gone, is told, and what it said before stays in force.
+    async fn follow_template(&mut self, board: &Board) {
+        let Some(path) = self.followed.clone() else { return };
+        let problem = match aside(move || Template::read(&path)).await {
+            Ok(template) => {
+                self.template = template;
+                None
+            }
+            Err(error) => Some(format!("{}; the network configuration stays as it is", chain(&error))),
+        };
+        if let Some(problem) =
+            problem.as_ref().filter(|now| board.read().install.template.as_ref() != Some(*now))
+        {
+            tracing::error!("{problem}");
+        }
+        board.write(|status| status.install.template = problem);
+    }
+
     /// Compared by content only where something was done to them: reading all of it each time would cost more than the rest.
-    fn place_plugins(&self, progress: &mut Progress) -> Result<(), Failure> {
-        let is_as_left =
-            |(path, stamp): &(PathBuf, Option<Stamp>)| stamp.is_some() && stamp_of(path) == *stamp;
-        if !progress.plugins.is_empty() && progress.plugins.iter().all(is_as_left) {
+    async fn place_plugins(&self, progress: &mut Progress, board: &Board) -> Result<(), Failure> {
+        let is_as_left = |left: &(PathBuf, Option<Stamp>)| left.1.is_some() && stamp_of(&left.0) == left.1;
+        let were_placed = !progress.plugins.is_empty();
+        progress.plugins.retain(is_as_left);
+        let is_left = |plugin: &PathBuf| {
+            progress.plugins.iter().any(|(path, _)| path.file_name() == plugin.file_name())
+        };
+        let plugins: Vec<_> = self.plugins.iter().filter(|plugin| !is_left(plugin)).cloned().collect();
+        if plugins.is_empty() {
             return Ok(());
         }
-        let placed = install::place_plugins(&self.plugins, &self.runtime.bin_dir)?;
-        for (path, _) in placed.iter().filter(|(_, placed)| *placed != directory::Placed::Unchanged) {
-            tracing::info!(path = %path.display(), "a plugin is in place");
+        let bin_dir = self.runtime.bin_dir.clone();
+        let placed = write_programs(move || install::place_plugins(&plugins, &bin_dir)).await?;
+        for (path, placed) in placed {
+            if placed != directory::Placed::Unchanged {
+                tracing::info!(path = %path.display(), "a plugin is in place");
+                if were_placed {
+                    progress.put_back("plugin", &path, board);
+                }
+            }
+            let stamp = stamp_of(&path);
+            progress.plugins.push((path, stamp));
         }
-        progress.plugins = placed.into_iter().map(|(path, _)| (path.clone(), stamp_of(&path))).collect();
         Ok(())
     }
 
     async fn adopt(&self, text: &str, subnets: &[IpNetwork], board: &Board) -> Result<(), Error> {
         let path = self.state_dir.join("node.candidate.conflist");
-        fs::write(&path, text).map_err(|source| Error::Candidate { path: path.clone(), source })?;
+        let (candidate, text) = (path.clone(), text.to_owned());
+        let written = aside(move || fs::write(&candidate, text)).await;
+        written.map_err(|source| Error::Candidate { path: path.clone(), source })?;
         let adopted = self.adoption.run(&path, subnets).await;
-        fs::remove_file(&path).ok();
+        aside(move || fs::remove_file(&path)).await.ok();
         let adopted = adopted?;
         if adopted.new > 0 {
             tracing::info!(leases = adopted.new, "took over leases of host-local");
@@ -267,8 +343,9 @@ impl Setup {
     }
 
     /// Whether it was not there before.
-    fn place(&self, text: &str, board: &Board) -> Result<bool, Error> {
-        let placed = install::place_list(&self.conf_name, text, &self.conf_dir);
+    async fn place(&self, text: &str, board: &Board, progress: &mut Progress) -> Result<bool, Error> {
+        let (name, list, dir) = (self.conf_name.clone(), text.to_owned(), self.conf_dir.clone());
+        let placed = aside(move || install::place_list(&name, &list, &dir)).await;
         let (path, placed, warnings) = placed.map_err(Error::Conflist)?;
         let before: Vec<_> = warnings.into_iter().filter_map(Warning::theirs).collect();
         let known = board.read().install.before_ours;
@@ -278,7 +355,11 @@ impl Setup {
         }
         if placed != directory::Placed::Unchanged {
             tracing::info!(path = %path.display(), "the network configuration is in place");
+            if progress.placed.as_deref() == Some(text) {
+                progress.put_back("conflist", &path, board);
+            }
         }
+        progress.placed = Some(text.to_owned());
         board.write(|status| {
             status.install.conflist = Some(path);
             status.install.before_ours = before;
@@ -299,6 +380,14 @@ impl Setup {
             tracing::error!("{text}");
             progress.complaint = Some(text);
         }
+    }
+}
+
+impl Progress {
+    fn put_back(&mut self, what: &str, path: &Path, board: &Board) {
+        tracing::warn!(path = %path.display(), "somebody had removed it, or changed its mode");
+        healed(board, what, 1);
+        self.healed = Some(path.display().to_string());
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Install {
     pub adopted: u64,
     /// What a person should see to, that keeps nothing from working.
     pub remarks: Vec<String>,
+    /// Why the template is not followed, while what it said before stays in force.
+    pub template: Option<String>,
     /// Why it is not as it should be, with the next step.
     pub problem: Option<String>,
 }
@@ -154,6 +156,8 @@ pub struct Repair {
     pub last: Option<u64>,
     /// What could not be, with the next step.
     pub problem: Option<String>,
+    /// What somebody takes away again and again, so that it is put back more slowly, with who it was the last time.
+    pub storms: BTreeMap<String, String>,
 }
 
 /// What was collected.
@@ -226,6 +230,7 @@ impl Status {
                 .map(|theirs| format!("{} comes first: runtimes use it, and not Weft", theirs.display())),
         );
         all.extend(self.install.remarks.iter().cloned());
+        all.extend(self.install.template.clone());
         all.extend(self.network.problem.clone());
         let unreached = self
             .network
@@ -233,6 +238,7 @@ impl Status {
             .iter()
             .flat_map(|peer| peer.unreached.iter().map(|why| format!("{}: {why}", peer.node.name)));
         all.extend(unreached);
+        all.extend(self.repair.storms.values().cloned());
         all.extend([&self.repair.problem, &self.gc.problem].into_iter().flatten().cloned());
         let unknown = self.kubernetes.iter();
         all.extend(unknown.map(|(resource, why)| {

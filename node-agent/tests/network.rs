@@ -209,8 +209,10 @@ fn a_route_of_somebody_else_stays_and_is_named_and_no_other_way_waits_for_it() {
         let report = a.reconcile(&[near()]);
         assert_eq!(
             report.problems,
-            ["10.244.1.0/24 is routed through eth0 by somebody else (proto static); remove that route \
-                 (`ip route show 10.244.1.0/24`), or stop who makes it"]
+            [
+                "10.244.1.0/24 is routed through eth0 via 192.0.2.99 (proto static) by somebody else since before; remove that route \
+                 (`ip route show 10.244.1.0/24`), or stop who makes it"
+            ]
         );
         assert!(!report.stands());
         assert_eq!(a.routes(), ["fd00:10:244:1::/64 2001:db8::2"]);
@@ -219,6 +221,66 @@ fn a_route_of_somebody_else_stays_and_is_named_and_no_other_way_waits_for_it() {
         assert!(a.rtnl.marked_routes(STATIC).unwrap().contains(&theirs));
         a.rtnl.delete_marked_route(STATIC, &theirs).unwrap();
         assert_eq!(done(&a.reconcile(&[near()])).len(), 2);
+    });
+}
+
+#[test]
+fn a_route_of_ours_that_somebody_replaced_comes_back_and_who_it_was_is_told() {
+    in_a_node(|a| {
+        a.reconcile(&[near()]);
+        let routes = a.routes();
+        for (theirs, told) in [
+            (
+                "route replace 10.244.1.0/24 via 192.0.2.99 proto static",
+                "through eth0 via 192.0.2.99 (proto static)",
+            ),
+            ("route change 10.244.1.0/24 dev eth0", "through eth0 (proto boot)"),
+            ("route replace blackhole 10.244.1.0/24 proto bird", "into a blackhole (proto bird)"),
+            ("-6 route replace fd00:10:244:1::/64 dev eth0 proto static", "through eth0 (proto static)"),
+        ] {
+            assert!(Command::new("ip").args(theirs.split(' ')).status().unwrap().success(), "{theirs}");
+            let report = a.reconcile(&[near()]);
+            assert_eq!(done(&report), [(Kind::Route, Did::Replaced)], "{theirs}");
+            assert_eq!(report.changes[0].in_place_of.as_deref(), Some(told), "{theirs}");
+            let (mut now, mut before) = (a.routes(), routes.clone());
+            now.sort();
+            before.sort();
+            assert_eq!(now, before);
+        }
+        // Who was wanted no more is a newcomer when it is wanted again.
+        a.reconcile(&[]);
+        assert!(
+            Command::new("ip")
+                .args(["route", "add", "blackhole", "10.244.1.0/24"])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let report = a.reconcile(&[near()]);
+        assert!(
+            report.problems[0].contains("routed into a blackhole (proto boot) by somebody else"),
+            "{report:?}"
+        );
+    });
+}
+
+#[test]
+fn a_link_of_somebody_else_with_our_tunnels_name_is_left_alone_and_named() {
+    in_a_node(|a| {
+        let made =
+            Command::new("ip").args("link add weft.vxlan type vxlan id 9 dstport 4799".split(' ')).status();
+        assert!(made.unwrap().success());
+        let before = a.tunnel();
+        let report = a.reconcile(&[near(), far()]);
+        assert!(
+            matches!(&report.problems[..], [one] if one.contains("is somebody else's (vxlan, with no alias)")),
+            "{:?}",
+            report.problems
+        );
+        assert_eq!(a.tunnel(), before);
+        assert_eq!(a.routes().len(), 2, "the node on the same link is reached");
+        a.reconcile(&[]);
+        assert_eq!(a.tunnel(), before);
     });
 }
 

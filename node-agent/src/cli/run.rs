@@ -14,6 +14,9 @@ use crate::member::NodeName;
 use crate::membership::Source;
 use crate::sysctls;
 
+/// Threads for what would keep the one of the agent waiting.
+const BLOCKING: usize = 4;
+
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The nodes of the cluster, as JSON; the file is followed [default: those of the Kubernetes API]
@@ -65,7 +68,11 @@ impl Run {
         if let Err(error) = sysctls::open() {
             tracing::warn!(%error, "parameters of the network cannot be set; a container needs CAP_SYS_ADMIN, and an AppArmor profile without `deny mount`");
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Each keeps some memory, and there is never much to do at once.
+            .max_blocking_threads(BLOCKING)
+            .build()?;
         Ok(runtime.block_on(agent::run(options))?)
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use ipnetwork::IpNetwork;
 
 use super::{Directories, own_plugins};
+use crate::admin;
 use crate::adopt::Adoption;
 use crate::agent::Local;
 use crate::cni::Runtime;
@@ -16,7 +17,6 @@ use crate::gc::Collector;
 use crate::gc::cri::SOCKETS;
 use crate::repair::pods::Auditor;
 use crate::setup::Setup;
-use crate::{Flaw, admin};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -25,7 +25,8 @@ pub(super) struct Options {
     /// A plugin to install; may be given several times [default: weft-cni and weft-ipam beside weft-node]
     #[arg(long = "plugin", value_name = "FILE")]
     plugins: Vec<PathBuf>,
-    /// A network configuration list into which this node's subnets are filled [default: weft-cni with all that it offers]
+    /// A network configuration list into which this node's subnets are filled; the file is followed [default: weft-cni with all
+    /// that it offers]
     #[arg(long, value_name = "FILE")]
     template: Option<PathBuf>,
     /// The name that the list gets in --conf-dir; runtimes use the first
@@ -61,17 +62,13 @@ pub(super) struct Options {
 /// What is wrong with the options.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("cannot read the template {}", path.display())]
-    Template { path: PathBuf, source: std::io::Error },
-    #[error("the template {} is wrong:{}", path.display(), flaws.iter().map(|flaw| format!("\n  {flaw}")).collect::<String>())]
-    Flaws { path: PathBuf, flaws: Vec<Flaw> },
     #[error("--conf-name {0:?} must be a file's name that ends in .conflist")]
     Name(String),
 }
 
 impl Options {
     pub(super) fn local(self) -> Result<Local, Box<dyn std::error::Error>> {
-        let template = self.template.as_deref().map_or_else(|| Ok(Template::builtin()), read)?;
+        let template = self.template.as_deref().map_or_else(|| Ok(Template::builtin()), Template::read)?;
         if self.conf_name.contains('/') || !self.conf_name.ends_with(".conflist") {
             return Err(Error::Name(self.conf_name).into());
         }
@@ -87,17 +84,18 @@ impl Options {
             interval: self.gc_interval,
         });
         let state_dir = self.state_dir;
-        let setup =
-            Setup { plugins, conf_dir, conf_name: self.conf_name, template, state_dir, runtime, adoption };
+        let setup = Setup {
+            plugins,
+            conf_dir,
+            conf_name: self.conf_name,
+            followed: self.template,
+            template,
+            state_dir,
+            runtime,
+            adoption,
+        };
         Ok(Local { setup, collector, auditor, no_masquerade: self.no_masquerade, admin: self.admin })
     }
-}
-
-fn read(path: &Path) -> Result<Template, Error> {
-    let text = std::fs::read(path).map_err(|source| Error::Template { path: path.into(), source })?;
-    // Of the template only the content counts: it is installed under another name.
-    Template::parse(Path::new("template.conflist"), &text)
-        .map_err(|flaws| Error::Flaws { path: path.into(), flaws })
 }
 
 /// As given, or the first that is there; where there is none yet, containerd's is waited for.

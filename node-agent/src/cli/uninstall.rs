@@ -21,7 +21,8 @@ use crate::{Removed, Uninstalled, admin, directory, discovery, leases, network, 
 pub(super) struct Uninstall {
     #[command(flatten)]
     directories: Directories,
-    /// Where an agent that runs would keep its lock: it would install everything again
+    /// Where an agent that runs may keep its lock; one of this network namespace is noticed whatever its directory. Beside an
+    /// agent nothing is removed, for it would install everything again
     #[arg(long, value_name = "DIR", default_value = "/run/weft")]
     state_dir: PathBuf,
     /// Also takes away the routes to other nodes, the tunnel, what keeps pods' own addresses on those ways, and, where no pod
@@ -50,7 +51,7 @@ enum When {
 impl Uninstall {
     pub(super) fn execute(self) -> Outcome {
         let Directories { bin_dir, conf_dir } = &self.directories;
-        Alone::expect_nobody(&self.state_dir)?;
+        Alone::expect_nobody(&self.state_dir, alone::SOCKET)?;
         let attached = attached(conf_dir);
         report(&uninstall(bin_dir, conf_dir)?)?;
         if attached > 0.0 {

@@ -1,12 +1,12 @@
 //! What stands in the kernel, and how it becomes what is wanted: what is missing is added before anything is taken away, and
 //! what is right is never touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
-use weft_datapath::{Ensured, Error, FarEnd, Link, Mac, MarkedRoute, Neighbour, Rtnl};
+use weft_datapath::{Ensured, Error, FarEnd, Link, Mac, Maker, MarkedRoute, Neighbour, Rtnl};
 
 use super::difference::Difference;
 use super::plan::{self, ALIAS, Hop, PROTOCOL, TUNNEL, Tunnel, Wanted, metric_of};
@@ -14,13 +14,15 @@ use super::{Change, Did, Kind, Report};
 use crate::member::Member;
 
 /// Destination and metric: the kernel has one route for both.
-type Key = (IpNetwork, u32);
+pub(super) type Key = (IpNetwork, u32);
 type Routes = BTreeMap<Key, MarkedRoute>;
 
 /// Does what is wanted, as far as the kernel lets it, and notes what was done and what was not.
 pub(super) struct Work<'a> {
     rtnl: &'a Rtnl,
     report: &'a mut Report,
+    /// The routes of ours that have stood.
+    stood: &'a mut BTreeSet<Key>,
 }
 
 /// The links that have an address of this node: a node with pods has many others.
@@ -40,8 +42,8 @@ pub(super) fn links(rtnl: &Rtnl, own: &Member) -> Result<Vec<plan::Link>, Error>
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(rtnl: &'a Rtnl, report: &'a mut Report) -> Self {
-        Self { rtnl, report }
+    pub(super) fn new(rtnl: &'a Rtnl, report: &'a mut Report, stood: &'a mut BTreeSet<Key>) -> Self {
+        Self { rtnl, report, stood }
     }
 
     /// First the tunnel with its far ends, then the routes into it; what is not wanted goes in the opposite order.
@@ -109,16 +111,41 @@ impl<'a> Work<'a> {
     fn bring_about_routes(&mut self, wanted: &Routes) -> Result<(), Error> {
         let rtnl = self.rtnl;
         let standing = rtnl.marked_routes(PROTOCOL)?;
-        let standing = standing.into_iter().map(|route| ((route.dst, route.priority), route)).collect();
+        let standing: Routes =
+            standing.into_iter().map(|route| ((route.dst, route.priority), route)).collect();
         let routes = Difference::between(&standing, wanted);
         let name = |((dst, _), _): &(Key, MarkedRoute)| dst.to_string();
-        let add = |(_, route): &(Key, MarkedRoute)| add_route(rtnl, route);
-        self.each(Kind::Route, Did::Added, &routes.add, add, name);
+        self.stood.retain(|key| wanted.contains_key(key));
+        self.stood.extend(standing.keys().filter(|key| wanted.contains_key(key)).copied());
+        routes.add.iter().for_each(|(key, route)| self.add(*key, route));
         let replace = |(_, route): &(Key, MarkedRoute)| rtnl.replace_marked_route(PROTOCOL, route);
         self.each(Kind::Route, Did::Replaced, &routes.replace, replace, name);
         let remove = |(_, route): &(Key, MarkedRoute)| rtnl.delete_marked_route(PROTOCOL, route);
         self.each(Kind::Route, Did::Removed, &routes.remove, remove, name);
         Ok(())
+    }
+
+    /// A route of somebody else that was there first stays. One that came after ours gives way.
+    fn add(&mut self, key: Key, route: &MarkedRoute) {
+        let added = match add_route(self.rtnl, route) {
+            Err(Refused::Taken { maker, .. }) if self.stood.contains(&key) => {
+                let replaced = self.rtnl.replace_marked_route(PROTOCOL, route);
+                replaced.map(|()| (Did::Replaced, Some(shown(&maker)))).map_err(Refused::from)
+            }
+            added => added.map(|()| (Did::Added, None)),
+        };
+        match added {
+            Ok((did, in_place_of)) => {
+                self.stood.insert(key);
+                self.report.changes.push(Change {
+                    kind: Kind::Route,
+                    did,
+                    of: route.dst.to_string(),
+                    in_place_of,
+                });
+            }
+            Err(error) => self.report.problems.push(with_cause(&error)),
+        }
     }
 
     /// One that is refused keeps none of the others from being done.
@@ -139,7 +166,7 @@ impl<'a> Work<'a> {
     }
 
     fn note(&mut self, kind: Kind, did: Did, of: &str) {
-        self.report.changes.push(Change { kind, did, of: of.to_owned() });
+        self.report.changes.push(Change { kind, did, of: of.to_owned(), in_place_of: None });
     }
 }
 
@@ -147,11 +174,10 @@ impl<'a> Work<'a> {
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(
-        "{dst} is routed{} by somebody else ({}); remove that route (`ip route show {dst}`), or stop who makes it",
-        link.as_ref().map(|link| format!(" through {link}")).unwrap_or_default(),
-        maker(*protocol)
+        "{dst} is routed {} by somebody else since before; remove that route (`ip route show {dst}`), or stop who makes it",
+        shown(maker)
     )]
-    Taken { dst: IpNetwork, link: Option<String>, protocol: u8 },
+    Taken { dst: IpNetwork, maker: Maker },
     #[error(transparent)]
     Kernel(#[from] Error),
 }
@@ -159,9 +185,7 @@ enum Refused {
 fn add_route(rtnl: &Rtnl, route: &MarkedRoute) -> Result<(), Refused> {
     let Err(error) = rtnl.add_marked_route(PROTOCOL, route) else { return Ok(()) };
     match rtnl.maker_of_route(route.dst) {
-        Ok(Some((link, protocol))) if error.errno() == Errno::EEXIST => {
-            Err(Refused::Taken { dst: route.dst, link, protocol })
-        }
+        Ok(Some(maker)) if error.errno() == Errno::EEXIST => Err(Refused::Taken { dst: route.dst, maker }),
         _ => Err(error.into()),
     }
 }
@@ -179,8 +203,20 @@ fn routes(wanted: &Wanted, tunnel: Option<&Link>) -> Routes {
     wanted.ways.iter().filter_map(route).collect()
 }
 
+fn shown(Maker { link, gateway, protocol, kind }: &Maker) -> String {
+    let kind = match kind {
+        6 => "into a blackhole ",
+        7 => "to nowhere (unreachable) ",
+        8 => "to nowhere (prohibit) ",
+        _ => "",
+    };
+    let link = link.as_ref().map(|link| format!("through {link} ")).unwrap_or_default();
+    let gateway = gateway.map(|gateway| format!("via {gateway} ")).unwrap_or_default();
+    format!("{kind}{link}{gateway}({})", protocol_name(*protocol))
+}
+
 /// As `ip route` calls them (`/etc/iproute2/rt_protos`).
-fn maker(protocol: u8) -> String {
+fn protocol_name(protocol: u8) -> String {
     let known = match protocol {
         2 => "kernel",
         3 => "boot",

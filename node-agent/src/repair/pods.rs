@@ -1,6 +1,5 @@
 //! What pods need of the node, as the plugin that attached them knows it: `weft-cni audit --repair`.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -12,23 +11,19 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use weft_ipam::chain;
 
+use super::throttle::Throttle;
 use super::{Losses, healed, reason_to_look};
+use crate::aside::spawn;
 use crate::conflist::List;
 use crate::selftest;
 use crate::setup::InForce;
 use crate::status::Board;
 
-/// Between two audits, so that a burst of losses is one of them.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Every pod that goes is a loss, too. Of the time that pods go audits take no more than a third, however many there are.
+/// Every pod that goes is a loss, too. Of the time that pods go audits take no more than a third, however many there are. What
+/// all pods share is not waited with.
 const PAUSE_PER_AUDIT: u32 = 2;
 /// An audit waits up to two seconds for a pod that is just being attached.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// So many repairs within [`STORM`] are somebody's doing.
-const MANY: usize = 10;
-const STORM: Duration = Duration::from_secs(60);
-/// Between two audits while somebody goes on taking things away.
-const STORM_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks the installed plugin.
 #[derive(Clone, Debug)]
@@ -65,10 +60,6 @@ enum Error {
     Wordless { plugin: PathBuf, said: String },
 }
 
-/// When things were put back of late.
-#[derive(Debug, Default)]
-struct Recent(VecDeque<Instant>);
-
 impl Auditor {
     /// Keeps all pods as they were attached.
     pub(crate) async fn keep(
@@ -77,22 +68,30 @@ impl Auditor {
         mut losses: watch::Receiver<Losses>,
         board: Board,
     ) -> Result<Infallible, Infallible> {
-        let mut recent = Recent::default();
+        let mut throttle = Throttle::of("what pods need", &board);
         loop {
-            losses.mark_unchanged();
+            let ruins = losses.borrow_and_update().ruins;
             let list = in_force.borrow_and_update().clone();
             if let Some(list) = list {
                 let start = Instant::now();
-                let problem = self.repair(&list, &board, &mut recent).await;
+                let problem = self.repair(&list, &board, &mut throttle).await;
                 tell(&board, problem);
-                sleep_until(Instant::now() + recent.pause(start.elapsed())).await;
+                // Of its own: what is looked at by waiting counts as seen.
+                let mut ruined = losses.clone();
+                let longest = start.elapsed().saturating_mul(PAUSE_PER_AUDIT);
+                let pause = throttle.pause();
+                sleep_until(Instant::now() + pause).await;
+                tokio::select! {
+                    () = sleep_until(Instant::now() + longest.saturating_sub(pause)) => {}
+                    _ = ruined.wait_for(|losses| losses.ruins != ruins) => {}
+                }
             }
             reason_to_look(&mut losses, &mut in_force).await;
         }
     }
 
     /// Repairs what can be, and says what cannot.
-    async fn repair(&self, list: &List, board: &Board, recent: &mut Recent) -> Option<String> {
+    async fn repair(&self, list: &List, board: &Board, throttle: &mut Throttle) -> Option<String> {
         let audit = match self.audit(list).await {
             Ok(audit) => audit,
             Err(error) => return Some(chain(&error)),
@@ -101,7 +100,6 @@ impl Auditor {
         let of_pods = audit.findings.iter().filter(|finding| finding.container != selftest::CONTAINER);
         let (repaired, left): (Vec<_>, Vec<_>) = of_pods.partition(|finding| finding.repaired);
         if let Some(first) = repaired.first() {
-            recent.note(Instant::now());
             let Finding { container, problem, what, .. } = first;
             tracing::warn!(
                 count = repaired.len(),
@@ -110,9 +108,10 @@ impl Auditor {
                 what,
                 "put back what pods need; the first of them"
             );
+            throttle.note(format!("{container}: {problem}: {what}"));
             healed(board, "pod", repaired.len() as u64);
         }
-        recent.complaint(Instant::now()).or_else(|| left.first().map(|finding| finding.says(left.len())))
+        left.first().map(|finding| finding.says(left.len()))
     }
 
     async fn audit(&self, list: &List) -> Result<Audit, Error> {
@@ -120,7 +119,8 @@ impl Auditor {
         let mut command = Command::new(&plugin);
         command.args(["audit", "--repair", "--json", "--conf-dir"]).arg(&self.conf_dir).arg(&list.name);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let output = timeout(DEADLINE, command.output())
+        let audit = async { spawn(&mut command).await?.wait_with_output().await };
+        let output = timeout(DEADLINE, audit)
             .await
             .map_err(|_elapsed| Error::Late { plugin: plugin.clone() })?
             .map_err(|source| Error::Run { plugin: plugin.clone(), source })?;
@@ -139,36 +139,6 @@ impl Finding {
     }
 }
 
-impl Recent {
-    fn note(&mut self, now: Instant) {
-        self.0.push_back(now);
-        self.forget(now);
-    }
-
-    fn forget(&mut self, now: Instant) {
-        while self.0.front().is_some_and(|first| now.duration_since(*first) > STORM) {
-            self.0.pop_front();
-        }
-    }
-
-    /// After an audit that took so long.
-    fn pause(&self, took: Duration) -> Duration {
-        let least = if self.0.len() < MANY { PAUSE } else { STORM_PAUSE };
-        least.max(took.saturating_mul(PAUSE_PER_AUDIT))
-    }
-
-    fn complaint(&mut self, now: Instant) -> Option<String> {
-        self.forget(now);
-        (self.0.len() >= MANY).then(|| {
-            format!(
-                "somebody goes on removing what pods need: it was put back {} times in the last minute; `nft monitor` and `ip monitor` show \
-                 what happens, the agent's log what was missing",
-                self.0.len()
-            )
-        })
-    }
-}
-
 fn tell(board: &Board, problem: Option<String>) {
     if let Some(problem) =
         problem.as_deref().filter(|problem| board.read().repair.problem.as_deref() != Some(problem))
@@ -176,28 +146,4 @@ fn tell(board: &Board, problem: Option<String>) {
         tracing::error!("{problem}");
     }
     board.write(|status| status.repair.problem = problem);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_removes_things_again_and_again_is_named_and_slowed_down() {
-        let (mut recent, start) = (Recent::default(), Instant::now());
-        for second in 0..10 {
-            assert_eq!((recent.pause(Duration::ZERO), recent.complaint(start)), (PAUSE, None));
-            recent.note(start + Duration::from_secs(second));
-        }
-        assert_eq!(recent.pause(Duration::ZERO), STORM_PAUSE);
-        assert!(
-            recent
-                .complaint(start + Duration::from_secs(10))
-                .unwrap()
-                .contains("10 times in the last minute")
-        );
-        assert_eq!(recent.complaint(start + Duration::from_secs(65)), None, "it is over");
-        assert_eq!(recent.pause(Duration::ZERO), PAUSE);
-        assert_eq!(recent.pause(Duration::from_secs(1)), Duration::from_secs(2), "a node with many pods");
-    }
 }

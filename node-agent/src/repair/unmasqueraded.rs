@@ -6,10 +6,13 @@ use std::convert::Infallible;
 
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use weft_datapath::{Error, Nft, Resettled};
 use weft_ipam::chain;
 
+use super::throttle::Throttle;
 use super::{Losses, healed, reason_to_look};
+use crate::aside::aside;
 use crate::member::Members;
 use crate::membership::Known;
 use crate::status::Board;
@@ -21,14 +24,16 @@ pub(crate) async fn keep(
     mut losses: watch::Receiver<Losses>,
     board: Board,
 ) -> Result<Infallible, Infallible> {
-    let mut settler = Settler { board, settled: BTreeSet::new(), complaint: None };
+    let throttle = Throttle::of("the networks to which nobody is masqueraded", &board);
+    let mut settler = Settler { board, throttle, settled: BTreeSet::new(), complaint: None };
     loop {
         losses.mark_unchanged();
         let known = members.borrow_and_update().clone();
         // A node that is not among the nodes changes nothing.
         if let Some(members) = known.filter(|members| members.own.is_some()) {
-            settler.settle(wanted(&members, &named));
+            settler.settle(wanted(&members, &named)).await;
         }
+        sleep_until(Instant::now() + settler.throttle.pause()).await;
         reason_to_look(&mut losses, &mut members).await;
     }
 }
@@ -44,19 +49,24 @@ pub(crate) fn remove() -> Result<BTreeSet<IpNetwork>, Error> {
 
 struct Settler {
     board: Board,
+    throttle: Throttle,
     /// What stood when it was left.
     settled: BTreeSet<IpNetwork>,
     complaint: Option<String>,
 }
 
 impl Settler {
-    fn settle(&mut self, wanted: BTreeSet<IpNetwork>) {
-        match Nft::open().and_then(|nft| nft.set_unmasqueraded(&wanted)) {
+    async fn settle(&mut self, wanted: BTreeSet<IpNetwork>) {
+        let networks = wanted.clone();
+        match aside(move || Nft::open()?.set_unmasqueraded(&networks)).await {
             Ok(Resettled { added: 0, removed: 0 }) => self.complaint = None,
             Ok(Resettled { added, removed }) => {
                 tracing::info!(added, removed, "networks that pods reach under their own addresses");
                 if self.settled == wanted {
                     healed(&self.board, "unmasqueraded", (added + removed) as u64);
+                    self.throttle.note(format!(
+                        "{added} missing and {removed} too many in the sets unmasqueraded4 and unmasqueraded6"
+                    ));
                 }
                 self.complaint = None;
             }
