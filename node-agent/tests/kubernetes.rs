@@ -223,6 +223,20 @@ async fn a_watch_that_breaks_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_watch_that_stays_open_is_well_though_nothing_happens() {
+    let kubernetes = cluster(&["a"]);
+    followed(&kubernetes, async |mut ear| {
+        watched(&kubernetes, 1).await;
+        kubernetes.go_away();
+        ear.hears("a trouble", |told| told.trouble.is_some()).await;
+        kubernetes.come_back();
+        ear.hears("that all is well", |told| told.trouble.is_none()).await;
+        assert_eq!(ear.0.borrow().events, 1, "nothing has happened meanwhile");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_bookmark_moves_the_place_to_go_on_from() {
     let kubernetes = cluster(&["a"]);
     followed(&kubernetes, async |mut ear| {

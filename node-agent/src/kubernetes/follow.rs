@@ -132,6 +132,7 @@ struct Following<'a, F> {
     position: Position,
     backoff: Backoff,
     is_troubled: bool,
+    is_absent: bool,
 }
 
 /// Tells `follower` of the objects of `resource`, until it is dropped.
@@ -144,6 +145,7 @@ pub async fn follow(api: &Api, resource: Resource, follower: &mut impl Follower)
         position: Position::default(),
         backoff: Backoff::default(),
         is_troubled: false,
+        is_absent: false,
     };
     loop {
         let outcome = match following.position {
@@ -174,6 +176,7 @@ impl<F: Follower> Following<'_, F> {
             self.follower.settle()?;
         }
         self.position = next;
+        self.is_absent = false;
         self.is_well();
         Ok(())
     }
@@ -183,7 +186,20 @@ impl<F: Follower> Following<'_, F> {
         let began = Instant::now();
         let mut body = self.ask(length.as_secs()).await?;
         let mut line = Vec::new();
-        while let Some(bytes) = next(&mut body, began + length + PATIENCE).await? {
+        loop {
+            let bytes = next(&mut body, began + length + PATIENCE);
+            // A watch that stays open is well, though it may be long until something happens.
+            let bytes = match self.is_troubled {
+                false => bytes.await?,
+                true => match timeout_at(began + SHORT, bytes).await {
+                    Ok(bytes) => bytes?,
+                    Err(_elapsed) => {
+                        self.is_well();
+                        continue;
+                    }
+                },
+            };
+            let Some(bytes) = bytes else { break };
             self.events(&mut line, &bytes)?;
         }
         if began.elapsed() < SHORT { Err(Failure::Short) } else { Ok(()) }
@@ -241,7 +257,7 @@ impl<F: Follower> Following<'_, F> {
     /// What to do about it, and how long to wait before.
     fn after(&mut self, failure: &Failure) -> Duration {
         match failure {
-            Failure::Refused { status: StatusCode::NOT_FOUND, .. } => return self.not_found(failure),
+            Failure::Refused { status: StatusCode::NOT_FOUND, .. } => return self.not_found(),
             // Whatever a watch was told that is no event, a list makes good.
             Failure::Gone | Failure::Event(_) | Failure::TooLarge | Failure::Follower(_) => {
                 self.position = Position::default();
@@ -266,14 +282,21 @@ impl<F: Follower> Following<'_, F> {
     }
 
     /// The API may know the resource in another version. What was known stays: an API that is starting knows of few.
-    fn not_found(&mut self, failure: &Failure) -> Duration {
+    fn not_found(&mut self) -> Duration {
         self.position = Position::default();
         self.at = (self.at + 1) % self.resource.versions.len().max(1);
         if self.at != 0 {
             return Duration::ZERO;
         }
-        tracing::debug!(resource = self.resource.plural, reason = %failure, "the API has no such resource");
         self.is_well();
+        if !std::mem::replace(&mut self.is_absent, true) {
+            let Resource { versions, plural } = self.resource;
+            tracing::info!(
+                resource = plural,
+                ?versions,
+                "the Kubernetes API has no such resource; it is asked again every minute"
+            );
+        }
         self.follower.absent();
         self.backoff.shortened(ABSENT)
     }
