@@ -12,7 +12,7 @@ ARCH = $(patsubst x86_64,amd64,$(patsubst aarch64,arm64,$(firstword $(subst -, ,
 OUT := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help rust build image test-image e2e-kind e2e-k8s deb demo test bench bench-mesh bench-node bench-xds fmt lint clean setup envoy
+.PHONY: help rust build image test-image e2e-kind e2e-k8s e2e-netns deb demo test bench bench-mesh bench-node bench-xds fmt lint clean setup envoy
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -46,9 +46,12 @@ image: setup build ## one image FROM scratch with all of them, as an OCI archive
 test-image: setup ## the image of the tests on Kubernetes: target/weft-test-image.tar
 	@scripts/test-image
 
-# Neither part of `test` nor of CI: they need a cluster.
+# Not part of `test` and CI: they need a cluster, or take minutes to make one.
 e2e-kind: setup build ## a kind cluster with Weft, and the tests against it; needs docker and kind
 	@scripts/e2e-kind
+
+e2e-netns: rust setup build ## a cluster of three nodes in namespaces of this machine, and the tests against it
+	@scripts/e2e-netns
 
 e2e-k8s: rust ## the same tests against the cluster of KUBECONFIG, in which Weft is
 	@scripts/e2e-k8s
