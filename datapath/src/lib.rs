@@ -65,5 +65,5 @@ pub use nft::{
 pub use observe::{Link, Observed};
 pub use rtnl::{Ends, Rtnl};
 pub use tc::{Shaped, Shaping};
-pub use vxlan::{Ensured, FarEnd, Vxlan};
+pub use vxlan::{Ensured, FarEnd, Vxlan, VxlanLink};
 pub use watch::{Heard, Watch};

@@ -47,6 +47,19 @@ pub enum Ensured {
     Replaced,
 }
 
+/// A VXLAN link that stands, whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VxlanLink {
+    /// The link.
+    pub link: Link,
+    /// Its VXLAN network identifier.
+    pub id: u32,
+    /// Its UDP port.
+    pub port: u16,
+    /// The address from which it sends, where it has one.
+    pub local: Option<IpAddr>,
+}
+
 /// Where the far end with a hardware address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FarEnd {
@@ -120,6 +133,20 @@ impl Rtnl {
         let list =
             request(Purpose::from("list the addresses"), RTM_GETADDR, AddressHeader::default().message(), 0);
         Ok(self.socket.dump(&list)?.iter().filter_map(|reply| observe::read_address(&reply.body)).collect())
+    }
+
+    /// All VXLAN links.
+    ///
+    /// # Errors
+    /// Where the kernel does not tell.
+    pub fn vxlans(&self) -> Result<Vec<VxlanLink>, Error> {
+        let list =
+            request(Purpose::from("list the VXLAN links"), RTM_GETLINK, LinkHeader::default().message(), 0);
+        let read = |reply: &Reply| {
+            let Fixed { id, port, local, .. } = Fixed::read(reply)?;
+            Some(VxlanLink { link: observe::link(reply)?, id, port, local })
+        };
+        Ok(self.socket.dump(&list)?.iter().filter_map(read).collect())
     }
 
     /// The far ends that `link` knows.

@@ -104,7 +104,7 @@ fn a_runtime_that_lists_nothing_while_namespaces_stand_is_not_believed() {
     let containerd = Containerd::start(&node, Network::routed(0).list()).unwrap();
     let pod = Pod::create(&node, "of-another-runtime").unwrap();
     Network::routed(0).add(&node, &Attachment::of(&pod)).unwrap();
-    let mut agent = Agent::start(&containerd, &node, "0ms", "100ms");
+    let mut agent = Agent::start(&containerd, &node, "1ms", "100ms");
     let status = agent.after_rounds(5);
     let problem = status["gc"]["problem"].as_str().unwrap();
     assert!(problem.contains("lists no sandbox, but 1 namespaces of pods stand"), "{problem}");

@@ -137,7 +137,7 @@ fn a_node_is_set_up_after_a_pod_was_really_attached_and_reached() {
     let pod = Pod::create(&node, "web").unwrap();
     let attachment = Attachment::of(&pod);
     let result = network(&node).add(&node, &attachment).unwrap();
-    let held = agent.until("the lease to be seen", |status| status["leases"][0]["held"] == 1.0);
+    let held = agent.until("the lease to be seen", |status| status["leases"][0]["heldAddresses"] == 1);
     assert_eq!(held["leases"][0]["subnet"], "10.244.7.0/24");
     let refusal = try_uninstall(&node).unwrap_err();
     assert!(refusal.contains("another weft-node runs on this node"), "{refusal}");

@@ -110,7 +110,7 @@ fn pods_reach_pods_of_all_nodes_with_full_size_packets() {
     assert_eq!(ways(&status, "b"), ["direct"; 2], "{status}");
     assert_eq!(ways(&status, "c"), ["vxlan"; 2], "{status}");
     for host in &hosts.hosts {
-        host.until("the MTU of pods", |status| status["network"]["podMtu"] == 1450).unwrap();
+        host.until("the MTU of pods", |status| status["network"]["podMtuBytes"] == 1450).unwrap();
         let host_list = || host.network().unwrap().list()["plugins"][0]["mtu"] == 1450;
         wait::until("the list to have it", PATIENCE, || if host_list() { Ok(()) } else { Err(host.log()) })
             .unwrap();

@@ -63,13 +63,25 @@ impl Open {
     }
 }
 
+/// Listens on `address`.
+///
+/// # Errors
+/// Where the address is taken.
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).await.map_err(|source| Error { address, source })?;
+    tracing::info!(%address, "serving health, metrics and status");
+    Ok(listener)
+}
+
 /// Serves what is on the `board`, after `refresh` has completed it.
 ///
 /// # Errors
-/// Where the address is taken. It never ends otherwise.
-pub(crate) async fn serve(address: SocketAddr, board: Board, refresh: Refresh) -> Result<Infallible, Error> {
-    let listener = TcpListener::bind(address).await.map_err(|source| Error { address, source })?;
-    tracing::info!(%address, "serving health, metrics and status");
+/// Never.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    board: Board,
+    refresh: Refresh,
+) -> Result<Infallible, Infallible> {
     let mut open = Open::default();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -167,7 +179,7 @@ mod tests {
         assert_eq!(code(Method::POST, "/livez", &status), 405);
         status.install.self_test = SelfTest::Passed { milliseconds: 1, addresses: vec![] };
         status.install.conflist = Some("x".into());
-        status.network.stands = true;
+        status.network.is_known = true;
         assert_eq!(code(Method::HEAD, "/readyz", &status), 200);
     }
 
@@ -184,17 +196,13 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn hundreds_of_connections_that_say_nothing_or_half_of_it_keep_nobody_from_being_answered() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        drop(listener);
         let refresh: Refresh = Arc::new(|status| status.node.name = "a".into());
         let served = async {
-            serve(address, Board::default(), refresh).await.unwrap();
+            serve(listener, Board::default(), refresh).await.unwrap();
         };
         let asking = async {
-            while TcpStream::connect(address).await.is_err() {
-                tokio::task::yield_now().await;
-            }
             let mut silent = Vec::new();
             for nth in 0..300 {
                 let mut stream = TcpStream::connect(address).await.unwrap();

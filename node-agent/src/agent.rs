@@ -23,7 +23,7 @@ use crate::discovery::Discovery;
 use crate::gc::Collector;
 use crate::leases;
 use crate::member::NodeName;
-use crate::membership::{self, Known, Source};
+use crate::membership::{Known, Source};
 use crate::network;
 use crate::repair::pods::Auditor;
 use crate::repair::{self, Listener, unmasqueraded};
@@ -72,6 +72,14 @@ pub enum Error {
     /// The kernel cannot be listened to.
     #[error("cannot hear what is lost")]
     Losses(#[source] repair::Error),
+    /// Something that it needs is not to be had.
+    #[error("cannot begin with {part}; nothing was changed")]
+    Begin {
+        /// What.
+        part: &'static str,
+        /// Why.
+        source: Box<dyn StdError>,
+    },
     /// A task that never ends did.
     #[error("the task {task} ended")]
     Task {
@@ -102,12 +110,16 @@ async fn run_tasks(options: Options) -> Result<(), Error> {
     let (tell_mtu, mtu) = watch::channel(None);
     let (enforce, in_force) = watch::channel(None);
     let (listener, told) = Listener::open().map_err(Error::Losses)?;
+    // Whatever cannot be is found out before the first change.
+    let membership = options.membership.open().await.map_err(begin("membership"))?;
+    let discovery = match options.discovery {
+        Some(discovery) => Some(discovery.open().await.map_err(begin("discovery"))?),
+        None => None,
+    };
+    let admin = admin::bind(admin).await.map_err(begin("admin"))?;
     let mut tasks = Tasks::default();
-    tasks.start(
-        "membership",
-        membership::follow(options.membership, options.node.clone(), publish, board.clone()),
-    );
-    if let Some(discovery) = options.discovery {
+    tasks.start("membership", membership.follow(options.node.clone(), publish, board.clone()));
+    if let Some(discovery) = discovery {
         tasks.start("discovery", discovery.keep(board.clone()));
     }
     let ways = network::follow(options.network, members.clone(), told.clone(), board.clone(), tell_mtu);
@@ -129,6 +141,10 @@ async fn run_tasks(options: Options) -> Result<(), Error> {
     };
     tracing::info!("ending; pods stay connected");
     ended
+}
+
+fn begin<E: StdError + 'static>(part: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error::Begin { part, source: Box::new(source) }
 }
 
 /// Adds to a status what nobody has to be woken for.

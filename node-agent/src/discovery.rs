@@ -44,7 +44,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The API cannot be asked at all.
-    #[error("cannot use the Kubernetes API")]
+    #[error(
+        "the files of --discovery-dir come from the Kubernetes API: give --kubeconfig, or leave --discovery-dir out"
+    )]
     Kubernetes(#[from] crate::kubernetes::Error),
     /// A task has died.
     #[error("following a resource ended badly")]
@@ -56,6 +58,13 @@ pub enum Error {
 pub struct Discovery {
     directory: PathBuf,
     kubeconfig: Option<PathBuf>,
+}
+
+/// The API and the directory, of which both can be used.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    api: Api,
+    tree: Tree,
 }
 
 /// Removes what an agent has kept in `directory`, and nothing of anybody else's. Returns how many files that were.
@@ -78,9 +87,21 @@ impl Discovery {
     /// # Errors
     /// If the directory or the API cannot be used at all when it begins. What fails later is logged and tried again.
     pub async fn keep(self, board: Board) -> Result<Infallible, Error> {
+        self.open().await?.keep(board).await
+    }
+
+    /// Finds out whether it can be done, before anything is.
+    pub(crate) async fn open(self) -> Result<Opened, Error> {
         let api = Api::new(self.kubeconfig.as_deref()).await?;
         let tree = Tree::open(&self.directory)
             .map_err(|source| Error::Directory { path: self.directory.clone(), source })?;
+        Ok(Opened { api, tree })
+    }
+}
+
+impl Opened {
+    pub(crate) async fn keep(self, board: Board) -> Result<Infallible, Error> {
+        let Self { api, tree } = self;
         let mut tasks = JoinSet::new();
         for kind in KINDS {
             let (api, mut files) = (api.clone(), Files::new(kind, tree.shelf(kind), board.clone()));

@@ -45,10 +45,14 @@ pub(crate) fn ranges(list: &List) -> Vec<Range> {
     let range = |used: weft_ipam::Utilisation| Range {
         network: list.name.clone(),
         subnet: used.range.subnet().to_string(),
-        held: used.held as f64,
-        size: used.size as f64,
+        held: whole(used.held),
+        size: whole(used.size),
     };
     used.into_iter().flatten().map(range).collect()
+}
+
+fn whole(count: u128) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn is_local(maker: &Map<String, Value>) -> bool {
@@ -79,7 +83,7 @@ mod tests {
         let attachment = weft_ipam::lease::Attachment::new("pods", "c1", "eth0").unwrap();
         let _lease = ipam.reserve(&pool, weft_ipam::Request::new(attachment)).unwrap().keep();
         let ranges = ranges(&list);
-        assert_eq!((ranges[0].held, ranges[0].size, ranges[0].subnet.as_str()), (1.0, 253.0, "10.9.0.0/24"));
+        assert_eq!((ranges[0].held, ranges[0].size, ranges[0].subnet.as_str()), (1, 253, "10.9.0.0/24"));
     }
 
     #[test]

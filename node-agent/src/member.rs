@@ -3,6 +3,7 @@
 //! A source of membership tells of [`Candidate`]s; [`Members::judge`] decides which of them can be believed. It is the
 //! only way to a [`Member`], so nothing after it looks at an address twice.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,6 +11,11 @@ use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
+use weft_ipam::range::Range;
+
+mod claims;
+
+use claims::{Claims, Subnets};
 
 /// The name of a node, which is a DNS name in lower case, as Kubernetes has it (RFC 1123).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +49,9 @@ pub struct Members {
     pub own: Option<Member>,
     /// All others.
     pub others: BTreeMap<NodeName, Member>,
+    /// Whether there is an entry that is held back and belongs to nobody who is known: what stands for a node that is not among
+    /// these may be that node's.
+    pub is_partial: bool,
 }
 
 /// What a source tells of a node.
@@ -58,9 +67,38 @@ pub struct Candidate {
     pub pod_cidrs: Vec<String>,
 }
 
+/// An entry of a source that is no candidate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// Where it is: `entry 3, at line 5 column 7,`.
+    pub place: String,
+    /// The name in it, where it has one.
+    pub name: Option<String>,
+    /// Why it cannot be read.
+    pub why: String,
+}
+
 /// What is wrong with a candidate, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Flaw {
+    /// Its entry cannot be read.
+    #[error("{}: {place} cannot be read: {why}", node.as_ref().map_or("an unknown node".to_owned(), |node| format!("node {node}")))]
+    Unread {
+        /// Whose, where the entry says.
+        node: Option<NodeName>,
+        /// Where it is.
+        place: String,
+        /// Why not.
+        why: String,
+    },
+    /// It is not there any more, but who it is by an entry without a name is not known.
+    #[error(
+        "node {node} is not listed any more, but may be meant by the entry whose name cannot be read: it stays as it was until that entry is right, or gone"
+    )]
+    MayBeMeant {
+        /// Whose.
+        node: NodeName,
+    },
     /// It is no name.
     #[error(
         "node {name:?}: the name must be a DNS name in lower case, of at most 253 letters, digits, '-' and '.'"
@@ -76,12 +114,14 @@ pub enum Flaw {
         node: NodeName,
     },
     /// It is no address that a node can have.
-    #[error("node {node}: {text:?} is not an address by which another node could reach it")]
+    #[error("node {node}: {text:?} is not an address by which another node could reach it ({why})")]
     Address {
         /// Whose.
         node: NodeName,
         /// What was given.
         text: String,
+        /// Why not, or what one is.
+        why: String,
     },
     /// There is more than one of a family.
     #[error("node {node}: it has both {first} and {second}; give one address of each family")]
@@ -94,12 +134,14 @@ pub enum Flaw {
         second: IpAddr,
     },
     /// It is no subnet that pods can have.
-    #[error("node {node}: {text:?} is not a subnet for pods{}", hint(text))]
+    #[error("node {node}: {text:?} is not a subnet for pods ({why})")]
     Subnet {
         /// Whose.
         node: NodeName,
         /// What was given.
         text: String,
+        /// Why not, or what one is.
+        why: String,
     },
     /// The name is another's.
     #[error("node {node} is there twice; the first counts")]
@@ -176,6 +218,33 @@ impl NodeName {
     }
 }
 
+impl Borrow<str> for NodeName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Flaw {
+    /// Whose entry it is, where that is known.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Unread { node, .. } => node.as_ref().map(NodeName::as_str),
+            Self::Name { name } => Some(name),
+            Self::MayBeMeant { node }
+            | Self::NoAddress { node }
+            | Self::Address { node, .. }
+            | Self::SecondAddress { node, .. }
+            | Self::Subnet { node, .. }
+            | Self::Twice { node }
+            | Self::SharedAddress { node, .. }
+            | Self::Overlap { node, .. }
+            | Self::AmongPods { node, .. }
+            | Self::NodeInside { node, .. } => Some(node.as_str()),
+        }
+    }
+}
+
 impl Display for NodeName {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -200,9 +269,9 @@ impl Addresses {
     fn parse(node: &NodeName, texts: &[String]) -> Result<Self, Vec<Flaw>> {
         let (mut found, mut flaws) = (Self { v4: None, v6: None }, Vec::new());
         for text in texts {
-            match text.parse().ok().filter(|address| is_reachable(*address)) {
-                Some(address) => flaws.extend(found.take(node, address).err()),
-                None => flaws.push(Flaw::Address { node: node.clone(), text: text.clone() }),
+            match parse_address(text) {
+                Ok(address) => flaws.extend(found.take(node, address).err()),
+                Err(why) => flaws.push(Flaw::Address { node: node.clone(), text: text.clone(), why }),
             }
         }
         if texts.is_empty() {
@@ -231,8 +300,8 @@ impl Member {
         let mut pod_cidrs = Vec::new();
         for text in &candidate.pod_cidrs {
             match parse_subnet(text) {
-                Some(subnet) => pod_cidrs.push(subnet),
-                None => flaws.push(Flaw::Subnet { node: name.clone(), text: text.clone() }),
+                Ok(subnet) => pod_cidrs.push(subnet),
+                Err(why) => flaws.push(Flaw::Subnet { node: name.clone(), text: text.clone(), why }),
             }
         }
         match addresses {
@@ -245,34 +314,40 @@ impl Member {
 impl Members {
     /// Which of the `candidates` make up the cluster of the node `own`, and what is wrong with the others.
     ///
-    /// A node with a mistake stays as it was `before`, if it was; everybody else's changes take effect. Where two nodes want
-    /// the same, who had it before keeps it; where neither had, it is the first of the `candidates`.
+    /// A node with a mistake stays as it was `before`, if it was; everybody else's changes take effect. So does one whose entry is
+    /// `unread`, and as long as an entry is there that nobody knows the name of, nobody is taken away: it may be theirs.
+    /// Where two nodes want the same, who had it before keeps it; where neither had, it is the first of the `candidates`.
     #[must_use]
-    pub fn judge(own: &NodeName, candidates: &[Candidate], before: &Self) -> (Self, Vec<Flaw>) {
-        let (mut members, mut stand_ins, mut flaws) = (Vec::new(), Vec::new(), Vec::new());
-        for candidate in candidates {
-            match Member::parse(candidate) {
-                Ok(member) => members.push(member),
-                Err(found) => {
-                    flaws.extend(found);
-                    stand_ins.extend(before.get(&candidate.name).cloned());
-                }
-            }
-        }
-        members.append(&mut stand_ins);
+    pub fn judge(
+        own: &NodeName,
+        candidates: &[Candidate],
+        unread: &[Unread],
+        before: &Self,
+    ) -> (Self, Vec<Flaw>) {
+        let (mut members, held_back, mut flaws) = sorted_out(candidates, unread);
+        let unknown =
+            held_back.iter().any(|name| name.as_ref().is_none_or(|name| before.get(name).is_none()));
+        members.extend(stand_ins(candidates, held_back, before, &mut flaws));
         // A node that starts anew knows nothing of before, and is itself all the same.
-        members.sort_by_key(|member| (member.name != *own, before.get(member.name.as_str()) != Some(member)));
+        members.sort_by_cached_key(|member| {
+            (member.name != *own, before.get(member.name.as_str()) != Some(member))
+        });
         let members = without_those_among_pods(members, before, &mut flaws);
-        let mut admitted = admit_each(members, before, &mut flaws);
-        leave_out_subnets_around_nodes(&mut admitted, &mut flaws);
+        let admitted = admit_each(members, before, &mut flaws);
         let (own, others) = admitted.into_iter().partition(|member| member.name == *own);
-        (Self::of(own, others), flaws)
+        (Self { is_partial: unknown && before.is_partial, ..Self::of(own, others) }, flaws)
+    }
+
+    /// Before anybody has told of them: whatever stands may be somebody's.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self { is_partial: true, ..Self::default() }
     }
 
     /// The node of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Member> {
-        self.iter().find(|member| member.name.as_str() == name)
+        self.own.as_ref().filter(|own| own.name.as_str() == name).or_else(|| self.others.get(name))
     }
 
     /// All nodes, this one first.
@@ -282,135 +357,169 @@ impl Members {
 
     fn of(own: Vec<Member>, others: Vec<Member>) -> Self {
         let by_name = |member: Member| (member.name.clone(), member);
-        Self { own: own.into_iter().next(), others: others.into_iter().map(by_name).collect() }
+        let others = others.into_iter().map(by_name).collect();
+        Self { own: own.into_iter().next(), others, is_partial: false }
     }
+}
+
+/// The names of entries that are held back, where they have one.
+type HeldBack<'a> = Vec<Option<&'a str>>;
+
+fn sorted_out<'a>(
+    candidates: &'a [Candidate],
+    unread: &'a [Unread],
+) -> (Vec<Member>, HeldBack<'a>, Vec<Flaw>) {
+    let (mut members, mut held_back, mut flaws) = (Vec::new(), Vec::new(), Vec::new());
+    for entry in unread {
+        let name = entry.name.as_deref().and_then(|name| Some((name, name.parse().ok()?)));
+        held_back.push(name.as_ref().map(|(name, _)| *name));
+        let node = name.map(|(_, node)| node);
+        flaws.push(Flaw::Unread { node, place: entry.place.clone(), why: entry.why.clone() });
+    }
+    for candidate in candidates {
+        match Member::parse(candidate) {
+            Ok(member) => members.push(member),
+            Err(found) => {
+                let is_nameless = matches!(found.first(), Some(Flaw::Name { .. }));
+                held_back.push((!is_nameless).then_some(candidate.name.as_str()));
+                flaws.extend(found);
+            }
+        }
+    }
+    (members, held_back, flaws)
+}
+
+/// As they were before: those whose entries are held back, and those who may be meant by one that has no name.
+fn stand_ins(
+    candidates: &[Candidate],
+    held_back: HeldBack<'_>,
+    before: &Members,
+    flaws: &mut Vec<Flaw>,
+) -> Vec<Member> {
+    let mut named: BTreeSet<_> = held_back.iter().copied().flatten().collect();
+    let mut kept: Vec<_> = named.iter().filter_map(|name| before.get(name)).cloned().collect();
+    if held_back.contains(&None) {
+        named.extend(candidates.iter().map(|candidate| candidate.name.as_str()));
+        let missing: Vec<_> = before.iter().filter(|member| !named.contains(member.name.as_str())).collect();
+        flaws.extend(missing.iter().map(|member| Flaw::MayBeMeant { node: member.name.clone() }));
+        kept.extend(missing.into_iter().cloned());
+    }
+    kept
 }
 
 /// One after the other, without what somebody before has already.
 fn admit_each(members: Vec<Member>, before: &Members, flaws: &mut Vec<Flaw>) -> Vec<Member> {
-    let mut admitted: Vec<Member> = Vec::new();
+    let (mut admitted, mut claims) = (Vec::<Member>::new(), Claims::default());
     for mut member in members {
-        if let Some(flaw) = taken_by_another(&admitted, &member) {
+        if let Some(flaw) = claims.against(&member) {
             flaws.push(flaw);
             continue;
         }
-        let overlaps = leave_out_overlapping(&admitted, &mut member);
+        let overlaps = claims.take_subnets(&mut member);
         let former =
             before.get(member.name.as_str()).filter(|former| !overlaps.is_empty() && **former != member);
-        if let Some(former) = former.filter(|former| taken_by_another(&admitted, former).is_none()) {
+        if let Some(former) = former.filter(|former| claims.against(former).is_none()) {
+            claims.give_back(&member.pod_cidrs);
             member = former.clone();
-            leave_out_overlapping(&admitted, &mut member);
+            claims.take_subnets(&mut member);
         }
         flaws.extend(overlaps);
+        claims.take(&member);
         admitted.push(member);
     }
+    leave_out_subnets_around_nodes(&mut admitted, &claims, flaws);
     admitted
-}
-
-fn leave_out_overlapping(admitted: &[Member], member: &mut Member) -> Vec<Flaw> {
-    let mut flaws = Vec::new();
-    for subnet in std::mem::take(&mut member.pod_cidrs) {
-        match overlapping(admitted.iter().chain([&*member]), subnet) {
-            Some((other, theirs)) => {
-                let (node, other) = (member.name.clone(), other.clone());
-                flaws.push(Flaw::Overlap { node, subnet, other, theirs });
-            }
-            None => member.pod_cidrs.push(subnet),
-        }
-    }
-    flaws
 }
 
 /// Who comes with an address that is a pod's does not take the subnet from those who had it before.
 fn without_those_among_pods(members: Vec<Member>, before: &Members, flaws: &mut Vec<Flaw>) -> Vec<Member> {
-    let had = |member: &Member| before.get(member.name.as_str()).map(|former| former.addresses);
-    let standing: Vec<_> =
-        members.iter().filter(|member| before.get(member.name.as_str()) == Some(*member)).cloned().collect();
-    let is_welcome = |member: &Member| {
-        if had(member) == Some(member.addresses) {
-            return true;
-        }
-        let others = standing.iter().filter(|other| other.name != member.name);
-        let mut inside = others
-            .flat_map(|other| other.pod_cidrs.iter().map(move |subnet| (other, *subnet)))
-            .filter_map(|(other, subnet)| {
-                let address = member.addresses.iter().find(|address| subnet.contains(*address))?;
-                Some(Flaw::AmongPods {
-                    node: member.name.clone(),
-                    address,
-                    subnet,
-                    other: other.name.clone(),
-                })
-            });
-        let flaw = inside.next();
-        flaws.extend(flaw.clone());
-        flaw.is_none()
-    };
-    let mut is_welcome = is_welcome;
-    members.into_iter().filter(|member| is_welcome(member)).collect()
-}
-
-fn taken_by_another(admitted: &[Member], member: &Member) -> Option<Flaw> {
-    let node = member.name.clone();
-    if admitted.iter().any(|other| other.name == node) {
-        return Some(Flaw::Twice { node });
+    let former = |member: &Member| before.get(member.name.as_str());
+    let mut standing = Subnets::default();
+    for member in members.iter().filter(|member| former(member) == Some(*member)) {
+        member.pod_cidrs.iter().for_each(|subnet| standing.insert(*subnet, &member.name));
     }
-    let holder = |address| admitted.iter().find(|other| other.addresses.of_family(address) == Some(address));
-    let mut shared = member.addresses.iter().filter_map(|address| Some((address, holder(address)?)));
-    let (address, other) = shared.next()?;
-    Some(Flaw::SharedAddress { node, address, other: other.name.clone() })
+    let among = |member: &Member| {
+        let has_moved = former(member).is_none_or(|former| former.addresses != member.addresses);
+        let around = |address| {
+            let (subnet, other) = standing.around(address).filter(|(_, other)| *other != member.name)?;
+            let (node, other) = (member.name.clone(), other.clone());
+            Some(Flaw::AmongPods { node, address, subnet: *subnet, other })
+        };
+        has_moved.then(|| member.addresses.iter().find_map(around)).flatten()
+    };
+    let judged = members.into_iter().map(|member| (among(&member), member));
+    let welcome = judged.filter_map(|(flaw, member)| {
+        let is_welcome = flaw.is_none();
+        flaws.extend(flaw);
+        is_welcome.then_some(member)
+    });
+    welcome.collect()
 }
 
-fn overlapping<'a>(
-    members: impl Iterator<Item = &'a Member>,
-    subnet: IpNetwork,
-) -> Option<(&'a NodeName, IpNetwork)> {
-    let mut all = members.flat_map(|member| member.pod_cidrs.iter().map(|theirs| (&member.name, *theirs)));
-    all.find(|(_, theirs)| theirs.contains(subnet.network()) || subnet.contains(theirs.network()))
-}
-
-fn leave_out_subnets_around_nodes(members: &mut [Member], flaws: &mut Vec<Flaw>) {
-    let nodes: Vec<_> = members
-        .iter()
-        .flat_map(|member| member.addresses.iter().map(|address| (member.name.clone(), address)))
-        .collect();
+fn leave_out_subnets_around_nodes(members: &mut [Member], claims: &Claims, flaws: &mut Vec<Flaw>) {
     for member in members {
+        let node = &member.name;
         member.pod_cidrs.retain(|subnet| {
-            let inside = nodes.iter().find(|(_, address)| subnet.contains(*address));
-            flaws.extend(inside.map(|(other, address)| Flaw::NodeInside {
-                node: member.name.clone(),
+            let inside = claims.node_inside(*subnet);
+            flaws.extend(inside.map(|(address, other)| Flaw::NodeInside {
+                node: node.clone(),
                 subnet: *subnet,
                 other: other.clone(),
-                address: *address,
+                address,
             }));
             inside.is_none()
         });
     }
 }
 
-/// One that is not of a single host or link, and not of many.
-fn is_reachable(address: IpAddr) -> bool {
-    let is_linklocal = match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
+/// Why no other node could reach it there.
+fn unreachable(address: IpAddr) -> Option<&'static str> {
+    let kind = match address {
+        IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
+        IpAddr::V4(v4) if v4.is_link_local() => "of a single link",
+        IpAddr::V4(v4) if v4.octets()[0] == 0 && !v4.is_unspecified() => "of \"this network\" (0.0.0.0/8)",
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => "of a single link",
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => {
+            "an IPv4 address in IPv6's clothes: write it as IPv4"
+        }
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_loopback() => "a loopback's",
+        _ if address.is_multicast() => "a multicast address",
+        _ => return None,
     };
-    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_linklocal)
+    Some(kind)
 }
 
-/// A prefix is part of it, and nothing is beyond the prefix.
-fn parse_subnet(text: &str) -> Option<IpNetwork> {
-    let subnet: IpNetwork = text.parse().ok()?;
-    let is_written_whole = text.contains('/') && subnet.ip() == subnet.network();
-    (is_written_whole && subnet.prefix() > 0 && is_reachable(subnet.network())).then_some(subnet)
+fn parse_address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse().map_err(|_not_one| match text.parse::<IpNetwork>() {
+        Ok(network) => format!("an address has no prefix: did you mean {}?", network.ip()),
+        Err(_) => "one is, for example, 192.0.2.1".to_owned(),
+    })?;
+    unreachable(address).map_or(Ok(address), |kind| Err(format!("it is {kind}")))
 }
 
-fn hint(text: &str) -> String {
-    let corrected = text.parse::<IpNetwork>().ok().filter(|_| text.contains('/'));
-    let corrected = corrected.map(|subnet| format!("{}/{}", subnet.network(), subnet.prefix()));
-    corrected.filter(|right| parse_subnet(right).is_some()).map_or_else(
-        || " (one is, for example, 10.244.1.0/24)".to_owned(),
-        |right| format!(" (did you mean {right}?)"),
-    )
+/// A prefix is part of it, nothing is beyond the prefix, and it has room for a pod.
+fn parse_subnet(text: &str) -> Result<IpNetwork, String> {
+    let example = || "one is, for example, 10.244.1.0/24".to_owned();
+    let subnet = text.parse::<IpNetwork>().ok().filter(|subnet| text.contains('/') && subnet.prefix() > 0);
+    let subnet = subnet.ok_or_else(example)?;
+    if subnet.ip() != subnet.network() {
+        let whole = format!("{}/{}", subnet.network(), subnet.prefix());
+        return Err(parse_subnet(&whole).map_or_else(|why| why, |right| format!("did you mean {right}?")));
+    }
+    if let Some(kind) = unreachable(subnet.network()) {
+        return Err(format!("{} is {kind}", subnet.network()));
+    }
+    let smallest = if subnet.is_ipv4() { 30 } else { 126 };
+    if subnet.prefix() > smallest {
+        let usual = if subnet.is_ipv4() { 24 } else { 64 };
+        return Err(format!(
+            "beside its first address and the gateway's it has no room for a pod: give it a /{smallest} or larger, usually a /{usual}"
+        ));
+    }
+    let refused =
+        |flaws: Vec<weft_ipam::range::Error>| flaws.iter().map(ToString::to_string).collect::<Vec<_>>();
+    Range::new(subnet.into()).map_or_else(|flaws| Err(refused(flaws).join("; ")), |_| Ok(subnet))
 }
 
 /// What is new among `flaws`: what was said of them once need not be said again.
@@ -429,7 +538,7 @@ mod tests {
     }
 
     fn judge(candidates: &[Candidate], before: &Members) -> (Members, Vec<String>) {
-        let (members, flaws) = Members::judge(&"a".parse().unwrap(), candidates, before);
+        let (members, flaws) = Members::judge(&"a".parse().unwrap(), candidates, &[], before);
         (members, flaws.iter().map(Flaw::to_string).collect())
     }
 
@@ -472,10 +581,10 @@ mod tests {
                 "node b: \"10.244.2.0\" is not a subnet for pods (one is, for example, 10.244.1.0/24)",
                 "node b: \"x\" is not a subnet for pods (one is, for example, 10.244.1.0/24)",
                 "node b: \"0.0.0.0/0\" is not a subnet for pods (one is, for example, 10.244.1.0/24)",
-                "node c: \"127.0.0.1\" is not an address by which another node could reach it",
-                "node c: \"fe80::1\" is not an address by which another node could reach it",
+                "node c: \"127.0.0.1\" is not an address by which another node could reach it (it is a loopback's)",
+                "node c: \"fe80::1\" is not an address by which another node could reach it (it is of a single link)",
                 "node c: it has both 192.0.2.1 and 192.0.2.2; give one address of each family",
-                "node c: \"ff00::/8\" is not a subnet for pods (one is, for example, 10.244.1.0/24)",
+                "node c: \"ff00::/8\" is not a subnet for pods (ff00:: is a multicast address)",
                 "node d is there twice; the first counts",
                 "node e: 192.0.2.4 is the address of d; e is left out",
                 "node f: 10.244.0.0/16 overlaps 10.244.4.0/24 of d, which keeps it; 10.244.0.0/16 is left out",
@@ -541,6 +650,123 @@ mod tests {
         let (after, flaws) = judge(&candidates, &before);
         assert_eq!(flaws.len(), 1, "{flaws:?}");
         assert_eq!(after, before);
+    }
+
+    fn judge_with(
+        candidates: &[Candidate],
+        unread: &[Option<&str>],
+        before: &Members,
+    ) -> (Members, Vec<String>) {
+        let entry = |name: &Option<&str>| Unread {
+            place: "entry 9".into(),
+            name: name.map(str::to_owned),
+            why: "no".into(),
+        };
+        let unread: Vec<_> = unread.iter().map(entry).collect();
+        let (members, flaws) = Members::judge(&"a".parse().unwrap(), candidates, &unread, before);
+        (members, flaws.iter().map(Flaw::to_string).collect())
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_keeps_its_own_node_as_it_was_and_nobody_elses() {
+        let (before, _) = judge(&good(), &Members::default());
+        let (after, flaws) = judge_with(&good()[..1], &[Some("b")], &before);
+        assert_eq!(flaws, ["node b: entry 9 cannot be read: no"]);
+        assert_eq!(after.get("b"), before.get("b"));
+        assert!(after.get("c").is_none(), "c has left");
+    }
+
+    #[test]
+    fn who_vanishes_while_an_entry_has_no_name_may_be_meant_by_it_and_stays_until_it_is_mended() {
+        let (before, _) = judge(&good(), &Members::default());
+        let misspelt = [good()[0].clone(), node("B_", &["192.0.2.2"], &[])];
+        for (candidates, unread) in [(&good()[..1], &[None][..]), (&misspelt, &[])] {
+            let (after, flaws) = judge_with(candidates, unread, &before);
+            assert_eq!(flaws.len(), 3, "{flaws:?}");
+            assert!(flaws[1].starts_with("node b is not listed any more, but may be meant"), "{flaws:?}");
+            assert_eq!(after, before);
+            let (again, _) = judge_with(candidates, unread, &after);
+            assert_eq!(again, before, "for as long as it takes");
+        }
+        let (mended, flaws) = judge(&good()[..2], &before);
+        assert!(flaws.is_empty() && mended.get("c").is_none());
+    }
+
+    #[test]
+    fn who_starts_anew_does_not_take_away_what_may_belong_to_an_entry_that_is_held_back() {
+        let (first, _) = judge_with(&good(), &[Some("d")], &Members::unknown());
+        assert!(first.is_partial);
+        let (still, _) = judge_with(&good(), &[None], &first);
+        assert!(still.is_partial);
+        let (whole, _) = judge_with(&good(), &[], &still);
+        assert!(!whole.is_partial);
+        let (later, _) = judge_with(&good(), &[Some("d")], &whole);
+        assert!(!later.is_partial, "d is new, and nothing of it stands");
+    }
+
+    #[test]
+    fn addresses_that_nobody_can_have_are_refused_with_the_reason() {
+        for (text, why) in [
+            ("0.0.0.0", "unspecified"),
+            ("::", "unspecified"),
+            ("0.1.2.3", "this network"),
+            ("127.8.8.8", "loopback"),
+            ("::1", "loopback"),
+            ("224.0.0.1", "multicast"),
+            ("ff02::1", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("169.254.1.1", "single link"),
+            ("fe80::1", "single link"),
+            ("::ffff:192.0.2.1", "write it as IPv4"),
+            ("192.0.2.1/24", "did you mean 192.0.2.1?"),
+            ("node-b", "for example, 192.0.2.1"),
+        ] {
+            let (members, flaws) = judge(&[node("b", &[text], &[])], &Members::default());
+            assert!(members.others.is_empty() && flaws[0].contains(why), "{text}: {flaws:?}");
+        }
+    }
+
+    #[test]
+    fn a_subnet_without_room_for_a_pod_is_refused_with_what_to_give() {
+        for (text, why) in [
+            ("10.244.0.1/32", "no room for a pod: give it a /30 or larger, usually a /24"),
+            ("10.244.0.0/31", "no room for a pod"),
+            ("fd00::/128", "no room for a pod: give it a /126 or larger, usually a /64"),
+            ("fd00::/127", "no room for a pod"),
+            ("0.0.0.0/8", "0.0.0.0 is the unspecified address"),
+            ("64.0.0.0/2", "cannot be given to pods"),
+        ] {
+            let (members, flaws) = judge(&[node("a", &["192.0.2.1"], &[text])], &Members::default());
+            assert!(members.own.is_none() && flaws[0].contains(why), "{text}: {flaws:?}");
+        }
+        for text in ["10.244.0.0/30", "fd00::/126", "10.0.0.0/8"] {
+            let (members, flaws) = judge(&[node("a", &["192.0.2.1"], &[text])], &Members::default());
+            assert!(members.own.is_some(), "{text}: {flaws:?}");
+        }
+    }
+
+    fn many(count: u32) -> Vec<Candidate> {
+        let of = |number: u32| {
+            let name = if number == 0 { "a".to_owned() } else { format!("n{number}") };
+            let address = Ipv4Addr::from_bits(0x6440_0000 + number).to_string();
+            let subnet = format!("{}/28", Ipv4Addr::from_bits(0x0a00_0000 + (number << 4)));
+            node(&name, &[&address], &[&subnet])
+        };
+        (0..count).map(of).collect()
+    }
+
+    #[test]
+    fn thousands_of_nodes_are_judged_again_and_again() {
+        let mut nodes = many(5_000);
+        let (before, flaws) = judge(&nodes, &Members::unknown());
+        assert!(flaws.is_empty() && before.others.len() == 4_999);
+        for node in &mut nodes[1..] {
+            node.addresses = vec![node.addresses[0].replace("100.", "101.")];
+        }
+        let began = std::time::Instant::now();
+        let (after, flaws) = judge(&nodes, &before);
+        println!("5000 nodes, all of them changed: {:?}", began.elapsed());
+        assert!(flaws.is_empty() && after.others.len() == 4_999 && after != before);
     }
 
     #[test]

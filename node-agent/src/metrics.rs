@@ -1,9 +1,9 @@
-//! The status as Prometheus reads it (text format 0.0.4). README.md has the names.
+//! The status as Prometheus reads it (text format 0.0.4). docs/operating.md has the names.
 
 use std::fmt::{Display, Write};
 use std::fs;
 
-use crate::status::{By, SelfTest, Status};
+use crate::status::{By, Kept, SelfTest, Status};
 
 /// The whole page.
 pub(crate) fn render(status: &Status) -> String {
@@ -18,11 +18,13 @@ pub(crate) fn render(status: &Status) -> String {
     page.plain(
         "weft_node_ready",
         "gauge",
-        "Whether pods can be attached and reach other nodes.",
+        "Whether this node does its part.",
         flag(status.readiness().is_ok()),
     );
     install(&mut page, status);
+    membership(&mut page, status);
     network(&mut page, status);
+    discovery(&mut page, status);
     collected(&mut page, status);
     leases(&mut page, status);
     page.plain(
@@ -70,6 +72,68 @@ fn install(page: &mut Page, status: &Status) {
     }
 }
 
+fn membership(page: &mut Page, status: &Status) {
+    let known = &status.membership;
+    let is_followed = !status.kubernetes.contains_key("nodes");
+    page.plain("weft_node_members", "gauge", "Nodes, with this one.", known.members);
+    page.plain(
+        "weft_node_membership_read",
+        "gauge",
+        "Whether the source of the nodes could be read the last time.",
+        flag(known.read && is_followed),
+    );
+    page.plain(
+        "weft_node_membership_mistakes",
+        "gauge",
+        "What is wrong with entries of nodes, which are held back.",
+        known.mistakes.len(),
+    );
+    page.plain(
+        "weft_node_membership_last_change_seconds",
+        "gauge",
+        "When something of the nodes changed, in seconds of the epoch; 0 for never.",
+        known.last_change_epoch_seconds.unwrap_or_default(),
+    );
+}
+
+fn discovery(page: &mut Page, status: &Status) {
+    type Read = fn(&Kept) -> u64;
+    let series: [(&str, &str, &str, Read); 6] = [
+        ("weft_node_discovery_files", "gauge", "Files for sidecars, one for each object.", |kept| {
+            kept.files as u64
+        }),
+        ("weft_node_discovery_written_total", "counter", "Files that were written.", |kept| kept.written),
+        ("weft_node_discovery_removed_total", "counter", "Files that were removed.", |kept| kept.removed),
+        ("weft_node_discovery_refused_total", "counter", "Objects that could not be read.", |kept| {
+            kept.refused
+        }),
+        (
+            "weft_node_discovery_lists_total",
+            "counter",
+            "How often all objects were listed, as after a watch that could not go on.",
+            |kept| kept.lists,
+        ),
+        (
+            "weft_node_discovery_last_change_seconds",
+            "gauge",
+            "When a file was written or removed, in seconds of the epoch; 0 for never.",
+            |kept| kept.last_change_epoch_seconds.unwrap_or_default(),
+        ),
+    ];
+    for (name, form, help, read) in series {
+        page.head(name, form, help);
+        for (kind, kept) in &status.discovery {
+            page.sample(name, &[("kind", kind)], read(kept));
+        }
+    }
+    page.plain(
+        "weft_node_kubernetes_troubles",
+        "gauge",
+        "Resources of the Kubernetes API that cannot be followed.",
+        status.kubernetes.len(),
+    );
+}
+
 fn network(page: &mut Page, status: &Status) {
     let network = &status.network;
     page.plain(
@@ -86,6 +150,12 @@ fn network(page: &mut Page, status: &Status) {
         page.sample("weft_node_routes", &[("by", by)], count);
     }
     page.plain("weft_node_peers", "gauge", "Other nodes.", network.peers.len());
+    page.plain(
+        "weft_node_peers_unreached",
+        "gauge",
+        "Other nodes of which not all pods are reached.",
+        network.peers.iter().filter(|peer| !peer.unreached.is_empty()).count(),
+    );
     page.head("weft_node_heals_total", "counter", "What somebody took away and the agent put back.");
     for (what, count) in &status.repair.heals {
         page.sample("weft_node_heals_total", &[("what", what)], count);
@@ -207,9 +277,14 @@ mod tests {
         };
         status.network.peers = vec![Peer { ways: vec![way], ..Peer::default() }];
         status.leases =
-            vec![Range { network: "weft".into(), subnet: "10.0.0.0/24".into(), held: 2.0, size: 253.0 }];
+            vec![Range { network: "weft".into(), subnet: "10.0.0.0/24".into(), held: 2, size: 253 }];
+        status.membership.members = 3;
+        status.discovery = [("Service".to_owned(), Kept { written: 7, ..Kept::default() })].into();
         let page = render(&status);
         for line in [
+            "weft_node_members 3",
+            "weft_node_membership_read 0",
+            "weft_node_discovery_written_total{kind=\"Service\"} 7",
             "weft_node_info{version=\"\",node=\"a\\\"b\"} 1",
             "weft_node_ready 0",
             "weft_node_selftest_duration_seconds 1.5",
@@ -231,10 +306,16 @@ mod tests {
 
     #[test]
     fn every_name_is_documented() {
-        let readme = include_str!("../README.md");
-        let page = render(&Status::default());
+        let documented = include_str!("../../docs/operating.md");
+        let mut status = Status::default();
+        status.install.self_test = SelfTest::Passed { milliseconds: 1, addresses: vec![] };
+        let page = render(&status);
         for name in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
-            assert!(readme.contains(name), "README.md says nothing of {name}");
+            let cell = [format!("`{name}`"), format!("`{name}{{")];
+            assert!(
+                cell.iter().any(|cell| documented.contains(cell)),
+                "docs/operating.md says nothing of {name}"
+            );
         }
     }
 }

@@ -6,22 +6,23 @@
 //! touches a route of somebody else.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use weft_datapath::{Error, Link, Nft, Rtnl};
+use weft_datapath::{Error, Link, MarkedRoute, Nft, Rtnl, VxlanLink};
 
 use crate::aside::aside;
 use crate::member::{Member, Members};
 use crate::membership::Known;
 use crate::repair::throttle::Throttle;
 use crate::repair::{Told, healed};
-use crate::status::{self, Board, By};
+use crate::status::{self, Board, By, seen};
 
 mod difference;
 mod kernel;
@@ -52,8 +53,10 @@ pub struct Network {
 pub struct Report {
     /// Everything that was done, in its order.
     pub changes: Vec<Change>,
-    /// What could not be done, with the next step.
+    /// What could not be done and concerns this node itself, with the next step.
     pub problems: Vec<String>,
+    /// What could not be added, each with the reason. It costs the nodes that it is the way to, and they say so.
+    pub refused: BTreeMap<(Kind, String), String>,
     /// The other nodes, and how their pods are reached.
     pub peers: Vec<status::Peer>,
     /// The MTU that pods should be given, where it is not left to the plugin.
@@ -118,7 +121,7 @@ impl Network {
         let mut report = Report::default();
         let Some(own) = &members.own else {
             report.is_withheld = true;
-            report.problems.push("this node is not among the nodes; add it".to_owned());
+            report.problems.push("this node is not among the nodes: add it, or mend its entry".to_owned());
             return Ok(report);
         };
         let links = kernel::links(&self.rtnl, own)?;
@@ -132,10 +135,32 @@ impl Network {
         }
         let wanted = plan(own, members, &links, self.options);
         kernel::Work::new(&self.rtnl, &mut report, &mut self.stood.borrow_mut()).bring_about(&wanted)?;
-        report.peers = peers(members, &wanted);
+        report.peers = peers(members, &wanted, &report.refused);
         report.pod_mtu = wanted.pod_mtu;
         Ok(report)
     }
+}
+
+/// What stands of ours in the namespace of the calling thread.
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub(crate) fn look() -> Result<seen::Kernel, Error> {
+    let rtnl = Rtnl::open()?;
+    let link =
+        |index| rtnl.link_by_index(index).ok().flatten().map_or(format!("link {index}"), |link| link.name);
+    let shown = |route: MarkedRoute| seen::Route {
+        subnet: route.dst.to_string(),
+        through: route.gateway,
+        link: link(route.link),
+    };
+    let is_ours = |one: &VxlanLink| one.link.name == TUNNEL && one.link.alias.as_deref() == Some(ALIAS);
+    let tunnel = rtnl.vxlans()?.into_iter().find(is_ours).map(|VxlanLink { link, id, port, .. }| {
+        let far_ends = rtnl.far_ends(&link)?.len();
+        Ok::<_, Error>(seen::Tunnel { link: link.name, up: link.up, id, port, mtu_bytes: link.mtu, far_ends })
+    });
+    let routes = rtnl.marked_routes(PROTOCOL)?.into_iter().map(shown).collect();
+    Ok(seen::Kernel { routes, tunnel: tunnel.transpose()? })
 }
 
 /// Takes away the routes and the tunnel that are ours, in the namespace of the calling thread. Nothing of anybody else's is touched.
@@ -220,7 +245,7 @@ pub(crate) async fn follow(
     let Told { mut losses, mut gains } = told;
     let mut network = Network::open(options)?;
     let mut throttle = Throttle::of("the ways to other nodes", &board);
-    let (mut problems, mut before) = (Vec::new(), None);
+    let (mut problems, mut before) = (BTreeSet::new(), None);
     loop {
         losses.mark_unchanged();
         gains.mark_unchanged();
@@ -242,7 +267,7 @@ pub(crate) async fn follow(
             if let Some(last) = report.changes.last().filter(|_| !is_new) {
                 throttle.note(last.to_string());
             }
-            if !report.problems.is_empty() {
+            if !report.problems.is_empty() || !report.refused.is_empty() {
                 pause = RETRY;
             }
         }
@@ -271,7 +296,7 @@ impl Report {
 }
 
 /// Says what was done, and each problem once. What is done while the nodes stay the same repairs what somebody spoiled.
-fn tell(report: &Report, problems: &mut Vec<String>, is_new: bool, board: &Board) {
+fn tell(report: &Report, problems: &mut BTreeSet<String>, is_new: bool, board: &Board) {
     for Change { kind, did, of, in_place_of } in &report.changes {
         let kind = kind.name();
         match in_place_of {
@@ -282,22 +307,28 @@ fn tell(report: &Report, problems: &mut Vec<String>, is_new: bool, board: &Board
             }
         }
     }
-    for problem in report.problems.iter().filter(|problem| !problems.contains(problem)) {
+    for problem in report.problems.iter().filter(|problem| !problems.contains(*problem)) {
         tracing::error!("{problem}");
     }
-    problems.clone_from(&report.problems);
+    let unreached = report.peers.iter().flat_map(status::Peer::troubles);
+    let unreached: Vec<_> = unreached.filter(|_| !report.is_withheld).collect();
+    for trouble in unreached.iter().filter(|trouble| !problems.contains(*trouble)) {
+        tracing::warn!("{trouble}");
+    }
+    *problems = report.problems.iter().cloned().chain(unreached).collect();
     board.write(|status| {
         let before = std::mem::take(&mut status.network);
         let (peers, pod_mtu) = if report.is_withheld {
-            (before.peers, before.pod_mtu)
+            (before.peers, before.pod_mtu_bytes)
         } else {
             (report.peers.clone(), report.pod_mtu)
         };
         status.network = status::Network {
             stands: report.stands(),
+            is_known: true,
             peers,
-            pod_mtu,
-            problem: (!report.problems.is_empty()).then(|| report.problems.join("; ")),
+            pod_mtu_bytes: pod_mtu,
+            problems: report.problems.clone(),
         };
     });
     for change in report.changes.iter().filter(|_| !is_new) {
@@ -305,17 +336,46 @@ fn tell(report: &Report, problems: &mut Vec<String>, is_new: bool, board: &Board
     }
 }
 
-fn peers(members: &Members, wanted: &Wanted) -> Vec<status::Peer> {
+fn peers(
+    members: &Members,
+    wanted: &Wanted,
+    refused: &BTreeMap<(Kind, String), String>,
+) -> Vec<status::Peer> {
     let peer = |member| status::Peer { node: member, ..status::Peer::default() };
-    let mut peers: Vec<_> = members.others.values().map(|member| peer(member.into())).collect();
-    for peer in &mut peers {
-        let is_theirs = |node: &crate::member::NodeName| node.as_str() == peer.node.name;
-        let ways = wanted.ways.iter().filter(|(_, way)| is_theirs(&way.node));
-        peer.ways = ways.map(|(subnet, way)| shown(&subnet.to_string(), way)).collect();
-        let unreached = wanted.unreached.iter().filter(|(_, (node, _))| is_theirs(node));
-        peer.unreached = unreached.map(|(subnet, (_, why))| format!("{subnet}: {why}")).collect();
+    let mut peers: BTreeMap<_, _> =
+        members.others.iter().map(|(name, member)| (name.as_str(), peer(member.into()))).collect();
+    for (subnet, way) in &wanted.ways {
+        let Some(peer) = peers.get_mut(way.node.as_str()) else { continue };
+        match refusal(*subnet, way, refused) {
+            None => peer.ways.push(shown(&subnet.to_string(), way)),
+            Some(why) => peer.unreached.push(format!("{subnet}: {why}")),
+        }
     }
-    peers
+    for (subnet, (node, why)) in &wanted.unreached {
+        let peer = peers.get_mut(node.as_str());
+        peer.into_iter().for_each(|peer| peer.unreached.push(format!("{subnet}: {why}")));
+    }
+    peers.into_values().collect()
+}
+
+/// Whatever of a way could not be made, it does not lead there.
+fn refusal<'a>(
+    subnet: IpNetwork,
+    way: &plan::Way,
+    refused: &'a BTreeMap<(Kind, String), String>,
+) -> Option<&'a String> {
+    if refused.is_empty() {
+        return None;
+    }
+    let of = |kind, of: String| refused.get(&(kind, of));
+    let route = of(Kind::Route, subnet.to_string());
+    match way.hop {
+        Hop::Direct { .. } => route,
+        Hop::Tunnel { gateway } => of(Kind::Link, TUNNEL.to_owned())
+            .or_else(|| of(Kind::Fdb, way.through.to_string()))
+            .or_else(|| of(Kind::Neighbour, gateway.to_string()))
+            .or(route),
+    }
 }
 
 fn shown(subnet: &str, way: &plan::Way) -> status::Way {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::member::Member;
 
 pub mod picture;
+pub mod seen;
 
 /// Everything, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub struct Status {
     pub uninstalled: bool,
     /// This node.
     pub node: Node,
+    /// Who the nodes are.
+    pub membership: Membership,
     /// What lets pods be attached.
     pub install: Install,
     /// What joins them with those of other nodes.
@@ -31,6 +34,8 @@ pub struct Status {
     pub repair: Repair,
     /// What runtimes have left.
     pub gc: Gc,
+    /// The files for sidecars, by the kind of what is in them; nothing where there are none.
+    pub discovery: BTreeMap<String, Kept>,
     /// Resources of the Kubernetes API that cannot be followed, each with the reason. What was known of them stays in force.
     pub kubernetes: BTreeMap<String, String>,
     /// How full each range is.
@@ -50,6 +55,56 @@ pub struct Node {
     /// The subnets of its pods.
     #[serde(rename = "podCIDRs")]
     pub pod_cidrs: Vec<String>,
+}
+
+/// Who the nodes are, as far as that can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Membership {
+    /// Who tells of them: a file, or the Kubernetes API.
+    pub source: String,
+    /// Whether all of it could be read the last time.
+    pub read: bool,
+    /// Why not.
+    pub problem: Option<String>,
+    /// How many nodes there are, with this one.
+    pub members: usize,
+    /// What is wrong with entries, each of which is held back alone.
+    pub mistakes: Vec<Mistake>,
+    /// Whether ways of nodes that nobody knows stay, because one of the entries may be theirs.
+    pub is_partial: bool,
+    /// When something of the nodes changed.
+    pub last_change_epoch_seconds: Option<u64>,
+}
+
+/// What is wrong with an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Mistake {
+    /// Whose entry it is, where that is known.
+    pub node: Option<String>,
+    /// Whether it is this node's.
+    pub is_own: bool,
+    /// What it is, and what became of the entry.
+    pub what: String,
+}
+
+/// Objects of the Kubernetes API that are files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Kept {
+    /// How many files there are.
+    pub files: usize,
+    /// How many were written since the agent began.
+    pub written: u64,
+    /// How many were removed.
+    pub removed: u64,
+    /// How often an object could not be read.
+    pub refused: u64,
+    /// How often all objects were listed: once, and whenever a watch could not go on from where it was.
+    pub lists: u64,
+    /// When a file was written or removed.
+    pub last_change_epoch_seconds: Option<u64>,
 }
 
 /// Whether pods can be attached.
@@ -101,12 +156,14 @@ pub enum SelfTest {
 pub struct Network {
     /// Whether all of them do.
     pub stands: bool,
+    /// Whether it is known which they are.
+    pub is_known: bool,
     /// The other nodes, by name.
     pub peers: Vec<Peer>,
     /// The MTU that pods are given, where it is not left to the plugin.
-    pub pod_mtu: Option<u32>,
-    /// Why it is not as it should be, with the next step.
-    pub problem: Option<String>,
+    pub pod_mtu_bytes: Option<u32>,
+    /// What is not as it should be on this node, with the next step. What keeps one other node from being reached is with that node.
+    pub problems: Vec<String>,
 }
 
 /// Another node, and the ways to its pods.
@@ -152,7 +209,8 @@ pub enum By {
 pub struct Repair {
     /// How often, by what it was: `route`, `neighbour`, `fdb`, `link`, `nftables`, `sysctl` …
     pub heals: BTreeMap<String, u64>,
-    /// When the last was, in seconds of the epoch.
+    /// When the last was.
+    #[serde(rename = "lastEpochSeconds")]
     pub last: Option<u64>,
     /// What could not be, with the next step.
     pub problem: Option<String>,
@@ -185,13 +243,16 @@ pub struct Range {
     /// The range's subnet.
     pub subnet: String,
     /// How many addresses are held.
-    pub held: f64,
-    /// How many there are. A range of IPv6 has more than a whole number of JSON can say.
-    pub size: f64,
+    #[serde(rename = "heldAddresses")]
+    pub held: u64,
+    /// How many there are. The largest number stands for what is larger: a range of IPv6 may be.
+    #[serde(rename = "totalAddresses")]
+    pub size: u64,
 }
 
 impl Status {
-    /// Whether pods can be attached and reach other nodes, or everything that is in the way.
+    /// Whether this node does its part: pods can be attached, and its own end of the ways to other nodes is as it should be. Another
+    /// node that cannot be reached is a warning, for else one with a mistake would make all others unready.
     ///
     /// # Errors
     /// What is in the way.
@@ -209,9 +270,13 @@ impl Status {
             missing.push("the network configuration is not installed".to_owned());
         }
         missing.extend(self.install.problem.clone());
-        if !self.network.stands {
-            let why = self.network.problem.as_deref().unwrap_or("nobody has told of them yet");
-            missing.push(format!("the ways to other nodes do not stand: {why}"));
+        missing.extend(self.mistakes().filter(|(mistake, _)| mistake.is_own).map(|(_, text)| text));
+        let problems = self.network.problems.iter();
+        missing.extend(problems.map(|why| format!("the ways to other nodes do not stand: {why}")));
+        if !self.network.is_known && self.network.problems.is_empty() {
+            let why = self.membership.problem.as_ref().or(self.kubernetes.get("nodes"));
+            let why = why.map_or("nobody has told of them yet", String::as_str);
+            missing.push(format!("it is not known who the nodes are: {why}"));
         }
         if missing.is_empty() { Ok(()) } else { Err(missing) }
     }
@@ -231,13 +296,22 @@ impl Status {
         );
         all.extend(self.install.remarks.iter().cloned());
         all.extend(self.install.template.clone());
-        all.extend(self.network.problem.clone());
-        let unreached = self
-            .network
-            .peers
-            .iter()
-            .flat_map(|peer| peer.unreached.iter().map(|why| format!("{}: {why}", peer.node.name)));
-        all.extend(unreached);
+        let source = &self.membership.source;
+        all.extend(
+            self.membership
+                .problem
+                .iter()
+                .map(|why| format!("{source}: {why}; the nodes stay as they are until it is right")),
+        );
+        all.extend(self.mistakes().map(|(_, text)| text));
+        if self.membership.is_partial {
+            all.push(
+                "until these entries are right, or gone, no way to a node that is not known is taken away"
+                    .into(),
+            );
+        }
+        all.extend(self.network.problems.iter().cloned());
+        all.extend(self.network.peers.iter().flat_map(Peer::troubles));
         all.extend(self.repair.storms.values().cloned());
         all.extend([&self.repair.problem, &self.gc.problem].into_iter().flatten().cloned());
         let unknown = self.kubernetes.iter();
@@ -246,6 +320,24 @@ impl Status {
         }));
         all.extend(self.warnings.iter().cloned());
         all
+    }
+}
+
+impl Status {
+    /// This node's own first.
+    fn mistakes(&self) -> impl Iterator<Item = (&Mistake, String)> {
+        let Membership { source, mistakes, .. } = &self.membership;
+        let of = move |is_own| mistakes.iter().filter(move |mistake| mistake.is_own == is_own);
+        of(true)
+            .chain(of(false))
+            .map(move |mistake| (mistake, format!("{source}: {}; mend it there", mistake.what)))
+    }
+}
+
+impl Peer {
+    /// Why its pods are not reached, in words that say whose.
+    pub(crate) fn troubles(&self) -> impl Iterator<Item = String> {
+        self.unreached.iter().map(|why| format!("{}: {why}", self.node.name))
     }
 }
 
@@ -278,6 +370,14 @@ impl Board {
                 Some(why) => status.kubernetes.insert(resource.to_owned(), why.to_owned()),
                 None => status.kubernetes.remove(resource),
             };
+        });
+    }
+
+    /// Changes a part of it that changes often, and wakes nobody.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut Status)) {
+        self.0.send_if_modified(|status| {
+            change(status);
+            false
         });
     }
 
@@ -314,10 +414,29 @@ mod tests {
         assert_eq!(missing.len(), 3, "{missing:?}");
         status.install.self_test = SelfTest::Passed { milliseconds: 20, addresses: vec![] };
         status.install.conflist = Some("/etc/cni/net.d/10-weft.conflist".into());
-        status.network.stands = true;
+        status.network.is_known = true;
         assert_eq!(status.readiness(), Ok(()));
         status.install.problem = Some("somebody edited it".into());
         assert_eq!(status.readiness(), Err(vec!["somebody edited it".to_owned()]));
+    }
+
+    #[test]
+    fn another_node_that_is_not_reached_makes_this_one_no_less_ready() {
+        let mut status = Status::default();
+        status.install.self_test = SelfTest::Passed { milliseconds: 20, addresses: vec![] };
+        status.install.conflist = Some("/etc/cni/net.d/10-weft.conflist".into());
+        status.network.is_known = true;
+        let unreached = vec!["10.244.1.0/24: 192.0.2.255 is a broadcast address".to_owned()];
+        status.network.peers = vec![Peer { unreached, ..Peer::default() }];
+        let mistake = Mistake { node: Some("b".into()), is_own: false, what: "it is wrong".into() };
+        status.membership.mistakes = vec![mistake.clone()];
+        assert_eq!(status.readiness(), Ok(()));
+        assert_eq!(status.all_warnings().len(), 2);
+        status.membership.mistakes.push(Mistake { is_own: true, what: "so is this".into(), ..mistake });
+        assert_eq!(status.readiness(), Err(vec![": so is this; mend it there".to_owned()]));
+        status.membership.mistakes.clear();
+        status.network.problems = vec!["the tunnel cannot be made".into()];
+        assert!(status.readiness().is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::thread;
 use ipnetwork::IpNetwork;
 use nix::sched::{CloneFlags, unshare};
 use weft_datapath::{FarEnd, Interface, Link, MarkedRoute, NetNs, Route, Rtnl, Veth};
-use weft_node::member::{Candidate, Members};
+use weft_node::member::{Candidate, Members, Unread};
 use weft_node::network::{Did, Kind, Network, Options, PROTOCOL, Report, TUNNEL};
 
 /// A node called `a`, with its link to a network of other nodes.
@@ -48,10 +48,14 @@ impl Node {
     }
 
     fn reconcile(&self, others: &[Candidate]) -> Report {
+        self.reconcile_beside(others, &[], &Members::default())
+    }
+
+    fn reconcile_beside(&self, others: &[Candidate], unread: &[Unread], before: &Members) -> Report {
         let own = node("a", &["192.0.2.1", "2001:db8::1"], &["10.244.0.0/24", "fd00:10:244::/64"]);
         let all: Vec<_> = [own].iter().chain(others).cloned().collect();
-        let (members, flaws) = Members::judge(&"a".parse().unwrap(), &all, &Members::default());
-        assert!(flaws.is_empty(), "{flaws:?}");
+        let (members, flaws) = Members::judge(&"a".parse().unwrap(), &all, unread, before);
+        assert_eq!(flaws.len(), unread.len(), "{flaws:?}");
         self.network.reconcile(&members).unwrap()
     }
 
@@ -100,6 +104,7 @@ fn far() -> Candidate {
 
 fn done(report: &Report) -> Vec<(Kind, Did)> {
     assert_eq!(report.problems, Vec::<String>::new());
+    assert!(report.refused.is_empty(), "{:?}", report.refused);
     report.changes.iter().map(|change| (change.kind, change.did)).collect()
 }
 
@@ -207,10 +212,11 @@ fn a_route_of_somebody_else_stays_and_is_named_and_no_other_way_waits_for_it() {
         };
         a.rtnl.add_marked_route(STATIC, &theirs).unwrap();
         let report = a.reconcile(&[near()]);
+        assert_eq!(report.problems, [""; 0], "nothing is wrong with this node");
         assert_eq!(
-            report.problems,
+            report.peers[0].unreached,
             [
-                "10.244.1.0/24 is routed through eth0 via 192.0.2.99 (proto static) by somebody else since before; remove that route \
+                "10.244.1.0/24: it is routed through eth0 via 192.0.2.99 (proto static) by somebody else since before; remove that route \
                  (`ip route show 10.244.1.0/24`), or stop who makes it"
             ]
         );
@@ -221,6 +227,66 @@ fn a_route_of_somebody_else_stays_and_is_named_and_no_other_way_waits_for_it() {
         assert!(a.rtnl.marked_routes(STATIC).unwrap().contains(&theirs));
         a.rtnl.delete_marked_route(STATIC, &theirs).unwrap();
         assert_eq!(done(&a.reconcile(&[near()])).len(), 2);
+    });
+}
+
+fn ip_does(line: &str) {
+    assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "{line}");
+}
+
+#[test]
+fn one_node_with_a_bad_address_costs_its_own_way_and_no_other() {
+    in_a_node(|a| {
+        let broadcast = node("d", &["192.0.2.255"], &["10.244.4.0/24"]);
+        let report = a.reconcile(&[near(), broadcast]);
+        assert_eq!(
+            (&report.problems[..], report.refused.len()),
+            (&[][..], 0),
+            "the kernel is not even asked"
+        );
+        assert_eq!(a.routes().len(), 2);
+        let d = report.peers.iter().find(|peer| peer.node.name == "d").unwrap();
+        assert!(
+            d.ways.is_empty() && d.unreached[0].contains("192.0.2.255 is the broadcast address"),
+            "{d:?}"
+        );
+    });
+}
+
+#[test]
+fn who_starts_anew_takes_nothing_away_while_an_entry_cannot_be_read() {
+    in_a_node(|a| {
+        a.reconcile(&[near(), far()]);
+        let (routes, tunnel) = (a.routes(), a.tunnel());
+        let unread = Unread { place: "entry 2".into(), name: Some("c".into()), why: "no".into() };
+        assert!(a.reconcile_beside(&[near()], &[unread], &Members::unknown()).changes.is_empty());
+        assert_eq!((a.routes(), a.tunnel()), (routes, tunnel));
+        assert_eq!(a.reconcile(&[near()]).changes.len(), 3, "mended: two routes and the tunnel");
+    });
+}
+
+#[test]
+fn whoever_has_the_tunnels_number_or_port_is_named_with_the_option_that_takes_another() {
+    in_a_node(|a| {
+        ip_does("link add name cilium_vxlan type vxlan id 4183 dstport 4789 local 192.0.2.1");
+        ip_does("link set cilium_vxlan up");
+        let report = a.reconcile(&[near(), far()]);
+        let [problem] = &report.problems[..] else { panic!("{report:?}") };
+        assert!(problem.contains("the VXLAN link cilium_vxlan has the same number 4183"), "{problem}");
+        assert!(problem.contains("--vxlan-id"), "{problem}");
+        let c = report.peers.iter().find(|peer| peer.node.name == "c").unwrap();
+        assert_eq!(c.unreached[0], "10.244.2.0/24: there is no tunnel");
+        assert_eq!(a.routes().len(), 2, "the near one is reached");
+        ip_does("link del cilium_vxlan");
+        let taken = std::net::UdpSocket::bind("0.0.0.0:4789").unwrap();
+        let report = a.reconcile(&[near(), far()]);
+        let [problem] = &report.problems[..] else { panic!("{report:?}") };
+        assert!(
+            problem.contains("`ss -lunp 'sport = :4789'`") && problem.contains("--vxlan-port"),
+            "{problem}"
+        );
+        drop(taken);
+        assert!(a.reconcile(&[near(), far()]).stands());
     });
 }
 
@@ -258,7 +324,7 @@ fn a_route_of_ours_that_somebody_replaced_comes_back_and_who_it_was_is_told() {
         );
         let report = a.reconcile(&[near()]);
         assert!(
-            report.problems[0].contains("routed into a blackhole (proto boot) by somebody else"),
+            report.peers[0].unreached[0].contains("routed into a blackhole (proto boot) by somebody else"),
             "{report:?}"
         );
     });
@@ -290,7 +356,7 @@ fn a_node_that_is_not_among_the_nodes_leaves_everything_as_it_is() {
         a.reconcile(&[near(), far()]);
         let routes = a.routes();
         let report = a.network.reconcile(&Members::default()).unwrap();
-        assert_eq!(report.problems, ["this node is not among the nodes; add it"]);
+        assert_eq!(report.problems, ["this node is not among the nodes: add it, or mend its entry"]);
         assert_eq!(a.routes(), routes);
     });
 }

@@ -33,7 +33,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "NAME", default_value = "10-weft.conflist")]
     conf_name: String,
     /// How long a plugin may take in the self-test
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = |text: &str| duration(text, "100ms", "10m"))]
     plugin_timeout: Duration,
     /// Where the agent keeps its lock
     #[arg(long, value_name = "DIR", default_value = "/run/weft")]
@@ -46,10 +46,10 @@ pub(super) struct Options {
     #[arg(long, value_name = "SOCKET")]
     cri_socket: Option<PathBuf>,
     /// How old a lease must be before it is ended because the runtime does not know its sandbox
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = |text: &str| duration(text, "1ms", "24h"))]
     gc_grace: Duration,
     /// How often the runtime is asked
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = |text: &str| duration(text, "10ms", "24h"))]
     gc_interval: Duration,
     /// A network that pods reach under their own addresses, as they do those of other nodes' pods; may be given several times
     #[arg(long, value_name = "CIDR")]
@@ -106,7 +106,13 @@ fn socket(given: Option<PathBuf>) -> Option<PathBuf> {
 }
 
 /// A number with `ms`, `s`, `m` or `h`.
-fn duration(text: &str) -> Result<Duration, String> {
+fn duration(text: &str, least: &str, most: &str) -> Result<Duration, String> {
+    let (given, bounds) = (parse(text)?, parse(least)?..=parse(most)?);
+    let refusal = || format!("it is at least {least} and at most {most}");
+    bounds.contains(&given).then_some(given).ok_or_else(refusal)
+}
+
+fn parse(text: &str) -> Result<Duration, String> {
     let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
     let parsed = units.iter().find_map(|(unit, milliseconds)| {
         let count: u64 = text.strip_suffix(unit)?.parse().ok()?;
@@ -121,8 +127,12 @@ mod tests {
 
     #[test]
     fn durations_have_a_unit() {
+        let duration = |text| duration(text, "500ms", "10m");
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        for text in ["0s", "0ms", "499ms", "11m", "1000h"] {
+            assert_eq!(duration(text), Err("it is at least 500ms and at most 10m".to_owned()), "{text}");
+        }
         for text in ["5", "m", "-1s", "1.5s", "1d", "99999999999999999999h", "18446744073709551615h"] {
             assert!(duration(text).is_err(), "{text}");
         }

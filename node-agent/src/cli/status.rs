@@ -9,7 +9,8 @@ use clap::Args;
 use super::{Directories, Outcome};
 use crate::status::Status;
 use crate::status::picture::{self, Canvas};
-use crate::{admin, conflist, leases};
+use crate::status::seen::Seen;
+use crate::{admin, conflist, leases, network};
 
 /// The agent is on this very node.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -26,6 +27,9 @@ pub(super) struct Show {
     /// Prints one JSON document
     #[arg(long)]
     json: bool,
+    /// Draws each node and shows each warning, however many there are
+    #[arg(long)]
+    all: bool,
 }
 
 /// The agent did not say.
@@ -41,15 +45,12 @@ enum Silence {
 
 impl Show {
     pub(super) fn execute(self) -> Outcome {
-        let asked = ask(self.admin);
-        let status = match &asked {
-            Ok(status) => status.clone(),
-            Err(silence) => self.look(silence),
-        };
-        let text = if self.json {
-            serde_json::to_string_pretty(&status)? + "\n"
-        } else {
-            picture::draw(&status, canvas())
+        let (asked, canvas) = (ask(self.admin), canvas(self.all));
+        let text = match &asked {
+            Ok(status) if self.json => serde_json::to_string_pretty(status)? + "\n",
+            Ok(status) => picture::draw(status, canvas),
+            Err(silence) if self.json => serde_json::to_string_pretty(&self.look(silence))? + "\n",
+            Err(silence) => self.look(silence).draw(canvas),
         };
         match io::stdout().write_all(text.as_bytes()) {
             // Whoever reads it may stop reading.
@@ -60,20 +61,22 @@ impl Show {
     }
 
     /// What can be seen without the agent.
-    fn look(&self, silence: &Silence) -> Status {
-        let mut status = Status::default();
-        status.warnings.push(format!("{silence}; what follows was seen without it"));
+    fn look(&self, silence: &Silence) -> Seen {
+        let mut seen = Seen::without_agent(format!("{silence}; what is above was seen without it"));
+        match network::look() {
+            Ok(kernel) => seen.kernel = Some(kernel),
+            Err(error) => seen.kernel_problem = Some(format!("{error}: {}", error.refusal)),
+        }
         let names = crate::directory::owned_in(&self.directories.conf_dir);
         let ours = names.into_iter().find(|name| name.ends_with(".conflist"));
         if let Some(path) = ours.map(|name| self.directories.conf_dir.join(name)).filter(|path| path.exists())
         {
             let list = std::fs::read(&path).ok().and_then(|text| conflist::List::parse(&path, &text).ok());
-            status.install.network = list.as_ref().map(|list| list.name.clone());
-            status.leases = list.as_ref().map(leases::ranges).unwrap_or_default();
-            status.node.pod_cidrs = status.leases.iter().map(|range| range.subnet.clone()).collect();
-            status.install.conflist = Some(path);
+            seen.network = list.as_ref().map(|list| list.name.clone());
+            seen.leases = list.as_ref().map(leases::ranges).unwrap_or_default();
+            seen.conflist = Some(path);
         }
-        status
+        seen
     }
 }
 
@@ -95,10 +98,10 @@ fn exchange(address: SocketAddr) -> io::Result<String> {
     Ok(answer)
 }
 
-fn canvas() -> Canvas {
+fn canvas(all: bool) -> Canvas {
     let terminal = io::stdout().is_terminal();
     let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let seen = || terminal_size::terminal_size().map(|(width, _)| usize::from(width.0)).filter(|_| terminal);
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Canvas { width: columns.or_else(seen).unwrap_or(WIDTH), colours }
+    Canvas { width: columns.or_else(seen).unwrap_or(WIDTH), colours, all }
 }

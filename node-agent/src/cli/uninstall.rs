@@ -1,5 +1,6 @@
 //! `weft-node uninstall`.
 
+use std::error::Error;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
@@ -53,62 +54,85 @@ impl Uninstall {
         let Directories { bin_dir, conf_dir } = &self.directories;
         Alone::expect_nobody(&self.state_dir, alone::SOCKET)?;
         let attached = attached(conf_dir);
-        report(&uninstall(bin_dir, conf_dir)?)?;
-        if attached > 0.0 {
+        let mut removed = report(&uninstall(bin_dir, conf_dir)?)?;
+        if attached > 0 {
             warn(&format!(
                 "{attached} addresses are held by pods: they stay connected, but their end needs weft-cni; drain a node before this"
             ));
         }
         if let Some(when) = self.network {
-            self.take_down(when)?;
+            removed += self.take_down(when)?;
+        }
+        if removed == 0 {
+            say("nothing", &self.nothing())?;
         }
         if self.wait { wait(self.admin) } else { Ok(()) }
     }
 
-    fn take_down(&self, when: When) -> Outcome {
+    /// Where it was looked, in case that was the wrong place.
+    fn nothing(&self) -> String {
+        let Directories { bin_dir, conf_dir } = &self.directories;
+        let elsewhere =
+            if self.network.is_some() { "" } else { "; the network was not asked for (--network)" };
+        format!(
+            "was to be removed: no file in {} or {} is ours{elsewhere}",
+            bin_dir.display(),
+            conf_dir.display()
+        )
+    }
+
+    fn take_down(&self, when: When) -> Result<usize, Box<dyn Error>> {
         let is_unused = network::is_unused()?;
         if when == When::Unused && !is_unused {
             warn(
                 "pods are attached here, so their routes to other nodes stay; do this again when the node is drained",
             );
-            return Ok(());
+            return Ok(0);
         }
-        remove_network()?;
+        let mut removed = remove_network()?;
         if let Some(dir) = &self.discovery_dir {
-            say("removed", &format!("{} files of {}", discovery::remove(dir)?, dir.display()))?;
+            let files = discovery::remove(dir)?;
+            say("removed", &format!("{files} files of {}", dir.display()))?;
+            removed += 1;
         }
         // With leases another installation goes on where this one ends.
-        if is_unused { remove_state(&self.state_dir) } else { Ok(()) }
+        Ok(removed + if is_unused { remove_state(&self.state_dir)? } else { 0 })
     }
 }
 
-fn remove_network() -> Outcome {
+fn remove_network() -> Result<usize, Box<dyn Error>> {
     let taken = network::remove()?;
     for change in &taken.changes {
         say("removed", &format!("{} {}", change.kind.name(), change.of))?;
     }
-    for network in unmasqueraded::remove()? {
+    let networks = unmasqueraded::remove()?;
+    for network in &networks {
         say("removed", &format!("unmasqueraded {network}"))?;
     }
-    taken.problems.first().map_or(Ok(()), |problem| Err(problem.clone().into()))
+    let removed = taken.changes.len() + networks.len();
+    taken.problems.first().map_or(Ok(removed), |problem| Err(problem.clone().into()))
 }
 
 /// Of the folder only what Weft's programs make there: it may be somebody's own.
-fn remove_state(dir: &Path) -> Outcome {
+fn remove_state(dir: &Path) -> Result<usize, Box<dyn Error>> {
+    let mut count = 0;
     for name in ["ipam", "tuning", alone::NAME] {
         let path = dir.join(name);
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         match removed {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(format!("cannot remove {}: {error}", path.display()).into()),
-            Ok(()) => say("removed", &path.display().to_string())?,
+            Ok(()) => {
+                say("removed", &path.display().to_string())?;
+                count += 1;
+            }
         }
     }
-    Ok(())
+    Ok(count)
 }
 
 /// How many addresses the network has given to pods that are still there.
-fn attached(conf_dir: &Path) -> f64 {
+fn attached(conf_dir: &Path) -> u64 {
     let names = directory::owned_in(conf_dir).into_iter().filter(|name| name.ends_with(".conflist"));
     let list = |name: String| {
         let path = conf_dir.join(name);
@@ -123,8 +147,9 @@ fn wait(address: SocketAddr) -> Outcome {
     board.write(|status| status.uninstalled = true);
     let served = async {
         let mut end = signal(SignalKind::terminate())?;
+        let listener = admin::bind(address).await?;
         tokio::select! {
-            Err(error) = admin::serve(address, board, Arc::new(|_| {})) => Err(error.into()),
+            Err(never) = admin::serve(listener, board, Arc::new(|_| {})) => match never {},
             _ = end.recv() => Ok(()),
         }
     };
@@ -136,7 +161,7 @@ fn say(what: &str, of: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{what:9}  {of}")
 }
 
-fn report(uninstalled: &Uninstalled) -> Outcome {
+fn report(uninstalled: &Uninstalled) -> Result<usize, Box<dyn Error>> {
     for (path, removed) in &uninstalled.files {
         let what = match removed {
             Removed::Removed => "removed",
@@ -148,5 +173,5 @@ fn report(uninstalled: &Uninstalled) -> Outcome {
             warn(&format!("{} was changed since it was installed, and stays", path.display()));
         }
     }
-    Ok(())
+    Ok(uninstalled.files.len())
 }

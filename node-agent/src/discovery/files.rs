@@ -5,8 +5,9 @@ use std::io;
 use super::document::{Document, Verdict, document, paths_of};
 use super::kind::Kind;
 use super::tree::Shelf;
+use crate::clock::now;
 use crate::kubernetes::{Follower, Retry};
-use crate::status::Board;
+use crate::status::{Board, Kept};
 
 /// So many times in a row, a minute apart, the API must have said that it knows no such kind before its files are removed.
 /// One that has just started, or a proxy before it, says so of what it will know in a moment.
@@ -21,17 +22,20 @@ pub(super) struct Files {
     listed: usize,
     absences: u32,
     problem: Option<Retry>,
+    kept: Kept,
     board: Board,
 }
 
 impl Files {
     pub(super) fn new(kind: &'static Kind, shelf: Shelf, board: Board) -> Self {
-        Self { kind, shelf, listed: 0, absences: 0, problem: None, board }
+        Self { kind, shelf, listed: 0, absences: 0, problem: None, kept: Kept::default(), board }
     }
 
     fn put(&mut self, Document { path, text, notes }: &Document) {
         match self.shelf.put(path, text) {
             Ok(true) => {
+                self.kept.written += 1;
+                self.kept.last_change_epoch_seconds = Some(now());
                 tracing::debug!(file = path, "written");
                 notes.iter().for_each(|note| tracing::info!(file = path, "{note}"));
             }
@@ -45,7 +49,11 @@ impl Files {
 
     fn remove(&mut self, path: &str) {
         match self.shelf.remove(path) {
-            Ok(true) => tracing::debug!(file = path, "removed"),
+            Ok(true) => {
+                self.kept.removed += 1;
+                self.kept.last_change_epoch_seconds = Some(now());
+                tracing::debug!(file = path, "removed");
+            }
             Ok(false) => {}
             Err(error) => self.fail("remove", path, error),
         }
@@ -53,6 +61,15 @@ impl Files {
 
     fn fail(&mut self, action: &str, path: &str, error: io::Error) {
         self.problem = Some(Retry { what: format!("cannot {action} {path}"), source: Some(error) });
+    }
+
+    fn note(&mut self) {
+        self.kept.files = self.shelf.len();
+        let kind = self.kind.name;
+        self.board.count(|status| match status.discovery.get_mut(kind) {
+            Some(before) => before.clone_from(&self.kept),
+            None => drop(status.discovery.insert(kind.to_owned(), self.kept.clone())),
+        });
     }
 
     fn sweep(&mut self) {
@@ -65,6 +82,7 @@ impl Files {
 impl Follower for Files {
     fn list_begins(&mut self) {
         self.listed = 0;
+        self.kept.lists += 1;
         self.shelf.begin();
     }
 
@@ -78,6 +96,7 @@ impl Follower for Files {
             }
             Ok(Verdict::Nothing(paths)) => paths.iter().for_each(|path| self.remove(path)),
             Err(mistake) => {
+                self.kept.refused += 1;
                 tracing::warn!(kind = self.kind.name, %mistake, "an object cannot be read; its file stays as it is");
                 paths_of(self.kind, object).into_iter().flatten().for_each(|path| self.shelf.keep(&path));
             }
@@ -100,6 +119,7 @@ impl Follower for Files {
     }
 
     fn settle(&mut self) -> Result<(), Retry> {
+        self.note();
         self.problem.take().map_or(Ok(()), Err)
     }
 
@@ -108,6 +128,7 @@ impl Follower for Files {
         if self.absences >= ABSENCES {
             self.shelf.begin();
             self.sweep();
+            self.note();
         }
     }
 
@@ -169,6 +190,24 @@ mod tests {
         assert_eq!(names(dir.path()), ["service.b.json", "service.c.json"]);
         list(&mut files, &[service("c")]).unwrap();
         assert_eq!(names(dir.path()), ["service.c.json"]);
+    }
+
+    #[test]
+    fn what_was_done_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let kind = KINDS.iter().find(|kind| kind.name == "Service").unwrap();
+        let board = Board::default();
+        let mut files = Files::new(kind, Tree::open(dir.path()).unwrap().shelf(kind), board.clone());
+        list(&mut files, &[service("a"), service("b")]).unwrap();
+        files.apply(&service("a"));
+        files.apply(
+            &json!({"metadata": {"name": "b", "namespace": "shop"}, "spec": 7}).to_string().into_bytes(),
+        );
+        files.delete(&service("a"));
+        list(&mut files, &[service("b")]).unwrap();
+        let kept = board.read().discovery["Service"].clone();
+        assert_eq!((kept.files, kept.written, kept.removed, kept.refused, kept.lists), (1, 2, 1, 1, 2));
+        assert!(kept.last_change_epoch_seconds.is_some());
     }
 
     #[test]

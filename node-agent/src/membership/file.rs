@@ -8,7 +8,7 @@
 //!
 //! It is read again when something of its directory changes: when it was written and closed, when another file was renamed
 //! over it, when the `..data` of a mounted ConfigMap was swapped. A file that cannot be read, or is not whole, changes
-//! nothing: the nodes stay as they are.
+//! nothing: the nodes stay as they are. An entry that is wrong is held back alone ([`Members::judge`](crate::member::Members::judge)).
 
 use std::convert::Infallible;
 use std::fmt::{self, Debug, Formatter};
@@ -20,11 +20,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::{Error, Register};
-use crate::member::Candidate;
+use crate::member::{Candidate, Unread};
 use crate::readable::readable;
 
 /// How often the file is looked at without any event: its directory may not be there yet, and some file systems report
@@ -33,8 +34,16 @@ const POLL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nodes {
+struct Nodes<'a> {
+    #[serde(borrow)]
+    nodes: Vec<&'a RawValue>,
+}
+
+/// What a file says.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
     nodes: Vec<Candidate>,
+    unread: Vec<Unread>,
 }
 
 pub(super) async fn follow(path: PathBuf, mut register: Register) -> Result<Infallible, Error> {
@@ -46,9 +55,10 @@ pub(super) async fn follow(path: PathBuf, mut register: Register) -> Result<Infa
         let look = read(&path);
         if seen.as_ref() != Some(&look) {
             match &look {
-                Ok(nodes) => register.take(nodes),
+                Ok(told) => register.take(&told.nodes, &told.unread),
                 Err(why) => {
-                    tracing::error!(file = %path.display(), "{why}; the nodes stay as they are until the file is right")
+                    tracing::error!(file = %path.display(), "{why}; the nodes stay as they are until the file is right");
+                    register.unreadable(why);
                 }
             }
             seen = Some(look);
@@ -58,11 +68,32 @@ pub(super) async fn follow(path: PathBuf, mut register: Register) -> Result<Infa
 }
 
 /// The nodes in the file, or in words why there are none to be had.
-fn read(path: &Path) -> Result<Vec<Candidate>, String> {
-    let text = std::fs::read(path).map_err(|error| format!("cannot read the nodes: {error}"))?;
-    let nodes: Nodes =
-        serde_json::from_slice(&text).map_err(|error| format!("this is no list of nodes: {error}"))?;
-    Ok(nodes.nodes)
+fn read(path: &Path) -> Result<Told, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read the nodes: {error}"))?;
+    let Nodes { nodes } =
+        serde_json::from_str(&text).map_err(|error| format!("this is no list of nodes: {error}"))?;
+    let mut told = Told::default();
+    for (index, entry) in nodes.into_iter().enumerate() {
+        match serde_json::from_str(entry.get()) {
+            Ok(node) => told.nodes.push(node),
+            Err(error) => told.unread.push(unread(index + 1, entry.get(), &text, &error)),
+        }
+    }
+    Ok(told)
+}
+
+fn unread(number: usize, entry: &str, text: &str, error: &serde_json::Error) -> Unread {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let name = serde_json::from_str(entry).ok().map(|named: Named| named.name);
+    // A position counts from the beginning of the entry, which is a part of the text; its words come before it.
+    let whole = error.to_string();
+    let why = whole.rsplit_once(" at line ").map_or(whole.as_str(), |(why, _)| why).to_owned();
+    let before = text.get(..entry.as_ptr() as usize - text.as_ptr() as usize).unwrap_or_default();
+    let line = before.matches('\n').count() + error.line().max(1);
+    Unread { place: format!("entry {number}, on line {line},"), name, why }
 }
 
 /// Tells when something happened in the directory of a file.
@@ -122,6 +153,7 @@ mod tests {
 
     use super::*;
     use crate::membership::Known;
+    use crate::status::Board;
 
     const DEADLINE: Duration = Duration::from_secs(4);
 
@@ -143,7 +175,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, new) = (dir.path().join("nodes.json"), dir.path().join("new"));
         let (publish, mut known) = watch::channel(None);
-        let register = Register::new("a".parse().unwrap(), publish);
+        let register = Register::new("a".parse().unwrap(), publish, Board::default());
         let script = async {
             fs::write(&path, nodes("10.244.0.0/24")).unwrap();
             is_told(&mut known, "10.244.0.0/24").await;
@@ -172,7 +204,7 @@ mod tests {
         link("one", "..data");
         link("..data/nodes.json", "nodes.json");
         let (publish, mut known) = watch::channel(None);
-        let register = Register::new("a".parse().unwrap(), publish);
+        let register = Register::new("a".parse().unwrap(), publish, Board::default());
         let script = async {
             is_told(&mut known, "10.244.1.0/24").await;
             link("two", "..data_tmp");
@@ -190,8 +222,31 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nodes.json");
         assert!(read(&path).unwrap_err().starts_with("cannot read the nodes: No such file"));
-        fs::write(&path, "{\"nodes\": [\n {\"nam\": 7}]}").unwrap();
+        fs::write(&path, "{\"nodse\": [\n {\"nam\": 7}]}").unwrap();
         let why = read(&path).unwrap_err();
-        assert!(why.contains("unknown field `nam`") && why.ends_with("at line 2 column 7"), "{why}");
+        assert!(why.contains("unknown field `nodse`") && why.ends_with("at line 1 column 8"), "{why}");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_held_back_alone_and_says_where_and_whose_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nodes.json");
+        let text = r#"{ "nodes": [
+            { "name": "a", "addresses": ["192.0.2.1"] },
+            { "name": "b",
+              "adresses": ["192.0.2.2"] }, { "nam": "c" }, 7,
+            { "name": "d", "addresses": ["192.0.2.4"] } ] }"#;
+        fs::write(&path, text).unwrap();
+        let told = read(&path).unwrap();
+        assert_eq!(told.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["a", "d"]);
+        let unread: Vec<_> =
+            told.unread.iter().map(|entry| (entry.place.as_str(), entry.name.as_deref())).collect();
+        let expected = [
+            ("entry 2, on line 4,", Some("b")),
+            ("entry 3, on line 4,", None),
+            ("entry 4, on line 4,", None),
+        ];
+        assert_eq!(unread, expected);
+        assert!(told.unread[0].why.starts_with("unknown field `adresses`, expected one of"), "{told:?}");
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn follow(api: &Api, own: &NodeName, mut register: Register, bo
             changed.notified().await;
             sleep_until(Instant::now() + GATHER).await;
             let candidates = nodes.borrow().candidates();
-            register.take(&candidates);
+            register.take(&candidates, &[]);
         }
     };
     tokio::select! {

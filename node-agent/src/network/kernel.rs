@@ -23,6 +23,7 @@ pub(super) struct Work<'a> {
     report: &'a mut Report,
     /// The routes of ours that have stood.
     stood: &'a mut BTreeSet<Key>,
+    is_partial: bool,
 }
 
 /// The links that have an address of this node: a node with pods has many others.
@@ -43,7 +44,7 @@ pub(super) fn links(rtnl: &Rtnl, own: &Member) -> Result<Vec<plan::Link>, Error>
 
 impl<'a> Work<'a> {
     pub(super) fn new(rtnl: &'a Rtnl, report: &'a mut Report, stood: &'a mut BTreeSet<Key>) -> Self {
-        Self { rtnl, report, stood }
+        Self { rtnl, report, stood, is_partial: false }
     }
 
     /// First the tunnel with its far ends, then the routes into it; what is not wanted goes in the opposite order.
@@ -51,12 +52,13 @@ impl<'a> Work<'a> {
     /// # Errors
     /// Where it cannot be seen what stands. What cannot be changed is a problem in the report.
     pub(super) fn bring_about(&mut self, wanted: &Wanted) -> Result<(), Error> {
+        self.is_partial = wanted.is_partial;
         let link = wanted.tunnel.as_ref().and_then(|tunnel| self.ensure_link(tunnel));
         if let (Some(tunnel), Some(link)) = (&wanted.tunnel, &link) {
             self.bring_about_far_ends(tunnel, link)?;
         }
         self.bring_about_routes(&routes(wanted, link.as_ref()))?;
-        if wanted.tunnel.is_none() && self.rtnl.remove_vxlan(TUNNEL, ALIAS)? {
+        if wanted.tunnel.is_none() && !self.is_partial && self.rtnl.remove_vxlan(TUNNEL, ALIAS)? {
             self.note(Kind::Link, Did::Removed, TUNNEL);
         }
         Ok(())
@@ -66,7 +68,9 @@ impl<'a> Work<'a> {
         let (link, ensured) = match self.rtnl.ensure_vxlan(&tunnel.link) {
             Ok(ensured) => ensured,
             Err(error) => {
-                self.report.problems.push(with_cause(&error));
+                let why = format!("{}{}", with_cause(&error), remedy(self.rtnl, tunnel, error.errno()));
+                self.refuse(Kind::Link, TUNNEL, "there is no tunnel");
+                self.report.problems.push(why);
                 return None;
             }
         };
@@ -144,7 +148,7 @@ impl<'a> Work<'a> {
                     in_place_of,
                 });
             }
-            Err(error) => self.report.problems.push(with_cause(&error)),
+            Err(error) => self.refuse(Kind::Route, &route.dst.to_string(), &with_cause(&error)),
         }
     }
 
@@ -157,12 +161,19 @@ impl<'a> Work<'a> {
         step: impl Fn(&T) -> Result<(), E>,
         name: impl Fn(&T) -> String,
     ) {
-        for entry in entries {
+        let is_withheld = did == Did::Removed && self.is_partial;
+        for entry in entries.iter().filter(|_| !is_withheld) {
             match step(entry) {
                 Ok(()) => self.note(kind, did, &name(entry)),
-                Err(error) => self.report.problems.push(with_cause(&error)),
+                Err(error) if did == Did::Removed => self.report.problems.push(with_cause(&error)),
+                Err(error) => self.refuse(kind, &name(entry), &with_cause(&error)),
             }
         }
+    }
+
+    /// It costs those who need it, and nobody else.
+    fn refuse(&mut self, kind: Kind, of: &str, why: &str) {
+        self.report.refused.insert((kind, of.to_owned()), why.to_owned());
     }
 
     fn note(&mut self, kind: Kind, did: Did, of: &str) {
@@ -170,11 +181,35 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Who has the port or the number of the tunnel, and how to have another.
+fn remedy(rtnl: &Rtnl, tunnel: &Tunnel, errno: Errno) -> String {
+    let (id, port) = (tunnel.link.id, tunnel.link.port);
+    let others = rtnl.vxlans().unwrap_or_default();
+    let mut others = others.iter().filter(|other| other.link.name != TUNNEL && other.port == port);
+    match errno {
+        Errno::EEXIST => others.find(|other| other.id == id).map_or_else(String::new, |other| {
+            format!(
+                "; the VXLAN link {} has the same number {id} on the same port {port}: remove it (`ip link del {}`), or give all nodes \
+                 another --vxlan-id or --vxlan-port",
+                other.link.name, other.link.name
+            )
+        }),
+        Errno::EADDRINUSE => {
+            let who = others.next().map_or_else(
+                || format!("a program listens on UDP port {port} (`ss -lunp 'sport = :{port}'` names it)"),
+                |other| format!("the VXLAN link {} has UDP port {port} with other settings", other.link.name),
+            );
+            format!("; {who}: stop it, or give all nodes another --vxlan-port")
+        }
+        _ => String::new(),
+    }
+}
+
 /// A route that could not be added.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error(
-        "{dst} is routed {} by somebody else since before; remove that route (`ip route show {dst}`), or stop who makes it",
+        "it is routed {} by somebody else since before; remove that route (`ip route show {dst}`), or stop who makes it",
         shown(maker)
     )]
     Taken { dst: IpNetwork, maker: Maker },

@@ -81,6 +81,8 @@ pub struct Wanted {
     pub unreached: BTreeMap<IpNetwork, (NodeName, Unreached)>,
     /// The MTU that pods should be given, where it is not that of the node's link.
     pub pod_mtu: Option<u32>,
+    /// Whether what stands beside this stays, because it may belong to a node that is not known.
+    pub is_partial: bool,
 }
 
 /// The VXLAN link, and what it knows of its far ends.
@@ -131,6 +133,10 @@ pub enum Unreached {
     NoCommonFamily,
     /// Only a tunnel would lead there.
     TunnelForbidden,
+    /// The node's address is that of everybody on our link, or of nobody.
+    NoHost(IpAddr, IpNetwork),
+    /// The node's address is one of this node's.
+    Ours(IpAddr),
 }
 
 impl Default for Options {
@@ -143,7 +149,7 @@ impl Default for Options {
 #[must_use]
 pub fn plan(own: &Member, members: &Members, links: &[Link], options: Options) -> Wanted {
     let planner = Planner { own, links, options };
-    let mut wanted = Wanted::default();
+    let mut wanted = Wanted { is_partial: members.is_partial, ..Wanted::default() };
     for member in members.others.values() {
         for subnet in member.pod_cidrs.iter().filter(|subnet| has_family(own, **subnet)) {
             match planner.way(member, *subnet) {
@@ -180,11 +186,13 @@ impl Planner<'_> {
     fn way(&self, member: &Member, subnet: IpNetwork) -> Result<Way, Unreached> {
         let way = |through, hop| Way { node: member.name.clone(), through, hop };
         if let Some((through, link)) = self.direct(member, subnet) {
+            self.expect_host(through)?;
             return Ok(way(through, Hop::Direct { link: link.index, name: link.name.clone() }));
         }
         let local = self.outer();
         self.holding(local).ok_or(Unreached::NotHere(local))?;
         let remote = member.addresses.of_family(local).ok_or(Unreached::NoCommonFamily)?;
+        self.expect_host(remote)?;
         match self.options.encapsulation {
             Encapsulation::Never => Err(Unreached::TunnelForbidden),
             _ => Ok(way(remote, Hop::Tunnel { gateway: gateway_of(member, subnet) })),
@@ -197,6 +205,20 @@ impl Planner<'_> {
             (self.own.addresses.of_family(subnet.ip())?, member.addresses.of_family(subnet.ip())?);
         let link = self.holding(ours).filter(|_| self.options.encapsulation != Encapsulation::Always)?;
         link.addresses.iter().any(|address| address.contains(theirs)).then_some((theirs, link))
+    }
+
+    /// Only who knows the link's netmask knows which of its addresses are nobody's. The kernel refuses them as a next hop.
+    fn expect_host(&self, address: IpAddr) -> Result<(), Unreached> {
+        for here in self.links.iter().flat_map(|link| &link.addresses) {
+            if here.ip() == address {
+                return Err(Unreached::Ours(address));
+            }
+            let is_end = [here.network(), here.broadcast()].contains(&address);
+            if is_end && here.is_ipv4() && here.prefix() < 31 {
+                return Err(Unreached::NoHost(address, *here));
+            }
+        }
+        Ok(())
     }
 
     /// One link carries packets of one family, so all nodes should have the one that this picks: IPv4, where there is one.
@@ -268,6 +290,20 @@ impl Display for Unreached {
                     "this node's own address {address} is on none of its links; correct the node's address"
                 )
             }
+            Self::NoHost(address, here) => {
+                let what = if *address == here.network() { "network" } else { "broadcast" };
+                let (network, prefix) = (here.network(), here.prefix());
+                write!(
+                    f,
+                    "{address} is the {what} address of {network}/{prefix} here; correct the node's address"
+                )
+            }
+            Self::Ours(address) => {
+                write!(
+                    f,
+                    "{address} is an address of this node, too; correct the other node's, or take it off this one"
+                )
+            }
             Self::NoCommonFamily => {
                 f.write_str("it has no address of the family in which this node sends to others; give it one")
             }
@@ -318,7 +354,7 @@ mod tests {
     }
 
     fn members(candidates: &[Candidate]) -> Members {
-        let (members, flaws) = Members::judge(&"a".parse().unwrap(), candidates, &Members::default());
+        let (members, flaws) = Members::judge(&"a".parse().unwrap(), candidates, &[], &Members::default());
         assert!(flaws.is_empty(), "{flaws:?}");
         members
     }
@@ -430,6 +466,34 @@ mod tests {
         let nowhere = planned(&nodes, &[], Options::default());
         assert!(nowhere.ways.is_empty() && nowhere.tunnel.is_none());
         assert_eq!(nowhere.unreached.len(), 3);
+    }
+
+    #[test]
+    fn an_address_that_is_nobodys_on_our_link_costs_that_node_alone() {
+        let nodes = [
+            node("a", &A, &PODS_A),
+            node("b", &["192.0.2.2"], &["10.244.1.0/24"]),
+            node("c", &["192.0.2.255"], &["10.244.2.0/24"]),
+            node("d", &["192.0.2.0"], &["10.244.3.0/24"]),
+            node("e", &["192.0.2.77"], &["10.244.4.0/24"]),
+        ];
+        let mut link = eth0();
+        link.addresses.push("192.0.2.77/32".parse().unwrap());
+        for encapsulation in [Encapsulation::Auto, Encapsulation::Always] {
+            let wanted =
+                planned(&nodes, std::slice::from_ref(&link), Options { encapsulation, ..Options::default() });
+            assert_eq!(wanted.ways.len(), 1);
+            let reasons: Vec<_> =
+                wanted.unreached.values().map(|(node, why)| format!("{node}: {why}")).collect();
+            assert_eq!(
+                reasons,
+                [
+                    "c: 192.0.2.255 is the broadcast address of 192.0.2.0/24 here; correct the node's address",
+                    "d: 192.0.2.0 is the network address of 192.0.2.0/24 here; correct the node's address",
+                    "e: 192.0.2.77 is an address of this node, too; correct the other node's, or take it off this one",
+                ]
+            );
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) async fn keep(
         let known = members.borrow_and_update().clone();
         // A node that is not among the nodes changes nothing.
         if let Some(members) = known.filter(|members| members.own.is_some()) {
-            settler.settle(wanted(&members, &named)).await;
+            settler.settle(&members, wanted(&members, &named)).await;
         }
         sleep_until(Instant::now() + settler.throttle.pause()).await;
         reason_to_look(&mut losses, &mut members).await;
@@ -56,9 +56,15 @@ struct Settler {
 }
 
 impl Settler {
-    async fn settle(&mut self, wanted: BTreeSet<IpNetwork>) {
-        let networks = wanted.clone();
-        match aside(move || Nft::open()?.set_unmasqueraded(&networks)).await {
+    async fn settle(&mut self, members: &Members, wanted: BTreeSet<IpNetwork>) {
+        let (mut networks, is_partial) = (wanted.clone(), members.is_partial);
+        let settled = aside(move || {
+            let nft = Nft::open()?;
+            // What stands may be a node's that is not known.
+            networks.extend(if is_partial { nft.unmasqueraded()? } else { BTreeSet::new() });
+            nft.set_unmasqueraded(&networks)
+        });
+        match settled.await {
             Ok(Resettled { added: 0, removed: 0 }) => self.complaint = None,
             Ok(Resettled { added, removed }) => {
                 tracing::info!(added, removed, "networks that pods reach under their own addresses");

@@ -22,6 +22,11 @@ const NARROWEST: usize = 32;
 /// A line to another node, where there is room for it.
 const LINE: usize = 12;
 
+/// From so many lines on there is no empty one between them.
+const AIRY: usize = 8;
+/// More nodes than this are counted, but for those in trouble, and no more warnings are shown.
+const MOST: usize = 24;
+
 /// What a picture is drawn on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Canvas {
@@ -29,6 +34,8 @@ pub struct Canvas {
     pub width: usize,
     /// Whether it shows colours.
     pub colours: bool,
+    /// Whether each node is drawn, however many there are, and each warning shown.
+    pub all: bool,
 }
 
 /// Draws it.
@@ -36,10 +43,14 @@ pub struct Canvas {
 pub fn draw(status: &Status, canvas: Canvas) -> String {
     let canvas = Canvas { width: canvas.width.max(NARROWEST), ..canvas };
     let mut lines = own(status, canvas);
-    let (peers, count) = (&status.network.peers, status.network.peers.len());
-    for (index, peer) in peers.iter().enumerate() {
-        lines.push("│".to_owned());
-        lines.extend(to(peer, index + 1 == count, canvas));
+    let (shown, rest) = status.network.peers.iter().partition::<Vec<_>, _>(|peer| canvas.shows(status, peer));
+    let mut branches: Vec<_> =
+        shown.iter().take(canvas.most()).flat_map(|peer| branches(peer, canvas)).collect();
+    branches.extend(summary(rest.into_iter().chain(shown.into_iter().skip(canvas.most())), canvas));
+    let (count, is_dense) = (branches.len(), branches.len() > AIRY);
+    for (index, branch) in branches.iter().enumerate() {
+        lines.extend((branch.is_first && !is_dense).then(|| "│".to_owned()));
+        lines.extend(branch.draw(index + 1 == count, canvas));
     }
     lines.push(String::new());
     lines.extend(facts(status).into_iter().flat_map(|(label, text)| {
@@ -47,7 +58,9 @@ pub fn draw(status: &Status, canvas: Canvas) -> String {
     }));
     let warnings = status.all_warnings();
     lines.extend(warnings.first().map(|_| String::new()));
-    lines.extend(warnings.iter().flat_map(|warning| {
+    let (most, all) = (canvas.most(), warnings.len());
+    let more = (all > most).then(|| format!("and {} more: --all shows them", all - most));
+    lines.extend(warnings.iter().take(most).chain(&more).flat_map(|warning| {
         let words: Vec<_> = warning.split(' ').map(str::to_owned).collect();
         canvas.fold(&canvas.bad("! "), "  ", " ", &words)
     }));
@@ -77,36 +90,68 @@ fn own(status: &Status, canvas: Canvas) -> Vec<String> {
 }
 
 /// A range of IPv6 has more addresses than anybody reads digit by digit.
-fn rounded(size: f64) -> String {
-    if size < 1e9 { size.to_string() } else { format!("{size:.1e}") }
+pub(super) fn rounded(size: u64) -> String {
+    if size < 1_000_000_000 { size.to_string() } else { format!("{:.1e}", size as f64) }
 }
 
-/// One line for each way of a kind, then the subnets that are reached by it.
-fn to(peer: &Peer, is_last: bool, canvas: Canvas) -> Vec<String> {
-    let length = LINE.min(canvas.width / 6);
-    let stem = if is_last { "  " } else { "│ " };
-    let below = format!("{stem}{}", " ".repeat(length));
-    let mut lines = Vec::new();
-    let mut draw = |by: Option<By>, parts: &[String]| {
-        let edge = edge(by, is_last, lines.is_empty());
-        let line = stroke(by).repeat(length);
-        lines.extend(canvas.fold(&format!("{edge}{line} "), &below, "  ", parts));
-    };
+/// A line from the stem, and what is at its end.
+struct Branch {
+    by: Option<By>,
+    /// Of those to one node.
+    is_first: bool,
+    parts: Vec<String>,
+}
+
+/// One for each kind of way and each other end, with the subnets that are reached by it.
+fn branches(peer: &Peer, canvas: Canvas) -> Vec<Branch> {
     let name = canvas.strong(&peer.node.name);
+    let mut branches = Vec::new();
     for ((by, through), subnets) in channels(peer) {
         let how = if by == By::Direct { "direct" } else { "VXLAN" };
         let mut parts = vec![name.clone(), through.to_string(), canvas.dim(how)];
         parts.extend(subnets.iter().map(|subnet| format!("pods {subnet}")));
-        draw(Some(by), &parts);
+        branches.push(Branch { by: Some(by), is_first: branches.is_empty(), parts });
     }
     if peer.ways.is_empty() {
         let why = if peer.unreached.is_empty() { "no pods there" } else { "not reached" };
         let mut parts = vec![name];
         parts.extend(peer.node.addresses.iter().map(IpAddr::to_string));
         parts.push(canvas.dim(why));
-        draw(None, &parts);
+        branches.push(Branch { by: None, is_first: true, parts });
     }
-    lines
+    branches
+}
+
+/// Of many nodes, how many are reached in which way.
+fn summary<'a>(peers: impl Iterator<Item = &'a Peer>, canvas: Canvas) -> Vec<Branch> {
+    let mut counts = BTreeMap::<(Option<By>, &str), usize>::new();
+    for peer in peers {
+        let goes = |by| peer.ways.iter().any(|way| way.by == by);
+        let kind = match (goes(By::Direct), goes(By::Vxlan), peer.unreached.is_empty()) {
+            (true, false, true) => (Some(By::Direct), "direct"),
+            (false, true, true) => (Some(By::Vxlan), "VXLAN"),
+            (true, true, true) => (Some(By::Direct), "direct and VXLAN"),
+            (false, false, true) => (None, "no pods there"),
+            _ => (None, "not reached, or not all of it"),
+        };
+        *counts.entry(kind).or_default() += 1;
+    }
+    let branch = |((by, how), count): ((Option<By>, &str), usize)| {
+        let parts =
+            vec![canvas.strong(&format!("{count} nodes")), canvas.dim(how), "(--all shows each)".to_owned()];
+        Branch { by, is_first: true, parts }
+    };
+    counts.into_iter().map(branch).collect()
+}
+
+impl Branch {
+    fn draw(&self, is_last: bool, canvas: Canvas) -> Vec<String> {
+        let length = LINE.min(canvas.width / 6);
+        let stem = if is_last { "  " } else { "│ " };
+        let below = format!("{stem}{}", " ".repeat(length));
+        let line = stroke(self.by).repeat(length);
+        canvas.fold(&format!("{}{line} ", edge(self.by, is_last)), &below, "  ", &self.parts)
+    }
 }
 
 /// The ways to a node that have kind and other end in common, with the subnets behind them.
@@ -118,15 +163,13 @@ fn channels(peer: &Peer) -> BTreeMap<(By, IpAddr), Vec<&str>> {
     channels
 }
 
-/// Where a line leaves the stem, which ends with the first line of the last node.
-fn edge(by: Option<By>, is_last: bool, is_first: bool) -> &'static str {
-    match (by, is_last, is_first) {
-        (Some(By::Vxlan), true, true) => "╘",
-        (Some(By::Vxlan), false, true) => "╞",
-        (_, true, true) => "└",
-        (_, false, true) => "├",
-        (_, true, false) => " ",
-        (_, false, false) => "│",
+/// Where a line leaves the stem, which ends with the last.
+fn edge(by: Option<By>, is_last: bool) -> &'static str {
+    match (by, is_last) {
+        (Some(By::Vxlan), true) => "╘",
+        (Some(By::Vxlan), false) => "╞",
+        (_, true) => "└",
+        (_, false) => "├",
     }
 }
 
@@ -159,15 +202,24 @@ fn facts(status: &Status) -> Vec<(&'static str, Vec<String>)> {
         ("healed", if heals.is_empty() { vec!["nothing".to_owned()] } else { heals }),
         ("leftovers", collected.chain([format!("{} rounds", gc.rounds)]).collect()),
     ];
-    facts.extend(status.network.pod_mtu.map(|mtu| ("MTU", vec![format!("{mtu} for new pods")])));
+    facts.extend(status.network.pod_mtu_bytes.map(|mtu| ("MTU", vec![format!("{mtu} for new pods")])));
     let adopted = Some(install.adopted).filter(|adopted| *adopted > 0);
     facts.extend(adopted.map(|adopted| ("adopted", vec![format!("{adopted} leases of host-local")])));
     facts
 }
 
 impl Canvas {
+    pub(super) fn most(self) -> usize {
+        if self.all { usize::MAX } else { MOST }
+    }
+
+    /// Where there are too many nodes to look at, those in trouble are what somebody looks for.
+    fn shows(self, status: &Status, peer: &Peer) -> bool {
+        status.network.peers.len() <= self.most() || !peer.unreached.is_empty()
+    }
+
     /// Parts beside each other where there is room, and below each other where there is not.
-    fn fold(self, head: &str, indent: &str, between: &str, parts: &[String]) -> Vec<String> {
+    pub(super) fn fold(self, head: &str, indent: &str, between: &str, parts: &[String]) -> Vec<String> {
         let (mut lines, mut line, mut is_fresh) = (Vec::new(), head.to_owned(), true);
         for part in parts.iter().filter(|part| !part.is_empty()) {
             let gap = if is_fresh { "" } else { between };
@@ -186,11 +238,11 @@ impl Canvas {
         self.paint(32, text)
     }
 
-    fn bad(self, text: &str) -> String {
+    pub(super) fn bad(self, text: &str) -> String {
         self.paint(31, text)
     }
 
-    fn dim(self, text: &str) -> String {
+    pub(super) fn dim(self, text: &str) -> String {
         self.paint(2, text)
     }
 
@@ -235,7 +287,7 @@ mod tests {
         status.install.network = Some("weft".into());
         status.install.self_test =
             SelfTest::Passed { milliseconds: 31, addresses: vec!["10.244.0.2".parse().unwrap()] };
-        status.network.stands = true;
+        status.network.is_known = true;
         status.network.peers = vec![
             Peer {
                 node: node("node-b", "192.0.2.2"),
@@ -257,14 +309,14 @@ mod tests {
             },
         ];
         status.leases =
-            vec![Range { network: "weft".into(), subnet: "10.244.0.0/24".into(), held: 2.0, size: 253.0 }];
+            vec![Range { network: "weft".into(), subnet: "10.244.0.0/24".into(), held: 2, size: 253 }];
         status.repair.heals = [("route".to_owned(), 3)].into();
         status
     }
 
     #[test]
     fn a_wide_terminal_has_a_line_for_each_way() {
-        let drawn = draw(&status(), Canvas { width: 100, colours: false });
+        let drawn = draw(&status(), Canvas { width: 100, colours: false, all: false });
         let expected = "\
 node-a  ready
 │ 192.0.2.1  pods 10.244.0.0/24  2 of 253 addresses of 10.244.0.0/24
@@ -286,9 +338,60 @@ leftovers  0 collected, 0 suspected, 0 rounds
     }
 
     #[test]
+    fn every_line_to_a_node_leaves_the_stem_and_the_stem_ends_with_the_last() {
+        let mut status = status();
+        let both = |name: &str| Peer {
+            node: node(name, "192.0.2.9"),
+            ways: vec![
+                way("10.244.9.0/24", By::Direct, "192.0.2.9"),
+                way("fd00:9::/64", By::Vxlan, "2001:db8::9"),
+            ],
+            unreached: vec![],
+        };
+        status.network.peers = vec![both("node-b"), both("node-c")];
+        let drawn = draw(&status, Canvas { width: 100, colours: false, all: false });
+        let expected = "\
+│
+├──────────── node-b  192.0.2.9  direct  pods 10.244.9.0/24
+╞════════════ node-b  2001:db8::9  VXLAN  pods fd00:9::/64
+│
+├──────────── node-c  192.0.2.9  direct  pods 10.244.9.0/24
+╘════════════ node-c  2001:db8::9  VXLAN  pods fd00:9::/64
+";
+        assert!(drawn.contains(expected), "{drawn}");
+    }
+
+    #[test]
+    fn of_a_thousand_nodes_those_in_trouble_are_drawn_and_the_others_counted() {
+        let mut status = status();
+        let near = |number: u16| Peer {
+            node: node(&format!("n{number}"), "192.0.2.9"),
+            ways: vec![way("10.244.9.0/24", if number < 900 { By::Direct } else { By::Vxlan }, "192.0.2.9")],
+            unreached: vec![],
+        };
+        status.network.peers.retain(|peer| peer.node.name == "node-d");
+        status.network.peers.extend((0..1000).map(near));
+        let canvas = Canvas { width: 80, colours: false, all: false };
+        let drawn = draw(&status, canvas);
+        let expected = "\
+│
+├╌╌╌╌╌╌╌╌╌╌╌╌ node-d  192.0.2.4  not reached
+│
+├──────────── 900 nodes  direct  (--all shows each)
+│
+╘════════════ 100 nodes  VXLAN  (--all shows each)
+";
+        assert!(drawn.contains(expected), "{drawn}");
+        assert!(draw(&status, Canvas { all: true, ..canvas }).lines().count() > 1000);
+        status.network.peers.iter_mut().for_each(|peer| peer.unreached = vec!["10.0.0.0/24: no".into()]);
+        let drawn = draw(&status, canvas);
+        assert!(drawn.lines().count() < 80 && drawn.contains("! and 977 more: --all shows them"), "{drawn}");
+    }
+
+    #[test]
     fn a_narrow_terminal_is_never_exceeded_and_nothing_is_lost() {
         for width in [32, 40, 60] {
-            let drawn = draw(&status(), Canvas { width, colours: false });
+            let drawn = draw(&status(), Canvas { width, colours: false, all: false });
             let widest = drawn.lines().max_by_key(|line| columns(line)).unwrap();
             // A single word may be longer than the terminal is wide.
             let is_one_word = widest.contains("/etc/cni") || widest.contains("addresses of");
@@ -301,8 +404,8 @@ leftovers  0 collected, 0 suspected, 0 rounds
 
     #[test]
     fn colours_change_nothing_but_the_colour() {
-        let plain = draw(&status(), Canvas { width: 70, colours: false });
-        let coloured = draw(&status(), Canvas { width: 70, colours: true });
+        let plain = draw(&status(), Canvas { width: 70, colours: false, all: false });
+        let coloured = draw(&status(), Canvas { width: 70, colours: true, all: false });
         assert!(!plain.contains('\x1b') && coloured.contains("\x1b[32mready\x1b[0m"));
         let stripped = ["\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m"];
         assert_eq!(stripped.iter().fold(coloured, |text, code| text.replace(code, "")), plain);
@@ -310,7 +413,7 @@ leftovers  0 collected, 0 suspected, 0 rounds
 
     #[test]
     fn a_node_that_knows_nothing_yet_is_drawn_too() {
-        let drawn = draw(&Status::default(), Canvas { width: 80, colours: false });
+        let drawn = draw(&Status::default(), Canvas { width: 80, colours: false, all: false });
         assert!(drawn.starts_with("this node  not ready\n"), "{drawn}");
         assert!(drawn.contains("self-test  not run yet"), "{drawn}");
     }
