@@ -1,12 +1,16 @@
 //! Installing and uninstalling: everything is checked first, then done in the order that a running runtime needs.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::conflist::{self, Flaw};
 use crate::directory::{Directory, Error, Placed, Removed};
+
+const WEFT_CNI: &str = "weft-cni";
+const LOOPBACK: &str = "loopback";
 
 /// What is to be installed, and where.
 #[derive(Clone, Debug)]
@@ -246,6 +250,12 @@ fn check_plugin(path: &Path, source: Source, names: &mut BTreeSet<String>) -> Re
     Ok(source)
 }
 
+/// The files that a plugin is placed as.
+pub(crate) fn names_of(plugin: &Path) -> impl Iterator<Item = &OsStr> {
+    let is_loopback_too = plugin.file_name() == Some(OsStr::new(WEFT_CNI));
+    plugin.file_name().into_iter().chain(is_loopback_too.then_some(OsStr::new(LOOPBACK)))
+}
+
 fn place_all(bin: &mut Directory, plugins: &[Source]) -> Result<Vec<(PathBuf, Placed)>, Error> {
     let mut files = Vec::new();
     for plugin in plugins {
@@ -256,13 +266,16 @@ fn place_all(bin: &mut Directory, plugins: &[Source]) -> Result<Vec<(PathBuf, Pl
 }
 
 /// Runtimes call a plugin `loopback` for every sandbox, and a node that has none can start no pod. `weft-cni` is one when it is called
-/// by that name. Somebody else's stays.
+/// by that name. Somebody else's stays; when it goes, it has changed.
 fn place_loopback(bin: &mut Directory, plugin: &Source) -> Result<Option<(PathBuf, Placed)>, Error> {
-    const LOOPBACK: &str = "loopback";
-    if plugin.name != "weft-cni" || bin.check_free(LOOPBACK, &plugin.content).is_err() {
+    if plugin.name != WEFT_CNI {
         return Ok(None);
     }
-    Ok(Some((bin.join(LOOPBACK), bin.place(LOOPBACK, &plugin.content, 0o755)?)))
+    let placed = match bin.place(LOOPBACK, &plugin.content, 0o755) {
+        Err(Error::Foreign { .. }) => Placed::Unchanged,
+        placed => placed?,
+    };
+    Ok(Some((bin.join(LOOPBACK), placed)))
 }
 
 fn same(one: &Path, other: &Path) -> bool {

@@ -12,6 +12,7 @@
 //! passed the test.
 
 use std::convert::Infallible;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -283,9 +284,8 @@ impl Setup {
         let is_as_left = |left: &(PathBuf, Option<Stamp>)| left.1.is_some() && stamp_of(&left.0) == left.1;
         let were_placed = !progress.plugins.is_empty();
         progress.plugins.retain(is_as_left);
-        let is_left = |plugin: &PathBuf| {
-            progress.plugins.iter().any(|(path, _)| path.file_name() == plugin.file_name())
-        };
+        let stands = |name: &OsStr| progress.plugins.iter().any(|(path, _)| path.file_name() == Some(name));
+        let is_left = |plugin: &PathBuf| install::names_of(plugin).all(stands);
         let plugins: Vec<_> = self.plugins.iter().filter(|plugin| !is_left(plugin)).cloned().collect();
         if plugins.is_empty() {
             return Ok(());
@@ -300,6 +300,7 @@ impl Setup {
                 }
             }
             let stamp = stamp_of(&path);
+            progress.plugins.retain(|(known, _)| *known != path);
             progress.plugins.push((path, stamp));
         }
         Ok(())
