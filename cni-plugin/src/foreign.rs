@@ -2,6 +2,7 @@
 //! difference: nothing of it was in a plan, and no repair may touch it.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use ipnetwork::IpNetwork;
 use weft_datapath::{BaseChain, Hook, HostPort, Nft, listened_to};
@@ -16,10 +17,28 @@ pub(crate) fn remarks(
     subnets: &BTreeSet<IpNetwork>,
     ports: impl Iterator<Item = HostPort>,
 ) -> Result<Vec<String>, Error> {
-    let Some(nft) = Nft::open_if_any()? else { return Ok(Vec::new()) };
+    let legacy = LEGACY.iter().filter_map(|(file, tools)| legacy(&fs::read_to_string(file).ok()?, tools));
+    let legacy: Vec<_> = legacy.filter(|_| !subnets.is_empty()).collect();
+    let Some(nft) = Nft::open_if_any()? else { return Ok(legacy) };
     let (chains, ports) = (nft.foreign_chains()?, ports.collect::<Vec<_>>());
     let chains = chains.iter().filter_map(|chain| remark(chain, subnets, !ports.is_empty()));
-    Ok(chains.chain(deaf(&ports)?).collect())
+    Ok(legacy.into_iter().chain(chains).chain(deaf(&ports)?).collect())
+}
+
+/// The names of the tables of the old iptables that stand in the namespace, and with what they are looked at.
+const LEGACY: [(&str, &str); 2] =
+    [("/proc/net/ip_tables_names", "iptables-legacy"), ("/proc/net/ip6_tables_names", "ip6tables-legacy")];
+
+/// What is in these tables nobody can ask nf_tables for.
+fn legacy(names: &str, tools: &str) -> Option<String> {
+    let names: Vec<_> = names.lines().collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "tables of {tools} stand here ({}): their rules see what pods send and get, too, and are not looked at; `{tools}-save` \
+             shows them",
+            names.join(", ")
+        )
+    })
 }
 
 /// A process of the node that listens on a pod's port hears nothing of it. The ADD does not refuse that: the process may just be
@@ -114,6 +133,13 @@ mod tests {
             assert!(said.contains(&format!("chain {family} {table} FORWARD drops by default")), "{said}");
             assert!(lines.iter().all(|line| said.contains(line)), "{lines:?}: {said}");
         }
+    }
+
+    #[test]
+    fn tables_of_the_old_iptables_are_named() {
+        assert_eq!(legacy("", "iptables-legacy"), None);
+        let said = legacy("nat\nfilter\n", "iptables-legacy").unwrap();
+        assert!(said.contains("(nat, filter)") && said.contains("`iptables-legacy-save`"), "{said}");
     }
 
     #[test]

@@ -107,6 +107,18 @@ pub enum Error {
         /// What the block is for.
         whose: &'static str,
     },
+    /// A gateway that no packet can be sent to.
+    #[error(
+        "gateway {address} is {whose}, and forwards nothing; leave `gateway` out to have the first address of {subnet}"
+    )]
+    NoGateway {
+        /// As written.
+        address: IpAddr,
+        /// Whose addresses of that kind are.
+        whose: &'static str,
+        /// The range's subnet.
+        subnet: IpNetwork,
+    },
     /// The gateway and what is excluded leave no address.
     #[error("{subnet} has no address left to hand out beside its gateway and what is excluded")]
     Nothing {
@@ -375,17 +387,32 @@ fn misplaced(draft: &Draft) -> Vec<Error> {
         }
     }
     mistakes.extend(reserved(draft));
+    mistakes.extend(impossible_gateway(draft));
     for block in draft.exclude.iter().filter(|block| block.is_ipv4() != subnet.is_ipv4()) {
         mistakes.push(Error::ForeignExclusion { block: *block, subnet });
     }
     mistakes
 }
 
-/// The first block with addresses that the kernel takes for no pod's (`ipv4_is_loopback` and the like in `linux/in.h`, RFC 6890).
+/// The first block with addresses that no pod can have.
 fn reserved(draft: &Draft) -> Option<Error> {
     let subnet = draft.subnet;
     let first = draft.start.unwrap_or_else(|| first_usable(subnet));
     let last = draft.end.unwrap_or_else(|| last_usable(subnet));
+    nobodys_from(first, last).map(|(block, whose)| Error::Reserved { subnet, block, whose })
+}
+
+fn impossible_gateway(draft: &Draft) -> Option<Error> {
+    let (subnet, address) = (draft.subnet, draft.gateway?);
+    let is_broadcast = subnet.is_ipv4() && subnet.prefix() < 31 && address == subnet.broadcast();
+    let whose = nobodys_from(address, address).map(|(_, whose)| whose);
+    let whose = whose.or_else(|| is_broadcast.then_some("the subnet's broadcast address"))?;
+    Some(Error::NoGateway { address, whose, subnet })
+}
+
+/// The first block that shares addresses with these and that the kernel takes for no host's (`ipv4_is_loopback` and the like in
+/// `linux/in.h`, RFC 6890).
+fn nobodys_from(first: IpAddr, last: IpAddr) -> Option<(IpNetwork, &'static str)> {
     let blocks = [
         ("0.0.0.0/8", "nobody's"),
         ("127.0.0.0/8", "the loopback's"),
@@ -398,7 +425,7 @@ fn reserved(draft: &Draft) -> Option<Error> {
         let block: IpNetwork = block.parse().ok()?;
         let is_of_family = [first, last].iter().all(|address| address.is_ipv4() == block.is_ipv4());
         let shares = first <= block.broadcast() && last >= block.network();
-        (is_of_family && shares).then_some(Error::Reserved { subnet, block, whose })
+        (is_of_family && shares).then_some((block, whose))
     })
 }
 

@@ -58,6 +58,28 @@ fn exclusions_are_not_handed_out_and_may_overlap() {
 }
 
 #[test]
+fn a_gateway_that_forwards_nothing_is_refused_with_the_reason() {
+    for (subnet, gateway, whose) in [
+        ("10.1.2.0/24", "127.0.0.1", "the loopback's"),
+        ("10.1.2.0/24", "0.0.0.0", "nobody's"),
+        ("10.1.2.0/24", "224.0.0.1", "for multicast"),
+        ("10.1.2.0/24", "255.255.255.255", "for broadcast"),
+        ("10.1.2.0/24", "10.1.2.255", "the subnet's broadcast address"),
+        ("fd00::/64", "::1", "the loopback's"),
+        ("fd00::/64", "ff02::1", "for multicast"),
+    ] {
+        let draft = Draft { gateway: Some(ip(gateway)), ..net(subnet).into() };
+        let said = mistakes(draft).join("; ");
+        assert!(said.contains(&format!("gateway {gateway} is {whose}")), "{said}");
+    }
+    for (subnet, gateway) in
+        [("10.1.2.0/31", "10.1.2.1"), ("10.1.2.0/24", "169.254.1.1"), ("fd00::/64", "fe80::1")]
+    {
+        assert!(Range::new(Draft { gateway: Some(ip(gateway)), ..net(subnet).into() }).is_ok(), "{gateway}");
+    }
+}
+
+#[test]
 fn a_gateway_outside_the_subnet_takes_no_address_from_it() {
     let draft = Draft { gateway: Some(ip("fe80::1")), ..net("fd00::/126").into() };
     assert_eq!(Range::new(draft).unwrap().size(), 3);

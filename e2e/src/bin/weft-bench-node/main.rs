@@ -163,8 +163,9 @@ impl Stage {
             _ => Ok(()),
         })?;
         let mut before = cpu(&self.agent)?;
+        // Doing nothing tells nobody: it takes a while of it to see it.
         let quiet = Duration::from_millis(1500);
-        loop {
+        for _ in 0..PATIENCE.as_millis() / quiet.as_millis() {
             std::thread::sleep(quiet);
             let now = cpu(&self.agent)?;
             if now.saturating_sub(before) <= 1 {
@@ -172,6 +173,7 @@ impl Stage {
             }
             before = now;
         }
+        Err(format!("the agent is not idle after {PATIENCE:?}").into())
     }
 }
 
