@@ -149,6 +149,17 @@ pub enum Error {
         /// The link.
         link: String,
     },
+    /// The pod is on a network with the same gateway already.
+    #[error(
+        "the pod reaches {destination} through its {link} already, and without a bridge a pod can have a gateway but once: give the second \
+         network another subnet, or name a bridge in both"
+    )]
+    RoutedInPod {
+        /// The gateway, or where else a route leads.
+        destination: ipnetwork::IpNetwork,
+        /// The pod's interface.
+        link: String,
+    },
     /// A link with a derived name carries the mark of somebody else.
     #[error("{link} on the host belongs to {owner:?}, not to {attachment}: it stays")]
     ForeignLink {
@@ -272,6 +283,7 @@ impl Error {
             Self::InterfaceExists { .. } | Self::ForeignLink { .. } => code::EXISTS,
             Self::Datapath(_)
             | Self::Routed { .. }
+            | Self::RoutedInPod { .. }
             | Self::NoPair { .. }
             | Self::NoInterface { .. }
             | Self::Shaped { .. } => code::KERNEL,

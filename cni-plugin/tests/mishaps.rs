@@ -239,6 +239,36 @@ fn a_route_that_is_in_the_way_is_told_with_its_link() {
 }
 
 #[test]
+fn a_pod_may_be_on_two_networks_without_a_bridge_unless_they_have_the_same_gateway() {
+    Node::run(|node| {
+        let pod = Pod::new("a");
+        let network = |name: &str, subnet: &str| {
+            let mut conf = node.conf(name);
+            conf["ipam"] = json!({
+                "type": "weft-ipam", "dataDir": node.dir.path(), "ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}]
+            });
+            conf
+        };
+        let add = |ifname: &str, conf: &Value| {
+            let mut plugin = Command::new(PLUGIN);
+            plugin.env("CNI_IFNAME", ifname).stderr(Stdio::null());
+            answer(&output(&mut plugin, "ADD", pod.name, &pod.netns, conf))
+        };
+        let (first, second) = (network("first", "10.1.0.0/24"), network("second", "10.2.0.0/24"));
+        add("eth0", &first).unwrap();
+        add("net1", &second).unwrap();
+        let (code, said) = add("net2", &first).unwrap_err();
+        assert_eq!(code, 102, "{said}");
+        assert!(said.contains("the pod reaches 10.1.0.1/32 through its eth0 already"), "{said}");
+        for (ifname, conf) in [("net2", &first), ("net1", &second), ("eth0", &first)] {
+            let mut plugin = Command::new(PLUGIN);
+            plugin.env("CNI_IFNAME", ifname).stderr(Stdio::null());
+            answer(&output(&mut plugin, "DEL", pod.name, &pod.netns, conf)).unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_missing_privilege_is_told_with_what_it_takes() {
     Node::run(|node| {
         let (conf, pod) = (node.conf("weft"), Pod::new("a"));

@@ -4,13 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use nix::errno::Errno;
-use weft_datapath::{Ends, Link, NetNs, Nft, PinnedSource, Rtnl, Veth, sysctl};
+use weft_datapath::{Ends, Interface, Link, NetNs, Nft, PinnedSource, Rtnl, Veth, sysctl};
 use weft_ipam::lease::Assigned;
 
 use crate::identity::Identity;
 use crate::plan::Plan;
 use crate::undo::Undo;
 use crate::{Error, log, tuned};
+
+/// These stand for "anything": only a default route leads there.
+const OUTSIDE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
+const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0));
 
 /// MTU of a pair on a node that has no way to the outside.
 const MTU_DEFAULT: u32 = 1500;
@@ -53,10 +57,8 @@ impl Site {
     }
 
     /// The smallest MTU on the way to the outside, of the families that there is an address of, or, where there is none yet, of
-    /// both. The destinations stand for "anything": only a default route leads there.
+    /// both.
     pub(super) fn detect_mtu(&self, addresses: &[Assigned]) -> Result<u32, Error> {
-        const OUTSIDE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(0, 0, 0, 1));
-        const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0));
         let is_asked = |outside: &IpAddr| {
             let of_family = |assigned: &Assigned| assigned.address.is_ipv4() == outside.is_ipv4();
             addresses.is_empty() || addresses.iter().any(of_family)
@@ -184,9 +186,29 @@ impl Site {
             tuned::set(&plan.sysctls, ifname)?;
             Rtnl::open()
         })??;
-        inside.configure_link(&plan.veth.pod, link)?;
+        let configured = inside.configure_link(&plan.veth.pod, link);
+        configured.map_err(|error| which_route(&inside, &plan.veth.pod, error))?;
         Ok(inside)
     }
+}
+
+/// Two interfaces of a pod may be meant to reach the same gateway. The kernel says only that there is a route; of routes that differ in
+/// their gateways it takes both.
+fn which_route(inside: &Rtnl, pod: &Interface, error: weft_datapath::Error) -> Error {
+    if error.errno() != Errno::EEXIST {
+        return error.into();
+    }
+    let taken = |route: &weft_datapath::Route| {
+        let within = match route.dst.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => OUTSIDE_V4,
+            IpAddr::V6(_) => OUTSIDE_V6,
+        };
+        let link = inside.link_towards(within).ok().flatten()?;
+        let is_other = link.name != pod.name && link.name != "lo";
+        is_other.then_some(Error::RoutedInPod { destination: route.dst, link: link.name })
+    };
+    pod.routes.iter().find_map(taken).unwrap_or_else(|| error.into())
 }
 
 fn unpin(source: Option<&PinnedSource>) -> Result<(), weft_datapath::Error> {
