@@ -194,12 +194,20 @@ impl Containerd {
     /// Ends a sandbox behind CRI's back, so that a daemon that starts again knows nothing of it: DEL is never called, and its
     /// namespace stays.
     pub fn lose_sandbox(&self, id: &str) -> Result<()> {
+        let killed = self.ctr(&format!("task rm --force {id}"));
+        // CRI's own watch of exits deletes the task too. Whoever of the two comes second is refused, in one of several ways
+        // ("cannot delete a deleted process", "ttrpc: closed"), so what counts is that the task is gone.
+        wait::until("the sandbox's task to go", START, || {
+            let tasks = self.ctr("task ls --quiet").map_err(|error| error.to_string())?;
+            if tasks.lines().any(|task| task == id) { Err(format!("{killed:?}")) } else { Ok(()) }
+        })?;
+        self.ctr(&format!("container rm {id}")).map(drop)
+    }
+
+    /// What containerd's own client says, in the namespace of CRI.
+    fn ctr(&self, what: &str) -> Result<String> {
         let (ctr, socket) = (binaries::system("ctr")?, self.socket());
-        for what in ["task rm --force", "container rm"] {
-            let line = format!("{} --address {} -n k8s.io {what} {id}", ctr.display(), socket.display());
-            self.node.sh(&line)?;
-        }
-        Ok(())
+        self.node.sh(&format!("{} --address {} -n k8s.io {what}", ctr.display(), socket.display()))
     }
 
     /// Where CRI is spoken.
