@@ -59,7 +59,8 @@ mod tests {
     async fn a_program_that_is_written_again_and_again_can_be_executed_at_any_moment() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("program");
-        write_and_rename(&path);
+        let target = path.clone();
+        write_programs(move || write_and_rename(&target)).await;
         let target = path.clone();
         let writer = async {
             for _ in 0..60 {

@@ -179,6 +179,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::aside::write_programs;
 
     /// A directory of plugins that are scripts, and a list that names them.
     struct Scripts {
@@ -187,18 +188,14 @@ mod tests {
     }
 
     impl Scripts {
-        fn new(scripts: &[(&str, &str)]) -> Self {
+        async fn new(scripts: &[(&str, &str)]) -> Self {
             let dir = tempfile::tempdir().unwrap();
             for (name, text) in scripts {
-                // Written by another process: one that this process forks meanwhile would keep it open, and it could not be run.
-                let path = dir.path().join(name);
-                let script = format!("#!/bin/sh\n{text}\n");
-                let mut tee = std::process::Command::new("dd");
-                tee.arg(format!("of={}", path.display())).stdin(Stdio::piped()).stderr(Stdio::null());
-                let mut tee = tee.spawn().unwrap();
-                std::io::Write::write_all(&mut tee.stdin.take().unwrap(), script.as_bytes()).unwrap();
-                assert!(tee.wait().unwrap().success());
-                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+                let (path, script) = (dir.path().join(name), format!("#!/bin/sh\n{text}\n"));
+                let executable = fs::Permissions::from_mode(0o755);
+                let write =
+                    move || fs::write(&path, script).and_then(|()| fs::set_permissions(&path, executable));
+                write_programs(write).await.unwrap();
             }
             let entry = |(name, _): &(&str, &str)| Map::from_iter([("type".to_owned(), Value::from(*name))]);
             let plugins = scripts.iter().map(entry).collect();
@@ -222,7 +219,7 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_list_is_gone_through_forwards_by_add_and_backwards_by_del() {
-        let scripts = Scripts::new(&[("weft-a", ECHO), ("b", ECHO)]);
+        let scripts = Scripts::new(&[("weft-a", ECHO), ("b", ECHO)]).await;
         let (runtime, list) = (scripts.runtime(), &scripts.list);
         let result = runtime.add(list, &pod()).await.unwrap();
         assert_eq!(result["from"], "b");
@@ -241,19 +238,21 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_refusal_is_told_in_the_plugins_own_words() {
         let refuses = r#"echo '{"code": 11, "msg": "range is full", "details": "253 of 253"}'; exit 1"#;
-        let scripts = Scripts::new(&[("weft-a", refuses)]);
+        let scripts = Scripts::new(&[("weft-a", refuses)]).await;
         let error = scripts.runtime().add(&scripts.list, &pod()).await.unwrap_err();
         assert_eq!(error.to_string(), "ADD by weft-a was refused with code 11: range is full: 253 of 253");
-        let scripts = Scripts::new(&[("weft-a", "echo killed by somebody >&2; exit 9")]);
+        let scripts = Scripts::new(&[("weft-a", "echo killed by somebody >&2; exit 9")]).await;
         let error = scripts.runtime().add(&scripts.list, &pod()).await.unwrap_err();
         assert!(error.to_string().ends_with("without an answer: killed by somebody"), "{error}");
-        let error = scripts.runtime().add(&Scripts::new(&[("weft-b", "")]).list, &pod()).await.unwrap_err();
+        let error =
+            scripts.runtime().add(&Scripts::new(&[("weft-b", "")]).await.list, &pod()).await.unwrap_err();
         assert!(matches!(error, Error::Run { .. }), "{error}");
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_plugin_that_hangs_is_killed_and_del_goes_on_with_the_others() {
-        let scripts = Scripts::new(&[("weft-a", ECHO), ("b", "echo $$ > $CNI_PATH/pid; exec sleep 600")]);
+        let scripts =
+            Scripts::new(&[("weft-a", ECHO), ("b", "echo $$ > $CNI_PATH/pid; exec sleep 600")]).await;
         let runtime = Runtime { deadline: Duration::from_secs(2), ..scripts.runtime() };
         let error = runtime.del(&scripts.list, &pod(), None).await.unwrap_err();
         assert_eq!(error.to_string(), "DEL by b took longer than 2000 ms and was killed");
