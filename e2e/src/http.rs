@@ -216,8 +216,8 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// What the script says for this try, and the echo.
 #[expect(clippy::disallowed_methods, reason = "a slow answer is what is asked for")]
 async fn answer(echo: &Echo, tries: usize, otherwise: &str) -> Response<Body> {
-    let script = echo.headers.get("x-script").map_or(otherwise, String::as_str);
-    let step = script.split(',').nth(tries).unwrap_or_default();
+    let scripted = |script: &String| script.split(',').nth(tries).unwrap_or_default().to_owned();
+    let step = echo.headers.get("x-script").map_or_else(|| otherwise.to_owned(), scripted);
     if step == "slow" {
         tokio::time::sleep(SLOW).await;
     }
