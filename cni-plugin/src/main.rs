@@ -11,6 +11,10 @@ use weft_cni::loopback::{self, Loopback};
 use weft_cni::{ProcessEnvironment, Weft, cli};
 use weft_cni_spec::EnvSource;
 
+/// What a plugin asks for it needs until it ends.
+#[global_allocator]
+static HEAP: weft_datapath::Heap = weft_datapath::Heap::new();
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     if ProcessEnvironment.get("CNI_COMMAND").is_none() && !arguments.is_empty() {

@@ -33,6 +33,7 @@
 mod bridge;
 pub mod conntrack;
 mod error;
+mod heap;
 mod interface;
 mod listening;
 mod mac;
@@ -53,6 +54,7 @@ mod watch;
 
 pub use bridge::{Bridge, Port};
 pub use error::{Error, Refusal};
+pub use heap::Heap;
 pub use interface::{Interface, Neighbour, Route, Veth};
 pub use listening::listened_to;
 pub use mac::Mac;
