@@ -5,11 +5,13 @@
 //! So `weft-cni` is one when it is called by that name; it does as the reference's does, but for taking `lo` down again at DEL:
 //! nothing leaves a namespace by it, and the namespace goes.
 
+use std::net::Ipv6Addr;
+
 use weft_cni_spec as spec;
 use weft_cni_spec::{
     AddRequest, AddResult, CheckRequest, DelRequest, GcRequest, Interface, IpConfig, Plugin, StatusRequest,
 };
-use weft_datapath::{self as datapath, NetNs, sysctl};
+use weft_datapath::{self as datapath, NetNs};
 
 use crate::Error;
 
@@ -63,9 +65,9 @@ impl Plugin for Loopback {
 /// The kernel gives `lo` its addresses when it comes up.
 fn bring_up() -> Result<Vec<&'static str>, datapath::Error> {
     let up = datapath::Interface::named(LO);
-    datapath::Rtnl::open()?.configure(&up)?;
-    let has_v6 = sysctl::get(&["ipv6", "conf", LO, "disable_ipv6"])
-        .is_ok_and(|disabled| disabled.as_deref() == Some("0"));
+    let inside = datapath::Rtnl::open()?;
+    inside.configure(&up)?;
+    let has_v6 = inside.is_local(Ipv6Addr::LOCALHOST.into())?;
     Ok(["127.0.0.1/8"].into_iter().chain(has_v6.then_some("::1/128")).collect())
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use weft_cni_spec as spec;
-use weft_datapath::{Interface, Mac, Neighbour, PinnedSource, PortSources, Route, Veth};
+use weft_datapath::{Interface, LinkLocal, Mac, Neighbour, PinnedSource, PortSources, Route, Veth};
 use weft_ipam::lease::Assigned;
 
 use crate::config::ports::PortMapping;
@@ -221,7 +221,7 @@ fn host_link(inputs: &Inputs<'_>, mac: Mac) -> Interface {
         alias: Some(inputs.identity.mark()),
         group: Some(inputs.identity.group()),
         // Nothing is ever addressed to it but the gateway's address.
-        link_local: false,
+        link_local: LinkLocal::None,
         shaping: tuned::to_pod(inputs),
         ..Interface::named(&inputs.identity.host_ifname)
     }
@@ -229,7 +229,18 @@ fn host_link(inputs: &Inputs<'_>, mac: Mac) -> Interface {
 
 /// The pod's end in either mode.
 fn pod_link(inputs: &Inputs<'_>, mac: Mac) -> Interface {
-    Interface { mac: Some(mac), mtu: Some(inputs.mtu), ..tuned::pod(inputs) }
+    Interface { mac: Some(mac), mtu: Some(inputs.mtu), link_local: link_local(inputs), ..tuned::pod(inputs) }
+}
+
+/// Where the configuration says itself how the address comes about, the kernel does as it says; and a pod without IPv6 is left as it is.
+fn link_local(inputs: &Inputs<'_>) -> LinkLocal {
+    let is_said =
+        |sysctl: &Sysctl| ["addr_gen_mode", "accept_dad"].iter().any(|key| sysctl.name.ends_with(key));
+    let has_v6 = inputs.addresses.iter().any(|assigned| assigned.address.is_ipv6());
+    match has_v6 && !inputs.tuning.sysctls.iter().any(is_said) {
+        true => LinkLocal::AtOnce,
+        false => LinkLocal::Detected,
+    }
 }
 
 fn pod_end(inputs: &Inputs<'_>, pod_mac: Mac, host_mac: Mac, routes: &[spec::Route]) -> Interface {

@@ -111,7 +111,6 @@ fn add(pod: &Pod, netns: &File) -> io::Result<()> {
     firewall.carry_out(in_transaction(elements(pod).map(|element| element.added())))?;
 
     setns(netns, CloneFlags::CLONE_NEWNET)?;
-    fs::write("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0")?;
     let inside = Kernel::open(NETLINK_ROUTE)?;
     let index = inside.index_of("eth0")?;
     inside.carry_out(pod_end(pod, index))?;
@@ -185,7 +184,9 @@ fn host_end(pod: &Pod, index: u32) -> Vec<Message> {
 fn pod_end(pod: &Pod, index: u32) -> Vec<Message> {
     let via = |of: &Family| (RT_SCOPE_UNIVERSE, attribute(RTA_GATEWAY, of.gateway));
     let on_link = || (RT_SCOPE_LINK, Vec::new());
-    let mut messages = vec![bucket(index), Message::new(RTM_SETLINK, 0, link_header(index, true))];
+    let up = [link_header(index, true), link_local_by(IN6_ADDR_GEN_MODE_EUI64)].concat();
+    let mut messages = vec![without_link_local(index), bucket(index), Message::new(RTM_SETLINK, 0, up)];
+    messages.push(link_local(index, &pod.pod_mac));
     messages.extend(FAMILIES.iter().map(|of| address(of, index, &pod.address(of), of.prefix)));
     messages.extend(FAMILIES.iter().map(|of| neighbour(of, index, of.gateway, &pod.host_mac)));
     messages.extend(FAMILIES.iter().map(|of| route(of, index, (of.gateway, of.full), on_link())));
@@ -200,14 +201,27 @@ fn link_header(index: u32, up: bool) -> Vec<u8> {
     [0, index, up, up].iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-fn without_link_local(index: u32) -> Message {
+const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+
+fn link_local_by(mode: u8) -> Vec<u8> {
     const IFLA_AF_SPEC: u16 = 26;
     const AF_INET6: u16 = 10;
     const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-    const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
-    let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
-    let spec = attribute(IFLA_AF_SPEC, &attribute(AF_INET6, &mode));
-    Message::new(RTM_SETLINK, 0, [link_header(index, false), spec].concat())
+    let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[mode]);
+    attribute(IFLA_AF_SPEC, &attribute(AF_INET6, &mode))
+}
+
+fn without_link_local(index: u32) -> Message {
+    let none = link_local_by(IN6_ADDR_GEN_MODE_NONE);
+    Message::new(RTM_SETLINK, 0, [link_header(index, false), none].concat())
+}
+
+/// The address that the kernel makes of the hardware address, at once.
+fn link_local(index: u32, [a, b, c, d, e, f]: &[u8; 6]) -> Message {
+    const NODAD_PERMANENT: u32 = 0x02 | 0x80;
+    let ip = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, *b, *c, 0xff, 0xfe, *d, *e, *f];
+    flagged_address(10, index, (&ip, 64), NODAD_PERMANENT)
 }
 
 /// A token bucket that a packet waits in for 50 ms at most.
@@ -234,12 +248,16 @@ fn bucket(index: u32) -> Message {
 }
 
 fn address(of: &Family, index: u32, ip: &[u8], prefix: u8) -> Message {
+    const NODAD_PERMANENT_NOPREFIXROUTE: u32 = 0x02 | 0x80 | 0x200;
+    flagged_address(of.number, index, (ip, prefix), NODAD_PERMANENT_NOPREFIXROUTE)
+}
+
+fn flagged_address(family: u8, index: u32, (ip, prefix): (&[u8], u8), flags: u32) -> Message {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
     const IFA_FLAGS: u16 = 8;
-    const NODAD_PERMANENT_NOPREFIXROUTE: u32 = 0x02 | 0x80 | 0x200;
-    let header = [&[of.number, prefix, 0, 0], &index.to_ne_bytes()[..]].concat();
-    let flags = attribute(IFA_FLAGS, &NODAD_PERMANENT_NOPREFIXROUTE.to_ne_bytes());
+    let header = [&[family, prefix, 0, 0], &index.to_ne_bytes()[..]].concat();
+    let flags = attribute(IFA_FLAGS, &flags.to_ne_bytes());
     let body = [header, attribute(IFA_LOCAL, ip), attribute(IFA_ADDRESS, ip), flags].concat();
     Message::new(RTM_NEWADDR, CREATE | EXCL, body)
 }

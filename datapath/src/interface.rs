@@ -31,8 +31,8 @@ pub struct Interface {
     /// The group of links that it is in from its first moment until it gets its alias, which cannot come with a link. Who
     /// makes it may be killed in between; the group then says whose it is.
     pub group: Option<u32>,
-    /// Whether it gives itself an IPv6 link-local address when it comes up.
-    pub link_local: bool,
+    /// Which IPv6 link-local address it has when it comes up.
+    pub link_local: LinkLocal,
     /// Whether it takes frames that are for others; where nothing is said, it stays as it is.
     pub promisc: Option<bool>,
     /// Whether it takes all multicast frames; where nothing is said, it stays as it is.
@@ -61,7 +61,7 @@ impl Interface {
             alias: None,
             up: true,
             group: None,
-            link_local: true,
+            link_local: LinkLocal::Detected,
             promisc: None,
             allmulti: None,
             tx_queue_len: None,
@@ -72,6 +72,18 @@ impl Interface {
             routes: Vec::new(),
         }
     }
+}
+
+/// Where an interface's IPv6 link-local address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkLocal {
+    /// The kernel gives it one, which it may use when nobody else on the link is found to have it: after a second or two.
+    Detected,
+    /// It has the one of its hardware address (RFC 4291, appendix A) at once. When it goes down and comes up, the kernel gives it the
+    /// same again.
+    AtOnce,
+    /// It has none.
+    None,
 }
 
 /// A permanent entry of the neighbour table.

@@ -55,7 +55,7 @@ mod watch;
 pub use bridge::{Bridge, Port};
 pub use error::{Error, Refusal};
 pub use heap::Heap;
-pub use interface::{Interface, Neighbour, Route, Veth};
+pub use interface::{Interface, LinkLocal, Neighbour, Route, Veth};
 pub use listening::listened_to;
 pub use mac::Mac;
 pub use marked::{Maker, MarkedRoute};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// An Ethernet address that one interface can own: not multicast, not zero.
@@ -30,6 +31,12 @@ impl Mac {
     #[must_use]
     pub const fn octets(self) -> [u8; 6] {
         self.0
+    }
+
+    /// The IPv6 link-local address of an interface that has it (RFC 4291, appendix A).
+    pub(crate) const fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {

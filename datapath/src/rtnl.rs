@@ -10,7 +10,9 @@ use nix::errno::Errno;
 use crate::bridge;
 use crate::netlink::{Attributes, Object, Purpose, Reply, Request, Socket, flag};
 use crate::observe::{self, Link};
-use crate::{Error, Interface, Mac, Neighbour, NetNs, Observed, Refusal, Route, Shaping, Veth, tc};
+use crate::{
+    Error, Interface, LinkLocal, Mac, Neighbour, NetNs, Observed, Refusal, Route, Shaping, Veth, tc,
+};
 
 pub(crate) mod wire;
 
@@ -283,13 +285,15 @@ pub(crate) fn with_mac(message: Attributes, mac: Mac) -> Attributes {
 /// Everything that makes `interface` what it is to be, in the order in which the kernel accepts it.
 fn configuration(interface: &Interface, link: &Link) -> Vec<Request> {
     let (name, index) = (&interface.name, link.index);
+    let own = interface.mac.or(link.mac).filter(|_| interface.link_local == LinkLocal::AtOnce);
     let mut requests = Vec::new();
-    if !interface.link_local {
+    if own.is_some() || interface.link_local == LinkLocal::None {
         requests.push(without_link_local(name, index));
     }
     requests.extend(interface.shaping.map(|shaping| tc::shape(link, shaping)));
     requests.extend(interface.port.iter().flat_map(|port| bridge::port(name, index, port)));
     requests.push(up(interface, link));
+    requests.extend(own.map(|mac| add_link_local(name, index, mac)));
     requests.extend(interface.addresses.iter().map(|address| add_address(name, index, *address)));
     requests.extend(interface.neighbours.iter().map(|neighbour| add_neighbour(name, index, neighbour)));
     requests.extend(interface.routes.iter().map(|route| add_route(name, index, route)));
@@ -298,19 +302,39 @@ fn configuration(interface: &Interface, link: &Link) -> Vec<Request> {
 
 /// The link-local address is made when the interface comes up, so this comes before.
 fn without_link_local(name: &str, index: u32) -> Request {
-    const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
-    let mode = Attributes::default().bytes(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
-    let spec = Attributes::default().nested(AF_INET6.into(), mode);
-    let message = LinkHeader::of(index).message().nested(IFLA_AF_SPEC, spec);
+    let message = LinkHeader::of(index).message().nested(IFLA_AF_SPEC, link_local_by(IN6_ADDR_GEN_MODE_NONE));
     let doing = Purpose::of("turn off link-local addresses on", name);
     // A kernel or an interface without IPv6 makes no link-local address anyway.
     let forgiven = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP];
     Request { forgiven, ..request(doing, RTM_SETLINK, message, 0) }
 }
 
+fn link_local_by(mode: u8) -> Attributes {
+    let mode = Attributes::default().bytes(IFLA_INET6_ADDR_GEN_MODE, &[mode]);
+    Attributes::default().nested(AF_INET6.into(), mode)
+}
+
+const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+
+/// The address that the kernel would have made, without looking for a duplicate: the two ends of a pair are alone on their link. That
+/// could be said in `accept_dad` too, but to open a file below `/proc/sys/net/ipv6` in a pod takes the kernel the longer the more pods
+/// there are (`sysctl`).
+///
+/// It brings the route for its prefix, as the kernel's own does. The kernel may have made it when the interface came up before.
+fn add_link_local(name: &str, index: u32, mac: Mac) -> Request {
+    let address = IpNetwork::new(mac.link_local().into(), 64).expect("a prefix of 64 bits is one of IPv6");
+    let doing = Purpose::of("add address", address).and("to", name);
+    let message = address_message(index, address, IFA_F_NODAD | IFA_F_PERMANENT);
+    Request { forgiven: &[Errno::EEXIST], ..request(doing, RTM_NEWADDR, message, flag::CREATE | flag::EXCL) }
+}
+
 /// The group of every link that nobody has put into another.
 const DEFAULT_GROUP: u32 = 0;
 
+/// How a link-local address is made comes last in the kernel (`do_setlink`), when the interface is up and none was made: it holds for
+/// the next time.
+///
 /// The alias comes along here because the kernel ignores one in the message that makes a link: `rtnl_create_link` in
 /// `net/core/rtnetlink.c` reads `IFLA_ADDRESS`, `IFLA_MTU` and `IFLA_GROUP`, but only `do_setlink` reads `IFLA_IFALIAS`.
 fn up(interface: &Interface, link: &Link) -> Request {
@@ -330,7 +354,11 @@ fn up(interface: &Interface, link: &Link) -> Request {
         .with(interface.mtu.filter(|mtu| *mtu != link.mtu), |message, mtu| message.native(IFLA_MTU, mtu))
         .with(interface.alias.as_ref(), |message, alias| message.bytes(IFLA_IFALIAS, alias.as_bytes()))
         .with(interface.group, |message, _until_now| message.native(IFLA_GROUP, DEFAULT_GROUP))
-        .with(interface.tx_queue_len, |message, length| message.native(IFLA_TXQLEN, length));
+        .with(interface.tx_queue_len, |message, length| message.native(IFLA_TXQLEN, length))
+        .with(
+            (interface.link_local == LinkLocal::AtOnce).then_some(IN6_ADDR_GEN_MODE_EUI64),
+            |message, mode| message.nested(IFLA_AF_SPEC, link_local_by(mode)),
+        );
     let doing = if interface.up { "bring up" } else { "set the attributes of" };
     request(Purpose::of(doing, &interface.name), RTM_SETLINK, message, 0)
 }

@@ -1,4 +1,9 @@
 //! Network parameters of the namespace that the calling thread is in, under `/proc/sys/net`.
+//!
+//! Each namespace has a directory `ipv4` and `ipv6` of its own there, all of the same name and in the same place, and the kernel keeps
+//! those that somebody has looked into in one list, which it goes through for the next file that is opened below (`proc_sys_compare` in
+//! `fs/proc/proc_sysctl.c`). With a thousand pods whose `ipv6` had been looked into, opening a file there took 1.2 ms instead of 10 µs,
+//! also of the node's own. So no pod's parameter is touched where a message says the same.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use crate::netlink::{Attributes, Purpose, Reply, Request, attribute_of, attributes_of, flag, native};
 use crate::observe;
 use crate::rtnl::{add_neighbour, address_message, get_link, wire::*};
-use crate::{Error, Interface, Link, Mac, Neighbour, Refusal, Rtnl};
+use crate::{Error, Interface, Link, LinkLocal, Mac, Neighbour, Refusal, Rtnl};
 
 /// How a VXLAN link is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -290,7 +290,7 @@ impl Vxlan {
             mac: Some(self.mac),
             mtu: Some(self.mtu),
             alias: Some(self.alias.clone()),
-            link_local: false,
+            link_local: LinkLocal::None,
             addresses: addresses.into_iter().map(IpNetwork::from).collect(),
             ..Interface::named(&self.name)
         }

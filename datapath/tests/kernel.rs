@@ -5,7 +5,7 @@
 )]
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_datapath::{
-    Chain, Interface, Mac, Masquerade, Neighbour, NetNs, Nft, PinnedSource, Resettled, Route, Rtnl, Veth,
-    sysctl,
+    Chain, Interface, LinkLocal, Mac, Masquerade, Neighbour, NetNs, Nft, PinnedSource, Resettled, Route,
+    Rtnl, Veth, sysctl,
 };
 
 #[path = "shared/namespace.rs"]
@@ -41,7 +41,7 @@ fn pair() -> Veth {
             mac: Some(host_mac),
             mtu: Some(1400),
             alias: Some("weft/c1/eth0".to_owned()),
-            link_local: false,
+            link_local: LinkLocal::None,
             addresses: vec![network("10.9.0.1/32"), network("fd09::1/128")],
             neighbours: vec![neighbour("10.9.0.2", pod_mac), neighbour("fd09::2", pod_mac)],
             routes: vec![
@@ -126,6 +126,35 @@ fn a_pair_stands_as_it_was_asked_for_and_carries_packets_at_once() {
             let port = server.local_addr().unwrap().port();
             TcpStream::connect_timeout(&SocketAddr::new(ip(address), port), Duration::from_secs(5)).unwrap();
         }
+    });
+}
+
+#[test]
+fn a_link_local_address_is_there_at_once_and_the_kernel_makes_the_next() {
+    in_fresh_namespace(|| {
+        let pod = fresh_namespace();
+        let mut veth = pair();
+        veth.pod.link_local = LinkLocal::AtOnce;
+        veth.pod.mac = Some("02:00:5e:10:00:01".parse().unwrap());
+        let _host = attach(&veth, &pod);
+        // One that is tentative can be the source of nothing (EADDRNOTAVAIL), and no address may be of two links.
+        let bind = |scope_id| {
+            let address = SocketAddrV6::new("fe80::5eff:fe10:1".parse().unwrap(), 0, 0, scope_id);
+            pod.run(|| UdpSocket::bind(address).map(drop)).unwrap()
+        };
+        let inside = pod.rtnl().unwrap();
+        let index = inside.link("eth0").unwrap().unwrap().index;
+        bind(index).unwrap();
+        let seen = inside.observe().unwrap();
+        let route = (index, network("fe80::/64"));
+        assert!(seen.routes.iter().any(|(index, found)| (*index, found.dst) == route), "{:?}", seen.routes);
+        // Once more, as of an interface that exists.
+        inside.configure(&Interface { link_local: LinkLocal::AtOnce, ..Interface::named("eth0") }).unwrap();
+
+        let generated = |pod: &NetNs| {
+            pod.run(|| sysctl::get(&["ipv6", "conf", "eth0", "addr_gen_mode"]).unwrap()).unwrap()
+        };
+        assert_eq!(generated(&pod).as_deref(), Some("0"), "the kernel makes the next one");
     });
 }
 

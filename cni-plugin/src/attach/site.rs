@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 use weft_datapath::{Ends, Interface, Link, NetNs, Nft, PinnedSource, Rtnl, Veth, sysctl};
 use weft_ipam::lease::Assigned;
@@ -166,30 +167,57 @@ impl Site {
 
     /// The parameters must be set before the interface comes up, and are those of the namespace one is in.
     fn configure_pod(&self, plan: &Plan, link: &Link) -> Result<Rtnl, Error> {
-        let (needs_v4, needs_v6) = (plan.has_family(true), plan.has_family(false));
-        let is_shared = plan.shared.is_some();
-        let ifname = plan.veth.pod.name.as_str();
+        let pod = &plan.veth.pod;
         let inside = self.netns.run(|| {
-            if needs_v6 {
-                // Some runtimes turn IPv6 off in every new namespace.
-                sysctl::set(&["ipv6", "conf", ifname, "disable_ipv6"], "0")?;
-                // For the link-local address; those of the lease say so themselves.
-                sysctl::set(&["ipv6", "conf", ifname, "accept_dad"], "0")?;
-            }
-            if is_shared && needs_v4 {
-                sysctl::set(&["ipv4", "conf", ifname, "arp_notify"], "1")?;
-            }
-            if is_shared && needs_v6 {
-                sysctl::set(&["ipv6", "conf", ifname, "ndisc_notify"], "1")?;
+            if plan.shared.is_some() {
+                announce_itself(plan)?;
             }
             // After Weft's own: what the configuration spells out has the last word.
-            tuned::set(&plan.sysctls, ifname)?;
+            tuned::set(&plan.sysctls, &pod.name)?;
             Rtnl::open()
         })??;
-        let configured = inside.configure_link(&plan.veth.pod, link);
-        configured.map_err(|error| which_route(&inside, &plan.veth.pod, error))?;
+        let configured = match inside.configure_link(pod, link) {
+            Err(error) if error.errno() == Errno::EACCES && plan.has_family(false) => {
+                self.turn_on_v6(&pod.name)?;
+                inside.configure_link(&of_v6(pod), link)
+            }
+            configured => configured,
+        };
+        configured.map_err(|error| which_route(&inside, pod, error))?;
         Ok(inside)
     }
+
+    /// Some runtimes turn IPv6 off in every new namespace, and the kernel then refuses addresses and routes of it, and nothing else. It
+    /// is not looked at before: that would take longer than all the rest where there are many pods (`sysctl`).
+    fn turn_on_v6(&self, ifname: &str) -> Result<(), Error> {
+        let turned_on = self.netns.run(|| {
+            // The kernel makes a link-local address now.
+            sysctl::set(&["ipv6", "conf", ifname, "accept_dad"], "0")?;
+            sysctl::set(&["ipv6", "conf", ifname, "disable_ipv6"], "0")
+        })?;
+        Ok(turned_on?)
+    }
+}
+
+/// A pod of a bridge says whose its addresses are whenever its link comes up.
+fn announce_itself(plan: &Plan) -> Result<(), weft_datapath::Error> {
+    let ifname = plan.veth.pod.name.as_str();
+    if plan.has_family(true) {
+        sysctl::set(&["ipv4", "conf", ifname, "arp_notify"], "1")?;
+    }
+    if plan.has_family(false) {
+        sysctl::set(&["ipv6", "conf", ifname, "ndisc_notify"], "1")?;
+    }
+    Ok(())
+}
+
+/// What of `pod` is IPv6.
+fn of_v6(pod: &Interface) -> Interface {
+    let mut rest = Interface { shaping: None, ..pod.clone() };
+    rest.addresses.retain(IpNetwork::is_ipv6);
+    rest.neighbours.retain(|neighbour| neighbour.ip.is_ipv6());
+    rest.routes.retain(|route| route.dst.is_ipv6());
+    rest
 }
 
 /// Two interfaces of a pod may be meant to reach the same gateway. The kernel says only that there is a route; of routes that differ in
