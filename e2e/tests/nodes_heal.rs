@@ -1,4 +1,6 @@
 //! What somebody takes away under traffic comes back, and an agent that dies takes nothing with it.
+//!
+//! How many pods the full node has `WEFT_PODS` says; attaching 1 000 takes a minute.
 
 #![cfg(test)]
 
@@ -20,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_millis(20);
 /// So many answers in a row say that it is healed.
 const WELL: usize = 20;
+/// So often each is taken away.
+const ROUNDS: usize = 3;
 
 /// A pod with a server that tells each caller who it is.
 struct Attached {
@@ -84,7 +88,6 @@ fn heals(node: &Node, insult: &str, is_well: impl Fn() -> bool) -> Duration {
 
 #[test]
 fn what_is_taken_away_under_traffic_comes_back() {
-    const ROUNDS: usize = 3;
     let mut hosts = Hosts::start().unwrap();
     hosts.tell(&ALL).unwrap();
     hosts.run_agents(&ALL).unwrap();
@@ -137,6 +140,39 @@ fn what_is_taken_away_under_traffic_comes_back() {
     let status = host.status().unwrap();
     let heals = status["repair"]["heals"].as_object().unwrap();
     assert!(heals.contains_key("unmasqueraded") && heals.contains_key("pod"), "{status}");
+}
+
+#[test]
+fn what_is_taken_from_a_full_node_comes_back_to_all_of_its_pods() {
+    const SAMPLES: usize = 8;
+    let count: usize = std::env::var("WEFT_PODS").map_or(24, |count| count.parse().unwrap());
+    let mut hosts = Hosts::start().unwrap();
+    hosts.host_mut("a").pods = ["10.245.0.0/20".to_owned(), "fd00:10:245::/64".to_owned()];
+    hosts.tell(&ALL).unwrap();
+    hosts.run_agents(&ALL).unwrap();
+    let b = attach(hosts.host("b"), "b");
+    let outside: IpAddr = "192.0.2.254".parse().unwrap();
+    tell_callers(hosts.router().run(|| UdpSocket::bind((outside, 7))).unwrap().unwrap());
+    let host = hosts.host("a");
+    let pods: Vec<_> = (0..count).map(|nth| attach(host, &format!("p{nth}"))).collect();
+    let samples: Vec<_> = pods.iter().rev().step_by(count.div_ceil(SAMPLES)).collect();
+    let node: IpAddr = "192.0.2.1".parse().unwrap();
+    let reach_pods = |sample: &&Attached| {
+        (0..2).all(|family| seen_as(&sample.pod, b.addresses[family]) == Some(sample.addresses[family]))
+    };
+    let neighbours = || samples.iter().all(reach_pods);
+    let all = || neighbours() && samples.iter().all(|sample| seen_as(&sample.pod, outside) == Some(node));
+    let pods_routes =
+        format!("ip route flush root {}; ip -6 route flush root {}", host.pods[0], host.pods[1]);
+    let insults: [(&str, &dyn Fn() -> bool); 3] = [
+        ("nft flush ruleset", &all),
+        (&pods_routes, &all),
+        ("ip route flush proto 87; ip -6 route flush proto 87", &neighbours),
+    ];
+    for (insult, is_well) in insults {
+        let took: Vec<_> = (0..ROUNDS).map(|_| heals(&host.node, insult, is_well)).collect();
+        eprintln!("{count} pods, {insult}: healed in {took:?}");
+    }
 }
 
 #[test]

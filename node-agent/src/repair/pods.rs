@@ -20,8 +20,10 @@ use crate::setup::InForce;
 use crate::status::Board;
 
 /// Every pod that goes is a loss, too. Of the time that pods go audits take no more than a third, however many there are. What
-/// all pods share is not waited with.
+/// all pods share is not waited with, and neither is who has just taken something away.
 const PAUSE_PER_AUDIT: u32 = 2;
+/// Who takes away the routes of all pods does so one by one; an audit in the middle of it would have to be repeated.
+const BURST: Burst = Burst { quiet: Duration::from_millis(20), longest: Duration::from_millis(200) };
 /// An audit waits up to two seconds for a pod that is just being attached.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -73,12 +75,14 @@ impl Auditor {
             let ruins = losses.borrow_and_update().ruins;
             let list = in_force.borrow_and_update().clone();
             if let Some(list) = list {
+                BURST.ends(&mut losses).await;
                 let start = Instant::now();
-                let problem = self.repair(&list, &board, &mut throttle).await;
+                let (has_repaired, problem) = self.repair(&list, &board, &mut throttle).await;
                 tell(&board, problem);
                 // Of its own: what is looked at by waiting counts as seen.
                 let mut ruined = losses.clone();
-                let longest = start.elapsed().saturating_mul(PAUSE_PER_AUDIT);
+                let of_audit = if has_repaired { 0 } else { PAUSE_PER_AUDIT };
+                let longest = start.elapsed().saturating_mul(of_audit);
                 let pause = throttle.pause();
                 sleep_until(Instant::now() + pause).await;
                 tokio::select! {
@@ -90,11 +94,11 @@ impl Auditor {
         }
     }
 
-    /// Repairs what can be, and says what cannot.
-    async fn repair(&self, list: &List, board: &Board, throttle: &mut Throttle) -> Option<String> {
+    /// Repairs what can be; whether that was anything, and what could not be.
+    async fn repair(&self, list: &List, board: &Board, throttle: &mut Throttle) -> (bool, Option<String>) {
         let audit = match self.audit(list).await {
             Ok(audit) => audit,
-            Err(error) => return Some(chain(&error)),
+            Err(error) => return (false, Some(chain(&error))),
         };
         // The agent's own pod is just being made, or taken down.
         let of_pods = audit.findings.iter().filter(|finding| finding.container != selftest::CONTAINER);
@@ -111,7 +115,7 @@ impl Auditor {
             throttle.note(format!("{container}: {problem}: {what}"));
             healed(board, "pod", repaired.len() as u64);
         }
-        left.first().map(|finding| finding.says(left.len()))
+        (!repaired.is_empty(), left.first().map(|finding| finding.says(left.len())))
     }
 
     async fn audit(&self, list: &List) -> Result<Audit, Error> {
@@ -131,6 +135,23 @@ impl Auditor {
     }
 }
 
+/// Losses that belong together.
+struct Burst {
+    /// So long after the last of them nothing more was lost.
+    quiet: Duration,
+    /// Somebody who goes on is not waited for.
+    longest: Duration,
+}
+
+impl Burst {
+    /// Waits for the end, if one is going on. What is lost meanwhile counts as seen.
+    async fn ends(&self, losses: &mut watch::Receiver<Losses>) {
+        let is_quiet = async { while let Ok(Ok(())) = timeout(self.quiet, losses.changed()).await {} };
+        // Whether it has ended or goes on: now it is looked.
+        let _over = timeout(self.longest, is_quiet).await;
+    }
+}
+
 impl Finding {
     fn says(&self, count: usize) -> String {
         let Self { container, problem, what, remedy, .. } = self;
@@ -146,4 +167,36 @@ fn tell(board: &Board, problem: Option<String>) {
         tracing::error!("{problem}");
     }
     board.write(|status| status.repair.problem = problem);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[tokio::test]
+    async fn a_burst_is_over_when_nothing_more_is_lost() {
+        let burst = Burst { quiet: Duration::from_millis(20), longest: LONG };
+        let (sender, mut losses) = watch::channel(Losses::default());
+        sender.send_modify(|losses| losses.network += 1);
+        burst.ends(&mut losses).await;
+        assert!(!losses.has_changed().unwrap(), "one audit sees all of it");
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_taking_away_is_not_waited_for() {
+        let burst = Burst { quiet: LONG, longest: Duration::from_millis(20) };
+        let (sender, mut losses) = watch::channel(Losses::default());
+        let goes_on = async {
+            loop {
+                sender.send_modify(|losses| losses.network += 1);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = goes_on => {}
+            () = burst.ends(&mut losses) => {}
+        }
+    }
 }
