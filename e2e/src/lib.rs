@@ -41,6 +41,7 @@
 //!
 //! **podman.** So does [`Podman::start`]; its calls are podman's command lines.
 
+pub mod bench;
 pub mod binaries;
 mod cgroup;
 pub mod cluster;

@@ -64,6 +64,8 @@ struct State {
     snapshots: HashMap<(String, u64), Arc<Vec<Value>>>,
     faults: VecDeque<(String, Fault)>,
     requests: Vec<String>,
+    /// How many connections were broken at once because it was away.
+    refused: usize,
     is_away: bool,
     is_over: bool,
 }
@@ -181,6 +183,11 @@ impl Kubernetes {
     pub fn go_away(&self) {
         self.shared.change(|state| state.is_away = true);
         self.break_connections();
+    }
+
+    /// How many connections were made and broken while it was away.
+    pub fn refused(&self) -> usize {
+        self.shared.lock().refused
     }
 
     /// Answers again.
@@ -359,7 +366,9 @@ fn run(listener: TcpListener, shared: Shared) {
         while !shared.lock().is_over {
             tokio::select! {
                 Ok((stream, _)) = listener.accept() => {
-                    if !shared.lock().is_away {
+                    if shared.lock().is_away {
+                        shared.lock().refused += 1;
+                    } else {
                         stream.set_nodelay(true).ok();
                         tokio::spawn(serve(stream, shared.clone()));
                     }

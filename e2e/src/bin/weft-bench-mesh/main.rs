@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use weft_e2e::bench;
 
 /// People do not save twice within this; what is saved at once after a change is gathered by the sidecar for 20 ms.
 const BETWEEN_SAVES: Duration = Duration::from_millis(30);
@@ -37,17 +38,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match measure(&Args::parse()) {
-        Ok(report) => {
-            // What cannot be written has no reader.
-            std::io::Write::write_all(&mut std::io::stdout().lock(), report.as_bytes()).ok();
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{error}\n").as_bytes()).ok();
-            ExitCode::FAILURE
-        }
-    }
+    bench::finish(measure(&Args::parse()))
 }
 
 fn measure(args: &Args) -> Result<String> {

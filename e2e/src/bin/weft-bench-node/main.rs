@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use weft_e2e::{Kubernetes, Node, Process, binaries, wait};
+use weft_e2e::{Kubernetes, Node, Process, bench, binaries, wait};
 
 const NODES: &str = "/api/v1/nodes";
 const SERVICES: &str = "/api/v1/services";
@@ -50,17 +50,7 @@ struct Stage {
 }
 
 fn main() -> ExitCode {
-    match measure(&Args::parse()) {
-        Ok(report) => {
-            // What cannot be written has no reader.
-            std::io::Write::write_all(&mut std::io::stdout().lock(), report.as_bytes()).ok();
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            std::io::Write::write_all(&mut std::io::stderr().lock(), format!("{error}\n").as_bytes()).ok();
-            ExitCode::FAILURE
-        }
-    }
+    bench::finish(measure(&Args::parse()))
 }
 
 fn measure(args: &Args) -> Result<String> {
