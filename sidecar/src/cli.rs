@@ -16,6 +16,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -74,11 +75,7 @@ enum Command {
     /// Serve the configuration to Envoy and follow its changes
     Run {
         #[command(flatten)]
-        config: Config,
-        /// A directory that weft-node keeps, with what others of the namespace wrote: what is wrong there is left out, also
-        /// at the start; may be given several times
-        #[arg(long, value_name = "DIR")]
-        discovered: Vec<PathBuf>,
+        config: Sources,
         /// How log lines look, on stderr
         #[arg(long, value_enum, default_value_t = LogFormat::Human)]
         log_format: LogFormat,
@@ -106,7 +103,7 @@ enum Command {
     /// Print what Envoy would be sent, and which lines it comes from
     Translate {
         #[command(flatten)]
-        config: Config,
+        config: Sources,
         #[command(flatten)]
         selection: Selection,
     },
@@ -130,7 +127,7 @@ enum Command {
     /// Draw listeners, hosts, routes, clusters and endpoints, and what leads where
     Graph {
         #[command(flatten)]
-        config: Config,
+        config: Sources,
         /// For what it is drawn
         #[arg(long, value_enum, default_value_t = Drawing::Mermaid)]
         output: Drawing,
@@ -153,7 +150,7 @@ enum Command {
     /// Tell what would become of a request: listener, route, cluster, endpoints, and why not another route
     Explain {
         #[command(flatten)]
-        config: Config,
+        config: Sources,
         #[command(flatten)]
         question: Question,
     },
@@ -164,6 +161,23 @@ struct Config {
     /// A directory with YAML and JSON files, or a single file; may be given several times
     #[arg(long = "config", required = true, value_name = "DIR")]
     paths: Vec<PathBuf>,
+}
+
+/// The workload's own files, and those of others.
+#[derive(Debug, Args)]
+struct Sources {
+    #[command(flatten)]
+    own: Config,
+    /// A directory that weft-node keeps, with what others of the namespace wrote: what is wrong there is left out, also
+    /// at the start; may be given several times
+    #[arg(long, value_name = "DIR")]
+    discovered: Vec<PathBuf>,
+}
+
+impl Sources {
+    fn roots(self) -> Roots {
+        Roots::new(self.own.paths).with_discovered(self.discovered)
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -198,18 +212,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 impl Command {
     fn execute(self) -> ExitCode {
         match self {
-            Self::Run { config, discovered, log_format, log_level } => {
+            Self::Run { config, log_format, log_level } => {
                 log_to_stderr(log_format, log_level);
-                serve(Roots::new(config.paths).with_discovered(discovered))
+                serve(config.roots())
             }
             Self::Validate { config, output } => validate(config, output),
             Self::Bootstrap { config, to } => write_bootstrap(config.paths, to.as_deref()),
             Self::Translate { config, selection } => {
-                with_mesh(config.paths, |mesh| Ok(selection.print(&translate(mesh))?))
+                with_mesh(config.roots(), |mesh| Ok(selection.print(&translate(mesh))?))
             }
             Self::Plan { config, comparison } => planned(config, &comparison),
             Self::Status { config, output } => standing(config, output),
-            Self::Graph { config, output } => with_mesh(config.paths, |mesh| {
+            Self::Graph { config, output } => with_mesh(config.roots(), |mesh| {
                 let graph = Graph::of(&translate(mesh))?;
                 Ok(match output {
                     Drawing::Dot => graph.dot(),
@@ -221,7 +235,7 @@ impl Command {
             Self::Completions { shell } => completions(shell),
             Self::Man { directory } => manual(&directory),
             Self::Explain { config, question } => match question.ask() {
-                Ok(asked) => with_mesh(config.paths, |mesh| asked.answer(&translate(mesh))),
+                Ok(asked) => with_mesh(config.roots(), |mesh| asked.answer(&translate(mesh))),
                 Err(wrong) => misused(&*wrong),
             },
         }
@@ -241,7 +255,7 @@ fn serve(roots: Roots) -> ExitCode {
 }
 
 fn validate(paths: Vec<PathBuf>, output: Output) -> ExitCode {
-    let (configuration, mistakes) = load(paths);
+    let (configuration, mistakes) = load(Roots::new(paths));
     let errors = mistakes.iter().filter(|mistake| mistake.is_error()).count();
     let files = configuration.files();
     let printed = match output {
@@ -267,7 +281,7 @@ fn count(number: usize, of: &str) -> String {
 }
 
 fn standing(paths: Vec<PathBuf>, output: standing::Output) -> ExitCode {
-    let (configuration, mistakes) = load(paths);
+    let (configuration, mistakes) = load(Roots::new(paths));
     let (errors, _others): (Vec<_>, Vec<_>) = mistakes.into_iter().partition(Diagnostic::is_fatal);
     show(&errors);
     if !errors.is_empty() {
@@ -280,10 +294,10 @@ fn standing(paths: Vec<PathBuf>, output: standing::Output) -> ExitCode {
 
 /// Prints what `make` makes of the configuration, if that has no mistakes.
 fn with_mesh(
-    paths: Vec<PathBuf>,
+    roots: Roots,
     make: impl FnOnce(&Mesh) -> Result<String, Box<dyn std::error::Error>>,
 ) -> ExitCode {
-    let Some(mesh) = flawless_mesh(paths) else { return ExitCode::from(USAGE) };
+    let Some(mesh) = flawless_mesh(roots) else { return ExitCode::from(USAGE) };
     match make(&mesh) {
         Ok(text) => print(&text),
         Err(error) => complain(&with_causes(&*error)),
@@ -292,7 +306,7 @@ fn with_mesh(
 
 /// On stdout, or in place of `file`, which is never there in part.
 fn write_bootstrap(paths: Vec<PathBuf>, file: Option<&Path>) -> ExitCode {
-    let Some(mesh) = flawless_mesh(paths) else { return ExitCode::from(USAGE) };
+    let Some(mesh) = flawless_mesh(Roots::new(paths)) else { return ExitCode::from(USAGE) };
     let text = format!("{:#}", bootstrap(&mesh.proxy.sidecar));
     let Some(file) = file else { return print(&text) };
     let unfinished = file.with_extension("new");
@@ -304,25 +318,37 @@ fn write_bootstrap(paths: Vec<PathBuf>, file: Option<&Path>) -> ExitCode {
 
 fn planned(paths: Vec<PathBuf>, comparison: &Comparison) -> ExitCode {
     // What is wrong with the other side is its own business, unless nothing can be made of it.
-    let other = comparison.other().map(|paths| mesh_of(paths, Diagnostic::is_fatal));
+    let other = comparison.other().map(|paths| mesh_of(Roots::new(paths), Diagnostic::is_fatal));
     match other {
         Some(None) => ExitCode::from(USAGE),
-        Some(Some(other)) => with_mesh(paths, |mesh| comparison.print(mesh, Some(&other))),
-        None => with_mesh(paths, |mesh| comparison.print(mesh, None)),
+        Some(Some(other)) => with_mesh(Roots::new(paths), |mesh| comparison.print(mesh, Some(&other))),
+        None => with_mesh(Roots::new(paths), |mesh| comparison.print(mesh, None)),
     }
 }
 
 /// The mesh, if the configuration has no mistakes but references that lead nowhere, as `run` has it at a start; they are shown.
-fn flawless_mesh(paths: Vec<PathBuf>) -> Option<Mesh> {
-    mesh_of(paths, |_| true)
+fn flawless_mesh(roots: Roots) -> Option<Arc<Mesh>> {
+    mesh_of(roots, |_| true)
 }
 
 /// The same, where only those mistakes are shown that are `told`.
-fn mesh_of(paths: Vec<PathBuf>, told: fn(&Diagnostic) -> bool) -> Option<Mesh> {
-    let (configuration, mistakes) = load(paths);
+fn mesh_of(roots: Roots, told: fn(&Diagnostic) -> bool) -> Option<Arc<Mesh>> {
+    let has_discovered = roots.has_discovered();
+    let (configuration, mistakes) = load(roots);
+    if has_discovered {
+        return begun_mesh(configuration);
+    }
     let flawless = !mistakes.iter().any(Diagnostic::is_fatal);
     show(&mistakes.into_iter().filter(told).collect::<Vec<_>>());
-    configuration.resolve().mesh.filter(|_| flawless)
+    configuration.resolve().mesh.filter(|_| flawless).map(Arc::new)
+}
+
+/// With which `run` would begin: what is wrong in files that others wrote is shown and left out.
+fn begun_mesh(mut configuration: Configuration) -> Option<Arc<Mesh>> {
+    let settled = configuration.settle();
+    let of_files = configuration.diagnostics().cloned();
+    show(&of_files.chain(settled.diagnostics).collect::<Vec<_>>());
+    settled.mesh.filter(|_| !configuration.is_flawed())
 }
 
 fn completions(shell: Shell) -> ExitCode {
@@ -351,8 +377,8 @@ fn print_schema(kind: Option<&str>) -> ExitCode {
     }
 }
 
-fn load(paths: Vec<PathBuf>) -> (Configuration, Vec<Diagnostic>) {
-    let mut configuration = Configuration::new(Roots::new(paths));
+fn load(roots: Roots) -> (Configuration, Vec<Diagnostic>) {
+    let mut configuration = Configuration::new(roots);
     let listing = configuration.roots().list();
     configuration.look(&listing, &BTreeSet::new());
     let mistakes = configuration.mistakes();

@@ -393,6 +393,27 @@ fn the_shipped_binary_serves_what_is_its_own_beside_what_others_wrote() {
 }
 
 #[test]
+fn translate_graph_and_explain_see_what_run_would_begin_with() {
+    let following = Following::of(&[("sidecar.yaml", SIDECAR.to_owned()), ("web.yaml", service("web", 1))]);
+    let others = tempfile::tempdir().expect("directory");
+    fs::write(others.path().join("httproute.x.json"), "{").expect("write");
+    fs::write(others.path().join("service.front.yaml"), service("front", 2)).expect("write");
+    fs::write(others.path().join("httproute.r.yaml"), route("web", "theirs", "front")).expect("write");
+    let config = following.dir.path();
+    for command in [&["translate"][..], &["graph"], &["explain", "GET", "http://front/"]] {
+        let run = |with: &[&Path]| {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_weft-sidecar"));
+            program.args(command).args(["--config".as_ref(), config]).args(with).output().expect("run")
+        };
+        let output = run(&["--discovered".as_ref(), others.path()]);
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && said.contains("front"), "{command:?}: {said}{told}");
+        assert!(told.contains("httproute.x.json"), "{told}");
+        assert_ne!(run(&[]).stdout, output.stdout, "{command:?}");
+    }
+}
+
+#[test]
 fn the_shipped_binary_says_what_is_in_force_and_validate_fails() {
     let socket = |dir: &Path| format!("{SIDECAR}spec: {{xds: {{socket: {}/xds.sock}}}}\n", dir.display());
     let following =

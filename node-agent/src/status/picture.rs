@@ -221,10 +221,15 @@ impl Canvas {
     /// Parts beside each other where there is room, and below each other where there is not.
     pub(super) fn fold(self, head: &str, indent: &str, between: &str, parts: &[String]) -> Vec<String> {
         let (mut lines, mut line, mut is_fresh) = (Vec::new(), head.to_owned(), true);
-        for part in parts.iter().filter(|part| !part.is_empty()) {
+        let parts: Vec<_> = parts.iter().filter(|part| !part.is_empty()).collect();
+        let count = parts.len();
+        for (nth, part) in parts.into_iter().enumerate() {
             let gap = if is_fresh { "" } else { between };
-            if !is_fresh && columns(&line) + columns(gap) + columns(part) > self.width {
-                lines.push(std::mem::replace(&mut line, format!("{indent}{part}")));
+            // Whatever follows may be on the next line, and then this one ends with the comma.
+            let end = if nth + 1 < count { between.trim_end() } else { "" };
+            if !is_fresh && columns(&line) + columns(gap) + columns(part) + columns(end) > self.width {
+                lines.push(line + between.trim_end());
+                line = format!("{indent}{part}");
                 continue;
             }
             line = format!("{line}{gap}{part}");
@@ -400,6 +405,16 @@ leftovers  0 collected, 0 suspected, 0 rounds
                 assert!(drawn.contains(part), "{part} is not in\n{drawn}");
             }
         }
+    }
+
+    #[test]
+    fn a_line_that_breaks_at_a_comma_ends_with_it_within_the_terminal() {
+        let canvas = Canvas { width: 10, colours: false, all: false };
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let folded = |parts| canvas.fold("- ", "  ", ", ", &words(parts));
+        assert_eq!(folded(&["one", "two", "three"]), ["- one,", "  two,", "  three"]);
+        assert_eq!(folded(&["one", "two"]), ["- one, two"]);
+        assert_eq!(canvas.fold("- ", "  ", "  ", &words(&["one", "three"])), ["- one", "  three"]);
     }
 
     #[test]

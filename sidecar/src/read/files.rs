@@ -103,6 +103,11 @@ impl Roots {
         !self.discovered.iter().any(|root| path.starts_with(root))
     }
 
+    /// Whether there is any such directory.
+    pub fn has_discovered(&self) -> bool {
+        !self.discovered.is_empty()
+    }
+
     /// The paths as the user gave them.
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
