@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use weft_datapath::{Nft, Rtnl};
+use weft_datapath::{NetNs, Nft, Rtnl};
 use weft_ipam::lease::Attachment;
 use weft_ipam::{Ipam, Request};
 
@@ -221,6 +221,31 @@ fn status_names_what_is_in_the_way_of_every_add() {
             .stderr(Stdio::null());
         let (code, said) = answer(&output(&mut unprivileged, "STATUS", "", "", &conf)).unwrap_err();
         assert_eq!((code, said.contains("CAP_NET_ADMIN is missing")), (50, true), "{said}");
+    });
+}
+
+#[test]
+fn a_namespace_in_which_ipv6_is_off_gets_its_addresses_all_the_same() {
+    Node::run(|node| {
+        let (mut conf, pod) = (node.conf("weft"), Pod::new("a"));
+        conf["ipam"]["ranges"] = json!([[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd01::/64"}]]);
+        conf["ipam"]["routes"] = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+        for (rate, burst) in [("ingressRate", "ingressBurst"), ("egressRate", "egressBurst")] {
+            (conf[rate], conf[burst]) = (8_000_000.into(), 8_000_000.into());
+        }
+        let netns = NetNs::open(pod.netns.as_ref()).unwrap();
+        let turn_off =
+            || weft_datapath::sysctl::set(&["ipv6", "conf", "default", "disable_ipv6"], "1").unwrap();
+        netns.run(turn_off).unwrap();
+        let result = answer(&exec("ADD", pod.name, &pod.netns, &conf, Stdio::piped())).unwrap();
+        let mut checked = conf.clone();
+        checked["prevResult"] = result;
+        answer(&exec("CHECK", pod.name, &pod.netns, &checked, Stdio::piped())).unwrap();
+        let show = || Command::new("ip").args(["-6", "address", "show", "dev", "eth0"]).output().unwrap();
+        let link_local = netns.run(show).unwrap();
+        let link_local = String::from_utf8(link_local.stdout).unwrap();
+        assert!(link_local.contains("fe80::") && !link_local.contains("tentative"), "{link_local}");
+        answer(&exec("DEL", pod.name, &pod.netns, &conf, Stdio::null())).unwrap();
     });
 }
 

@@ -184,8 +184,8 @@ fn host_end(pod: &Pod, index: u32) -> Vec<Message> {
 fn pod_end(pod: &Pod, index: u32) -> Vec<Message> {
     let via = |of: &Family| (RT_SCOPE_UNIVERSE, attribute(RTA_GATEWAY, of.gateway));
     let on_link = || (RT_SCOPE_LINK, Vec::new());
-    let up = [link_header(index, true), link_local_by(IN6_ADDR_GEN_MODE_EUI64)].concat();
-    let mut messages = vec![without_link_local(index), bucket(index), Message::new(RTM_SETLINK, 0, up)];
+    let up = Message::new(RTM_SETLINK, 0, link_header(index, true));
+    let mut messages = vec![without_link_local(index), bucket(index), up];
     messages.push(link_local(index, &pod.pod_mac));
     messages.extend(FAMILIES.iter().map(|of| address(of, index, &pod.address(of), of.prefix)));
     messages.extend(FAMILIES.iter().map(|of| neighbour(of, index, of.gateway, &pod.host_mac)));
@@ -201,20 +201,14 @@ fn link_header(index: u32, up: bool) -> Vec<u8> {
     [0, index, up, up].iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
 
-const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
-const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
-
-fn link_local_by(mode: u8) -> Vec<u8> {
+fn without_link_local(index: u32) -> Message {
     const IFLA_AF_SPEC: u16 = 26;
     const AF_INET6: u16 = 10;
     const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-    let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[mode]);
-    attribute(IFLA_AF_SPEC, &attribute(AF_INET6, &mode))
-}
-
-fn without_link_local(index: u32) -> Message {
-    let none = link_local_by(IN6_ADDR_GEN_MODE_NONE);
-    Message::new(RTM_SETLINK, 0, [link_header(index, false), none].concat())
+    const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+    let mode = attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    let spec = attribute(IFLA_AF_SPEC, &attribute(AF_INET6, &mode));
+    Message::new(RTM_SETLINK, 0, [link_header(index, false), spec].concat())
 }
 
 /// The address that the kernel makes of the hardware address, at once.

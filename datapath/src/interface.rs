@@ -79,8 +79,8 @@ impl Interface {
 pub enum LinkLocal {
     /// The kernel gives it one, which it may use when nobody else on the link is found to have it: after a second or two.
     Detected,
-    /// It has the one of its hardware address (RFC 4291, appendix A) at once. When it goes down and comes up, the kernel gives it the
-    /// same again.
+    /// It has the one of its hardware address (RFC 4291, appendix A) at once. As with its other addresses, the kernel takes it away when
+    /// the interface goes down, and does not give it back.
     AtOnce,
     /// It has none.
     None,

@@ -1,6 +1,7 @@
 //! How large a packet may be on its way (rtnetlink, and `netdevice(7)`).
 #![expect(unsafe_code, reason = "the MTU of a link is asked for by `ioctl`")]
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -9,7 +10,9 @@ use nix::errno::Errno;
 use nix::libc::ifreq;
 
 use crate::error::Doing;
+use crate::netlink::Request;
 use crate::rtnl::get_route;
+use crate::rtnl::wire::RTM_F_FIB_MATCH;
 use crate::{Error, Rtnl, observe};
 
 nix::ioctl_readwrite_bad! {
@@ -29,13 +32,12 @@ impl Rtnl {
     /// # Errors
     /// Where the kernel does not tell.
     pub fn path_mtu(&self, destinations: &[IpAddr]) -> Result<Option<u32>, Error> {
-        let routes: Vec<_> = destinations.iter().map(|destination| get_route(*destination, 0)).collect();
-        let (mut found, mut links) = (Vec::new(), Vec::new());
+        let routes: Vec<_> = destinations.iter().map(|destination| get_way(*destination)).collect();
+        let (mut found, mut links) = (Vec::new(), BTreeSet::new());
         for reply in self.socket.get_each(&routes)?.iter().flatten() {
             match observe::outgoing(reply) {
                 (Some(mtu), _) => found.push(mtu),
-                (None, Some(index)) if !links.contains(&index) => links.push(index),
-                (None, _) => {}
+                (None, through) => links.extend(through),
             }
         }
         for index in links {
@@ -61,4 +63,10 @@ impl Rtnl {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Of IPv6 the route itself is asked for: with the way of a single packet the kernel says from which address it would leave, for which it
+/// goes through all those of the node (`rt6_fill_node`, `__ipv6_dev_get_saddr`). Beside 1 000 pods that took a millisecond.
+fn get_way(destination: IpAddr) -> Request {
+    get_route(destination, if destination.is_ipv6() { RTM_F_FIB_MATCH } else { 0 })
 }

@@ -138,11 +138,10 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(b"\0").unwrap_or(value)).into_owned()
 }
 
-/// MTU and outgoing interface of the route that `reply` describes.
-pub(crate) fn outgoing(reply: &Reply) -> (Option<u32>, Option<u32>) {
-    let route = RouteHeader::read(&reply.body).filter(|_| reply.kind == RTM_NEWROUTE);
-    let Some((_, attributes)) = route else { return (None, None) };
-    (metric(attributes, RTAX_MTU), attribute_of(attributes, RTA_OIF).and_then(native))
+/// MTU and outgoing interfaces of the route that `reply` describes.
+pub(crate) fn outgoing(reply: &Reply) -> (Option<u32>, Vec<u32>) {
+    let routes = if reply.kind == RTM_NEWROUTE { read_routes(&reply.body) } else { Vec::new() };
+    (routes.first().and_then(|(_, route)| route.mtu), routes.into_iter().map(|(index, _)| index).collect())
 }
 
 /// Whether a namespace with the configuration that `reply` describes forwards packets.
@@ -264,7 +263,7 @@ mod tests {
         };
         let reply = Reply { kind: RTM_NEWROUTE, body: message.into_bytes() };
         assert_eq!(read_routes(&reply.body), [(7, expected)]);
-        assert_eq!(outgoing(&reply), (Some(1400), Some(7)));
+        assert_eq!(outgoing(&reply), (Some(1400), vec![7]));
         assert_eq!(matched(&reply), Some((7, network("10.1.0.0/24"))));
         assert!(!is_local(&reply));
     }

@@ -140,7 +140,7 @@ impl Rtnl {
     /// Where the kernel does not tell.
     pub fn link_towards(&self, destination: IpAddr) -> Result<Option<Link>, Error> {
         let Some(reply) = self.route_to(destination)? else { return Ok(None) };
-        observe::outgoing(&reply).1.map_or(Ok(None), |index| self.link_by_index(index))
+        observe::outgoing(&reply).1.first().map_or(Ok(None), |index| self.link_by_index(*index))
     }
 
     /// Whether `address` is one of this node's own: by the routing table, as the firewall's `fib daddr type local`.
@@ -292,7 +292,8 @@ fn configuration(interface: &Interface, link: &Link) -> Vec<Request> {
     }
     requests.extend(interface.shaping.map(|shaping| tc::shape(link, shaping)));
     requests.extend(interface.port.iter().flat_map(|port| bridge::port(name, index, port)));
-    requests.push(up(interface, link));
+    requests.extend(attributes(interface, link));
+    requests.extend(flags(interface, link));
     requests.extend(own.map(|mac| add_link_local(name, index, mac)));
     requests.extend(interface.addresses.iter().map(|address| add_address(name, index, *address)));
     requests.extend(interface.neighbours.iter().map(|neighbour| add_neighbour(name, index, neighbour)));
@@ -300,28 +301,24 @@ fn configuration(interface: &Interface, link: &Link) -> Vec<Request> {
     requests
 }
 
-/// The link-local address is made when the interface comes up, so this comes before.
+/// The kernel makes the link-local address when the interface comes up, or when it takes note of the carrier a moment later, so this
+/// comes before and stays.
 fn without_link_local(name: &str, index: u32) -> Request {
-    let message = LinkHeader::of(index).message().nested(IFLA_AF_SPEC, link_local_by(IN6_ADDR_GEN_MODE_NONE));
+    const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+    let mode = Attributes::default().bytes(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+    let spec = Attributes::default().nested(AF_INET6.into(), mode);
+    let message = LinkHeader::of(index).message().nested(IFLA_AF_SPEC, spec);
     let doing = Purpose::of("turn off link-local addresses on", name);
     // A kernel or an interface without IPv6 makes no link-local address anyway.
     let forgiven = &[Errno::EAFNOSUPPORT, Errno::EOPNOTSUPP];
     Request { forgiven, ..request(doing, RTM_SETLINK, message, 0) }
 }
 
-fn link_local_by(mode: u8) -> Attributes {
-    let mode = Attributes::default().bytes(IFLA_INET6_ADDR_GEN_MODE, &[mode]);
-    Attributes::default().nested(AF_INET6.into(), mode)
-}
-
-const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
-const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
-
 /// The address that the kernel would have made, without looking for a duplicate: the two ends of a pair are alone on their link. That
 /// could be said in `accept_dad` too, but to open a file below `/proc/sys/net/ipv6` in a pod takes the kernel the longer the more pods
 /// there are (`sysctl`).
 ///
-/// It brings the route for its prefix, as the kernel's own does. The kernel may have made it when the interface came up before.
+/// It brings the route for its prefix, as the kernel's own does. An interface that was up before may have it.
 fn add_link_local(name: &str, index: u32, mac: Mac) -> Request {
     let address = IpNetwork::new(mac.link_local().into(), 64).expect("a prefix of 64 bits is one of IPv6");
     let doing = Purpose::of("add address", address).and("to", name);
@@ -332,12 +329,27 @@ fn add_link_local(name: &str, index: u32, mac: Mac) -> Request {
 /// The group of every link that nobody has put into another.
 const DEFAULT_GROUP: u32 = 0;
 
-/// How a link-local address is made comes last in the kernel (`do_setlink`), when the interface is up and none was made: it holds for
-/// the next time.
+/// What it is besides up. The alias comes along here because the kernel ignores one in the message that makes a link:
+/// `rtnl_create_link` in `net/core/rtnetlink.c` reads `IFLA_ADDRESS`, `IFLA_MTU` and `IFLA_GROUP`, but only `do_setlink` reads
+/// `IFLA_IFALIAS`.
 ///
-/// The alias comes along here because the kernel ignores one in the message that makes a link: `rtnl_create_link` in
-/// `net/core/rtnetlink.c` reads `IFLA_ADDRESS`, `IFLA_MTU` and `IFLA_GROUP`, but only `do_setlink` reads `IFLA_IFALIAS`.
-fn up(interface: &Interface, link: &Link) -> Request {
+/// A message of its own, before: of attributes of a link that is up the kernel tells everybody, and where there is no carrier yet IPv6 goes
+/// through all its routes for that (`rt6_sync_down_dev`).
+fn attributes(interface: &Interface, link: &Link) -> Option<Request> {
+    let none = LinkHeader::of(link.index).message();
+    let message = LinkHeader::of(link.index)
+        .message()
+        // The kernel tells the neighbours of an address that is set, even where it stays the same.
+        .with(interface.mac.filter(|mac| Some(*mac) != link.mac), with_mac)
+        .with(interface.mtu.filter(|mtu| *mtu != link.mtu), |message, mtu| message.native(IFLA_MTU, mtu))
+        .with(interface.alias.as_ref(), |message, alias| message.bytes(IFLA_IFALIAS, alias.as_bytes()))
+        .with(interface.group, |message, _until_now| message.native(IFLA_GROUP, DEFAULT_GROUP))
+        .with(interface.tx_queue_len, |message, length| message.native(IFLA_TXQLEN, length));
+    let doing = Purpose::of("set the attributes of", &interface.name);
+    (message.as_bytes().len() > none.as_bytes().len()).then(|| request(doing, RTM_SETLINK, message, 0))
+}
+
+fn flags(interface: &Interface, link: &Link) -> Option<Request> {
     let asked = [
         (IFF_UP, interface.up.then_some(true)),
         (IFF_PROMISC, interface.promisc),
@@ -347,20 +359,9 @@ fn up(interface: &Interface, link: &Link) -> Request {
         asked.iter().filter(|(_, on)| is_meant(*on)).fold(0, |bits, (flag, _)| bits | flag)
     };
     let (flags, change) = (bits(|on| on == Some(true)), bits(|on| on.is_some()));
-    let message = LinkHeader { flags, change, ..LinkHeader::of(link.index) }
-        .message()
-        // The kernel tells the neighbours of an address that is set, even where it stays the same.
-        .with(interface.mac.filter(|mac| Some(*mac) != link.mac), with_mac)
-        .with(interface.mtu.filter(|mtu| *mtu != link.mtu), |message, mtu| message.native(IFLA_MTU, mtu))
-        .with(interface.alias.as_ref(), |message, alias| message.bytes(IFLA_IFALIAS, alias.as_bytes()))
-        .with(interface.group, |message, _until_now| message.native(IFLA_GROUP, DEFAULT_GROUP))
-        .with(interface.tx_queue_len, |message, length| message.native(IFLA_TXQLEN, length))
-        .with(
-            (interface.link_local == LinkLocal::AtOnce).then_some(IN6_ADDR_GEN_MODE_EUI64),
-            |message, mode| message.nested(IFLA_AF_SPEC, link_local_by(mode)),
-        );
-    let doing = if interface.up { "bring up" } else { "set the attributes of" };
-    request(Purpose::of(doing, &interface.name), RTM_SETLINK, message, 0)
+    let message = LinkHeader { flags, change, ..LinkHeader::of(link.index) }.message();
+    let doing = if interface.up { "bring up" } else { "set the flags of" };
+    (change != 0).then(|| request(Purpose::of(doing, &interface.name), RTM_SETLINK, message, 0))
 }
 
 fn add_address(name: &str, index: u32, address: IpNetwork) -> Request {

@@ -106,10 +106,11 @@ fn is_owned(route: &Option<Reply>) -> bool {
 /// Routes of IPv6 that come and go, of `linux/rtnetlink.h`. The kernel tells of one after it has put it into the table.
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
 
-/// By interface, for the same address may stand on several, and a bridge may have a table of its own.
+/// By interface, for the same address may stand on several, and a bridge may have a table of its own. The route itself, for of a packet's way
+/// the kernel would say which of all the node's addresses it leaves from.
 fn route_through(link: &Link, destination: IpAddr) -> Request {
     let (family, prefix) = (family_of(destination), IpNetwork::from(destination).prefix());
-    let header = RouteHeader { family, prefix, ..RouteHeader::default() };
+    let header = RouteHeader { family, prefix, flags: RTM_F_FIB_MATCH, ..RouteHeader::default() };
     let message = header.message().ip(RTA_DST, destination).native(RTA_OIF, link.index);
     let doing = Purpose::of("look up the route to", destination).and("through", &link.name);
     Request { forgiven: UNREACHABLE, ..request(doing, RTM_GETROUTE, message, 0) }

@@ -190,12 +190,7 @@ impl Site {
     /// Some runtimes turn IPv6 off in every new namespace, and the kernel then refuses addresses and routes of it, and nothing else. It
     /// is not looked at before: that would take longer than all the rest where there are many pods (`sysctl`).
     fn turn_on_v6(&self, ifname: &str) -> Result<(), Error> {
-        let turned_on = self.netns.run(|| {
-            // The kernel makes a link-local address now.
-            sysctl::set(&["ipv6", "conf", ifname, "accept_dad"], "0")?;
-            sysctl::set(&["ipv6", "conf", ifname, "disable_ipv6"], "0")
-        })?;
-        Ok(turned_on?)
+        Ok(self.netns.run(|| sysctl::set(&["ipv6", "conf", ifname, "disable_ipv6"], "0"))??)
     }
 }
 
