@@ -169,7 +169,7 @@ this node  unknown: the agent does not answer
 network    no configuration of ours
 routes     10.244.1.0/24 by 192.0.2.2 on eth0
 tunnel     none of ours
-unknown    readiness, which nodes there are, self-test, what was healed
+unknown    readiness, which nodes there are, self-test, what was healed,
            leftovers, what is wrong
 
 ! the agent does not answer at 127.0.0.1:1
