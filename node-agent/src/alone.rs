@@ -9,6 +9,8 @@ use std::io::{self, Read, Seek, Write};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
@@ -17,6 +19,14 @@ use nix::unistd::geteuid;
 pub(crate) const NAME: &str = "node.lock";
 /// The socket's name in the network namespace.
 pub(crate) const SOCKET: &str = "weft-node";
+
+/// How long the next agent waits for the one before it.
+///
+/// An agent that was ended may have had a child between fork(2) and execve(2), which has a copy of every descriptor until then, the locks
+/// among them: the likely reason why, on a busy machine, an upgrade's new agent was refused in the name of a process that was no more.
+/// A service manager that starts the next one a little early is helped as well.
+const HANDOVER: Duration = Duration::from_secs(5);
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// Held for as long as the agent runs. The kernel ends it with the process, whatever ends that; the file stays.
 #[derive(Debug)]
@@ -58,11 +68,24 @@ pub enum Error {
 }
 
 impl Alone {
-    /// Takes the lock in `dir`, and that of the network.
+    /// Takes the lock in `dir`, and that of the network. Blocks for five seconds at most, where somebody has one of them.
     ///
     /// # Errors
-    /// Where somebody has one of them.
+    /// Where somebody has one of them, and keeps it.
     pub(crate) fn take(dir: &Path, name: &str) -> Result<Self, Error> {
+        patiently(|| Self::try_take(dir, name))
+    }
+
+    /// Whether nobody has the lock in `dir`, or that of the network, asked as patiently. Nothing is made there: who only takes something
+    /// away may have no right to.
+    ///
+    /// # Errors
+    /// Where somebody has it, and keeps it.
+    pub(crate) fn expect_nobody(dir: &Path, name: &str) -> Result<(), Error> {
+        patiently(|| Self::is_nobodys(dir, name))
+    }
+
+    fn try_take(dir: &Path, name: &str) -> Result<Self, Error> {
         let socket = in_network(name)?;
         let path = dir.join(NAME);
         let failed = |source| Error::Lock { path: path.clone(), source };
@@ -85,12 +108,7 @@ impl Alone {
         Ok(Self { _lock: lock, _socket: socket })
     }
 
-    /// Whether nobody has the lock in `dir`, or that of the network. Nothing is made there: who only takes something away may have
-    /// no right to.
-    ///
-    /// # Errors
-    /// Where somebody has it.
-    pub(crate) fn expect_nobody(dir: &Path, name: &str) -> Result<(), Error> {
+    fn is_nobodys(dir: &Path, name: &str) -> Result<(), Error> {
         if let Some(Holder::Agent(pid)) = holder(name) {
             return Err(Error::InNetwork { pid, name: name.to_owned() });
         }
@@ -103,6 +121,18 @@ impl Alone {
                 Err(Error::Taken { pid: pid.trim().to_owned(), path })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        match attempt() {
+            Err(Error::Taken { .. } | Error::InNetwork { .. }) if Instant::now() < deadline => {
+                thread::sleep(BETWEEN_TRIES);
+            }
+            outcome => return outcome,
         }
     }
 }
@@ -165,29 +195,50 @@ mod tests {
     #[test]
     fn the_second_is_told_of_the_first_and_may_follow_it() {
         let (dir, name) = (tempfile::tempdir().unwrap(), name());
-        let first = Alone::take(dir.path(), &name).unwrap();
+        let first = Alone::try_take(dir.path(), &name).unwrap();
         // Of another network, as far as the name goes.
-        let refusal = Alone::take(dir.path(), &self::name()).unwrap_err().to_string();
+        let refusal = Alone::try_take(dir.path(), &self::name()).unwrap_err().to_string();
         assert!(refusal.contains(&format!("(process {})", std::process::id())), "{refusal}");
-        assert_eq!(Alone::expect_nobody(dir.path(), &self::name()).unwrap_err().to_string(), refusal);
+        assert_eq!(Alone::is_nobodys(dir.path(), &self::name()).unwrap_err().to_string(), refusal);
         drop(first);
-        Alone::expect_nobody(dir.path(), &name).unwrap();
-        Alone::expect_nobody(&dir.path().join("missing"), &name).unwrap();
-        Alone::take(dir.path(), &name).unwrap();
+        Alone::is_nobodys(dir.path(), &name).unwrap();
+        Alone::is_nobodys(&dir.path().join("missing"), &name).unwrap();
+        Alone::try_take(dir.path(), &name).unwrap();
     }
 
     #[test]
     fn the_second_in_the_same_network_is_told_of_the_first_whatever_its_directory() {
         let (dirs, name) = ([0, 1].map(|_| tempfile::tempdir().unwrap()), name());
-        let first = Alone::take(dirs[0].path(), &name).unwrap();
-        let refusal = Alone::take(dirs[1].path(), &name).unwrap_err().to_string();
+        let first = Alone::try_take(dirs[0].path(), &name).unwrap();
+        let refusal = Alone::try_take(dirs[1].path(), &name).unwrap_err().to_string();
         assert!(
             refusal.contains(&format!("(process {}); it holds the socket @{name}", std::process::id())),
             "{refusal}"
         );
-        assert_eq!(Alone::expect_nobody(dirs[1].path(), &name).unwrap_err().to_string(), refusal);
+        assert_eq!(Alone::is_nobodys(dirs[1].path(), &name).unwrap_err().to_string(), refusal);
         assert!(!dirs[1].path().join(NAME).exists(), "nothing was made");
         drop(first);
-        Alone::take(dirs[1].path(), &name).unwrap();
+        Alone::try_take(dirs[1].path(), &name).unwrap();
+    }
+
+    #[test]
+    fn the_next_waits_while_the_locks_of_an_ended_one_are_given_up() {
+        let (dir, name) = (tempfile::tempdir().unwrap(), name());
+        let first = Alone::try_take(dir.path(), &name).unwrap();
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let mut tries = 0;
+        let giving_up = thread::spawn(move || {
+            has_begun.recv().unwrap();
+            drop(first);
+        });
+        let next = patiently(|| {
+            let tried = Alone::try_take(dir.path(), &name);
+            tries += 1;
+            begun.send(()).ok();
+            tried
+        });
+        giving_up.join().unwrap();
+        next.unwrap();
+        assert!(tries > 1, "nobody had it at the first");
     }
 }
