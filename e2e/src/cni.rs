@@ -10,6 +10,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
@@ -27,6 +28,8 @@ pub struct Reply {
     pub stdout: String,
     /// Its log.
     pub stderr: String,
+    /// From before it was started until it had ended and its answer was read.
+    pub took: Duration,
 }
 
 impl Reply {
@@ -73,23 +76,30 @@ pub fn call(node: &Node, plugin: &Path, env: &[(&str, OsString)], stdin: &str) -
 
 /// The same, from where the calling thread is.
 pub fn call_here(plugin: &Path, env: &[(&str, OsString)], stdin: &str) -> Result<Reply> {
-    exec(plugin, env, stdin).doing(|| format!("run {}", plugin.display()))
-}
-
-fn exec(plugin: &Path, env: &[(&str, OsString)], stdin: &str) -> std::io::Result<Reply> {
     let mut command = Command::new(plugin);
     command
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .envs(env.iter().map(|(key, value)| (key, value)));
+    run_here(&mut command, stdin)
+}
+
+/// Runs any program as a plugin is run.
+pub fn run_here(command: &mut Command, stdin: &str) -> Result<Reply> {
+    exec(command, stdin).doing(|| format!("run {}", command.get_program().display()))
+}
+
+fn exec(command: &mut Command, stdin: &str) -> std::io::Result<Reply> {
+    let begun = Instant::now();
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut pipe) = child.stdin.take() {
         // A plugin need not read it (VERSION), and may be gone before it is written.
         drop(pipe.write_all(stdin.as_bytes()));
     }
     let output = child.wait_with_output()?;
+    let took = begun.elapsed();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Reply { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) })
+    Ok(Reply { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr), took })
 }
 
 /// What a runtime says about one attachment of a container to a network.
@@ -185,6 +195,42 @@ impl Network {
         self
     }
 
+    /// The same network with what a runtime may ask of it: host ports, rates, addresses and a MAC. The reference has two more plugins
+    /// for that.
+    #[must_use]
+    pub fn with_capabilities(self) -> Self {
+        if self.is_of_one_plugin() {
+            return self.with(json!({ "capabilities": { "portMappings": true, "bandwidth": true, "ips": true, "mac": true } }));
+        }
+        self.with(json!({ "capabilities": { "ips": true, "mac": true } }))
+            .followed_by(json!({ "type": "portmap", "capabilities": { "portMappings": true } }))
+            .followed_by(json!({ "type": "bandwidth", "capabilities": { "bandwidth": true } }))
+    }
+
+    /// The same network with these keys of the reference's plugin `tuning`.
+    #[must_use]
+    pub fn tuned(self, keys: Value) -> Self {
+        if self.is_of_one_plugin() {
+            return self.with(keys);
+        }
+        let mut tuning = json!({ "type": "tuning" });
+        if let (Some(tuning), Value::Object(keys)) = (tuning.as_object_mut(), keys) {
+            tuning.extend(keys);
+        }
+        self.followed_by(tuning)
+    }
+
+    fn is_of_one_plugin(&self) -> bool {
+        self.list.pointer("/plugins/0/type").and_then(Value::as_str) == Some("weft-cni")
+    }
+
+    fn followed_by(mut self, plugin: Value) -> Self {
+        if let Some(plugins) = self.list.get_mut("plugins").and_then(Value::as_array_mut) {
+            plugins.push(plugin);
+        }
+        self
+    }
+
     /// The reference with the same features: a bridge that is the gateway, `host-local`, masqueraded.
     pub fn reference(n: u8) -> Self {
         Self::new(json!({
@@ -203,11 +249,18 @@ impl Network {
 
     /// The same, from where the calling thread is: inside [`Node::run`], to see what the plugins alone take.
     pub fn add_here(&self, attachment: &Attachment) -> Result<Value> {
-        let mut result = Value::Null;
+        self.timed_add_here(attachment).map(|(_, result)| result)
+    }
+
+    /// The same, with how long the plugins took: not what this side does before, between and after them.
+    pub fn timed_add_here(&self, attachment: &Attachment) -> Result<(Duration, Value)> {
+        let (mut took, mut result) = (Duration::ZERO, Value::Null);
         for plugin in self.plugins() {
-            result = self.exec("ADD", plugin, attachment, &result)?.json()?;
+            let reply = self.exec("ADD", plugin, attachment, &result)?;
+            took += reply.took;
+            result = reply.json()?;
         }
-        Ok(result)
+        Ok((took, result))
     }
 
     /// CHECK against the result of ADD.
@@ -224,7 +277,12 @@ impl Network {
 
     /// The same, from where the calling thread is.
     pub fn del_here(&self, attachment: &Attachment, result: &Value) -> Result<()> {
-        self.plugins().rev().try_for_each(|plugin| self.exec("DEL", plugin, attachment, result).map(drop))
+        self.timed_del_here(attachment, result).map(drop)
+    }
+
+    /// The same, with how long the plugins took.
+    pub fn timed_del_here(&self, attachment: &Attachment, result: &Value) -> Result<Duration> {
+        self.plugins().rev().map(|plugin| Ok(self.exec("DEL", plugin, attachment, result)?.took)).sum()
     }
 
     fn plugins(&self) -> impl DoubleEndedIterator<Item = &Value> {

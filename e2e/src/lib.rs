@@ -68,6 +68,7 @@ mod podman;
 mod process;
 mod served;
 mod sink;
+pub mod tcp;
 pub mod tls;
 pub mod udp;
 pub mod wait;

@@ -3,16 +3,15 @@
 #![cfg(test)]
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft_e2e::containerd::Protocol::{Tcp, Udp};
 use weft_e2e::{
-    Containerd, Inventory, Network, Node, Pod, PodSpec, Sandbox, UdpServer, Upstream, http, outside, udp,
-    wait,
+    Containerd, Inventory, Network, Node, Pod, PodSpec, Sandbox, UdpServer, Upstream, http, outside, tcp,
+    udp, wait,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -162,7 +161,7 @@ fn annotations_limit_a_pods_bandwidth_from_the_first_megabyte_on() {
     let gateway = gateway(&slow, addresses(&sandbox)[0]);
     for (from, to, address) in [(&slow, &host, gateway), (&host, &slow, addresses(&sandbox)[0])] {
         // A megabyte takes half a second at this rate, and a few milliseconds without.
-        let took = transfer(from, to, address, 1_000_000);
+        let took = tcp::transfer(from, to, address, 1_000_000).unwrap();
         assert!(took > Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
     }
     drop(slow);
@@ -292,24 +291,6 @@ fn each_at_once<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
 fn host_end(node: &Node) -> String {
     let links: Value = serde_json::from_str(&node.sh("ip -j link show type veth").unwrap()).unwrap();
     links[0]["ifname"].as_str().unwrap().to_owned()
-}
-
-/// How long `size` bytes are on their way, from the first that arrives to the last.
-fn transfer(from: &Pod, to: &Pod, address: IpAddr, size: usize) -> Duration {
-    let listener = to.run(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
-    let at = listener.local_addr().unwrap();
-    thread::scope(|scope| {
-        let sender = scope.spawn(move || {
-            let mut stream = from.run(|| TcpStream::connect(at).unwrap()).unwrap();
-            stream.write_all(&vec![0; size]).unwrap();
-        });
-        let (mut stream, mut first) = (listener.accept().unwrap().0, [0]);
-        stream.read_exact(&mut first).unwrap();
-        let begun = Instant::now();
-        assert_eq!(stream.read_to_end(&mut Vec::new()).unwrap(), size - 1);
-        sender.join().unwrap();
-        begun.elapsed()
-    })
 }
 
 /// What the kernel remembers of UDP to the pod.

@@ -77,6 +77,26 @@ fn the_search_for_unsafe_finds_it() {
     assert!(!has_unsafe("#![forbid(unsafe_code)]"));
 }
 
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let document = include_str!("../../docs/conformance.md");
+    let named: BTreeSet<_> =
+        document.split('`').skip(1).step_by(2).filter(|word| is_name_of_a_test(word)).collect();
+    assert!(named.len() > 100, "{named:?}");
+    let workspace = workspace();
+    let sources = workspace.workspace_packages().into_iter().flat_map(sources);
+    let texts: Vec<_> = sources.map(|file| fs::read_to_string(file).unwrap()).collect();
+    let words: BTreeSet<_> =
+        texts.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_')).collect();
+    assert_eq!(named.difference(&words).collect::<Vec<_>>(), [&""; 0]);
+}
+
+/// A sentence in small letters.
+fn is_name_of_a_test(word: &str) -> bool {
+    word.matches('_').count() > 2
+        && word.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
 fn workspace() -> Metadata {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let options = ["--locked".to_owned(), "--offline".to_owned()];

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_e2e::{Attachment, Inventory, Network, Node, Pod, Result, binaries, output};
+use weft_e2e::{Attachment, Inventory, Network, Node, Pod, Result, binaries, cni};
 
 use crate::reference::Backend;
 use crate::shape;
@@ -88,13 +88,11 @@ impl Contestant {
 
     /// How long ADD took, and what it answered.
     pub(crate) fn add(&self, guest: &Guest) -> Result<(Duration, Value)> {
-        self.node.run(|| {
-            let start = Instant::now();
-            let result = match &self.how {
-                How::Plugins(network) => network.add_here(&guest.attachment())?,
-                How::Bare(program) => bare(program, Some(guest.pod.netns()), guest.number)?,
-            };
-            Ok((start.elapsed(), result))
+        self.node.run(|| match &self.how {
+            How::Plugins(network) => network.timed_add_here(&guest.attachment()),
+            How::Bare(program) => {
+                bare(program, Some(guest.pod.netns()), guest).map(|took| (took, Value::Null))
+            }
         })?
     }
 
@@ -108,13 +106,9 @@ impl Contestant {
 
     /// How long DEL took.
     pub(crate) fn del(&self, guest: &Guest, result: &Value) -> Result<Duration> {
-        self.node.run(|| {
-            let start = Instant::now();
-            match &self.how {
-                How::Plugins(network) => network.del_here(&guest.attachment(), result)?,
-                How::Bare(program) => drop(bare(program, None, guest.number)?),
-            }
-            Ok(start.elapsed())
+        self.node.run(|| match &self.how {
+            How::Plugins(network) => network.timed_del_here(&guest.attachment(), result),
+            How::Bare(program) => bare(program, None, guest),
         })?
     }
 
@@ -155,11 +149,13 @@ fn hide_iptables(node: &Node) -> Result<()> {
     Ok(())
 }
 
-fn bare(program: &Path, add_to: Option<&Path>, number: u16) -> Result<Value> {
+/// It gets a configuration as a plugin does, and does not read it: what starts and ends it is the same.
+fn bare(program: &Path, add_to: Option<&Path>, guest: &Guest) -> Result<Duration> {
     let mut command = Command::new(program);
-    command.env_clear().arg(if add_to.is_some() { "add" } else { "del" }).arg(number.to_string());
+    command.env_clear().arg(if add_to.is_some() { "add" } else { "del" }).arg(guest.number.to_string());
     command.args(add_to);
-    output(&mut command).map(|_nothing| Value::Null)
+    let reply = cni::run_here(&mut command, &weft_list().list().to_string())?;
+    if reply.status.success() { Ok(reply.took) } else { Err(shape("weft-bare", &reply.stderr)) }
 }
 
 fn weft_list() -> Network {

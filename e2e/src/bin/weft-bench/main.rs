@@ -2,8 +2,8 @@
 //!
 //! All do the same: a veth pair, an IPv4 and an IPv6 address, default routes, masquerade, one TCP host port, and shaping
 //! both ways. They take turns on the same machine, each on a node of its own, so that what disturbs one disturbs the
-//! others. A time is what a runtime waits: from before the first plugin of the list is started until the last one has
-//! ended and its answer is read.
+//! others. A time is what a runtime waits for plugins: of each from before it is started until it has ended and its answer is
+//! read. What this program does before, between and after them is in no time.
 
 #![forbid(unsafe_code)]
 
