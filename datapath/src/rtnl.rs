@@ -413,7 +413,11 @@ fn add_route(name: &str, index: u32, route: &Route) -> Request {
         .with(Some(metrics).filter(|metrics| !metrics.is_empty()), |message, metrics| {
             message.nested(RTA_METRICS, metrics)
         });
-    let doing = Purpose::of("add route", route.dst).and("through", name);
+    let doing = match route.gateway {
+        None => Purpose::of("add route", route.dst),
+        Some(gateway) => Purpose::of("add route", route.dst).and("via", gateway),
+    };
+    let doing = doing.and("through", name);
     // Two networks of a pod may both lead to the outside: of IPv4 the first goes on to do so, of IPv6 the kernel takes one by
     // turns. Two interfaces may be in the same subnet, as with the kernel's own routes. One host is on one link.
     let is_one_on_link = route.gateway.is_none() && route.dst == IpNetwork::from(route.dst.ip());

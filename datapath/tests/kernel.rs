@@ -276,7 +276,7 @@ fn a_refused_step_is_named_with_the_kernels_reason() {
         let host = Rtnl::open().unwrap();
         host.create_veth(&veth, &pod).unwrap();
         let error = pod.rtnl().unwrap().configure(&veth.pod).unwrap_err();
-        assert_eq!(error.to_string(), "cannot add route 0.0.0.0/0 through eth0");
+        assert_eq!(error.to_string(), "cannot add route 0.0.0.0/0 via 192.0.2.1 through eth0");
         assert!(error.refusal.to_string().contains("Nexthop has invalid gateway"), "{}", error.refusal);
     });
 }

@@ -323,6 +323,7 @@ impl Reader {
         let mut read = |(at, value): (String, &Value)| match Route::from_json(value, &at) {
             Ok(route) => {
                 value.as_object().into_iter().for_each(|keys| self.refuse_unknown(keys, &at, &ROUTE_KEYS));
+                self.expect_one_family(&route, &at);
                 Some(route)
             }
             Err(ResultError::Field { field, expected, found }) => {
@@ -335,6 +336,12 @@ impl Reader {
             }
         };
         routes.into_iter().filter_map(&mut read).collect()
+    }
+
+    fn expect_one_family(&mut self, route: &Route, at: &str) {
+        if let Some(gw) = route.gw.filter(|gw| gw.is_ipv4() != route.dst.is_ipv4()) {
+            self.note(format!("{at}.gw"), format!("{gw} is not of the family of {}", route.dst));
+        }
     }
 
     fn note_all(&mut self, at: &str, errors: Vec<range::Error>) {

@@ -74,7 +74,7 @@ fn every_mistake_is_named_with_its_place() {
         "frobnicate": 1,
         "resolvConf": "etc/resolv.conf",
         "gateway": "10.0.0.1",
-        "routes": [{"dst": "everywhere"}, 7],
+        "routes": [{"dst": "everywhere"}, 7, {"dst": "::/0", "gw": "10.0.0.1"}],
         "ranges": [
             [{"subnet": "10.0.0.0", "rangestart": "10.0.0.2"}, {"rangeEnd": "ten"}],
             {"subnet": "10.1.0.0/24"},
@@ -101,6 +101,7 @@ fn every_mistake_is_named_with_its_place() {
             "ipam.ranges[4]: there is no range to take an address from",
             "ipam.routes[0].dst: expected a network in CIDR notation, found \"everywhere\"",
             "ipam.routes[1]: expected an object, found 7",
+            "ipam.routes[2].gw: 10.0.0.1 is not of the family of ::/0",
             "ipam.resolvConf: etc/resolv.conf is not an absolute path",
         ]
     );
