@@ -281,6 +281,15 @@ pub(crate) async fn follow(
     }
 }
 
+impl Change {
+    /// Whether the same was done to another thing of the kind, and nobody is to be named.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.kind, self.did) == (other.kind, other.did)
+            && self.in_place_of.is_none()
+            && other.in_place_of.is_none()
+    }
+}
+
 impl Display for Change {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "the {} {}", self.kind.name(), self.of)?;
@@ -297,16 +306,7 @@ impl Report {
 
 /// Says what was done, and each problem once. What is done while the nodes stay the same repairs what somebody spoiled.
 fn tell(report: &Report, problems: &mut BTreeSet<String>, is_new: bool, board: &Board) {
-    for Change { kind, did, of, in_place_of } in &report.changes {
-        let kind = kind.name();
-        match in_place_of {
-            None if is_new => tracing::info!(kind, of, "{did:?}"),
-            None => tracing::warn!(kind, of, "{did:?}; somebody had changed it"),
-            Some(theirs) => {
-                tracing::warn!(kind, of, theirs, "{did:?}; somebody had put another in its place")
-            }
-        }
-    }
+    report.changes.chunk_by(Change::is_like).for_each(|alike| tell_of(alike, is_new));
     for problem in report.problems.iter().filter(|problem| !problems.contains(*problem)) {
         tracing::error!("{problem}");
     }
@@ -333,6 +333,32 @@ fn tell(report: &Report, problems: &mut BTreeSet<String>, is_new: bool, board: &
     });
     for change in report.changes.iter().filter(|_| !is_new) {
         healed(board, change.kind.name(), 1);
+    }
+}
+
+/// Of changes that are alike. A thousand nodes may come at once, or lose their routes.
+fn tell_of(alike: &[Change], is_new: bool) {
+    const SPELLED_OUT: usize = 10;
+    if let [first, .., last] = alike
+        && alike.len() > SPELLED_OUT
+    {
+        let (count, kind, did) = (alike.len(), first.kind.name(), first.did);
+        let (first, last) = (&first.of, &last.of);
+        match is_new {
+            true => tracing::info!(count, kind, first, last, "{did:?}"),
+            false => tracing::warn!(count, kind, first, last, "{did:?}; somebody had changed them"),
+        }
+        return;
+    }
+    for Change { kind, did, of, in_place_of } in alike {
+        let kind = kind.name();
+        match in_place_of {
+            None if is_new => tracing::info!(kind, of, "{did:?}"),
+            None => tracing::warn!(kind, of, "{did:?}; somebody had changed it"),
+            Some(theirs) => {
+                tracing::warn!(kind, of, theirs, "{did:?}; somebody had put another in its place")
+            }
+        }
     }
 }
 
