@@ -175,6 +175,10 @@ impl Seen {
         Ok(())
     }
 
+    fn has_pair(&self, mark: &str) -> bool {
+        self.pairs.iter().any(|(of, _)| of == mark)
+    }
+
     /// Pairs of which nobody tells whose they are.
     fn without_lease(&self) -> impl Iterator<Item = &(String, String)> {
         let leased: HashSet<_> = self.leases.iter().map(|(lease, _)| mark_of(&lease.attachment)).collect();

@@ -12,22 +12,38 @@ use netlink_sys::{Socket as RawSocket, SocketAddr};
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::Error;
 use crate::error::Doing;
 use crate::netlink::{attribute_of, messages};
 use crate::nft::wire::NFGENMSG;
+use crate::{Error, Rtnl};
 
 /// A listener in the namespace that it was opened in. Its descriptor is readable when there is something to [hear](Watch::heard).
 #[derive(Debug)]
 pub struct Watch {
     socket: RawSocket,
-    meaning: fn(u16, u16, &[u8]) -> Option<Heard>,
+    meaning: Meaning,
+}
+
+/// What messages mean.
+#[derive(Debug)]
+enum Meaning {
+    Network(network::Meaning),
+    Firewall,
+}
+
+impl Meaning {
+    fn of(&self, kind: u16, flags: u16, body: &[u8]) -> Option<Heard> {
+        match self {
+            Self::Network(network) => network.of(kind, flags, body),
+            Self::Firewall => firewall::meaning(kind, body),
+        }
+    }
 }
 
 /// What there was to hear, the gravest of it last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Heard {
-    /// Something came that others may have waited for: an address, or a link that is up.
+    /// Something came that others may have waited for: an address, or a link that is up. Or the tunnel is another than before.
     Gain,
     /// Something of one thing is gone, as it is with each pod that goes.
     Loss,
@@ -39,11 +55,12 @@ pub enum Heard {
 const ROOM: usize = 4 << 20;
 
 impl Watch {
-    /// Listens to links, addresses, routes, permanent forwarding entries and the forwarding of packets.
+    /// Listens to links, addresses, routes, permanent forwarding entries and the forwarding of packets, and to neighbours and attributes of
+    /// the link `tunnel`, whether or not it is there already.
     ///
     /// # Errors
     /// Where the kernel has no rtnetlink.
-    pub fn of_network() -> Result<Self, Error> {
+    pub fn of_network(tunnel: &str) -> Result<Self, Error> {
         // RTNLGRP_… of linux/rtnetlink.h.
         const LINK: u32 = 1;
         const NEIGH: u32 = 3;
@@ -55,7 +72,13 @@ impl Watch {
         const IPV6_NETCONF: u32 = 25;
         let groups =
             [LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE, IPV4_NETCONF, IPV6_NETCONF];
-        Self::open(NETLINK_ROUTE, &groups, network::meaning)
+        let watch = Self::open(NETLINK_ROUTE, &groups, Meaning::Network(network::Meaning::about(tunnel)))?;
+        // One that is made from now on is told of.
+        let stands = Rtnl::open()?.link(tunnel)?;
+        if let (Meaning::Network(meaning), Some(link)) = (&watch.meaning, stands) {
+            meaning.is_now(link.index);
+        }
+        Ok(watch)
     }
 
     /// Listens to Weft's nftables tables.
@@ -64,14 +87,10 @@ impl Watch {
     /// Where the kernel has no nfnetlink.
     pub fn of_firewall() -> Result<Self, Error> {
         const NFNLGRP_NFTABLES: u32 = 7;
-        Self::open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES], firewall::meaning)
+        Self::open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES], Meaning::Firewall)
     }
 
-    fn open(
-        protocol: isize,
-        groups: &[u32],
-        meaning: fn(u16, u16, &[u8]) -> Option<Heard>,
-    ) -> Result<Self, Error> {
+    fn open(protocol: isize, groups: &[u32], meaning: Meaning) -> Result<Self, Error> {
         let doing = || "listen to the kernel";
         let mut socket = RawSocket::new(protocol).doing(doing)?;
         socket.bind(&SocketAddr::new(0, 0)).doing(doing)?;
@@ -94,8 +113,8 @@ impl Watch {
             buffer.clear();
             match self.socket.recv(&mut buffer, 0) {
                 Ok(_) => {
-                    let all =
-                        messages(&buffer).filter_map(|(kind, flags, body)| (self.meaning)(kind, flags, body));
+                    let all = messages(&buffer)
+                        .filter_map(|(kind, flags, body)| self.meaning.of(kind, flags, body));
                     heard = heard.max(all.max());
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(heard),
@@ -115,10 +134,16 @@ impl AsRawFd for Watch {
 
 /// Messages of `linux/rtnetlink.h`.
 mod network {
+    use std::cell::Cell;
+
     use super::{Heard, attribute_of};
     use crate::netlink::flag;
     use crate::rtnl::wire::{RT_TABLE_MAIN, RTN_UNICAST};
 
+    const AF_INET: u8 = 2;
+    const AF_INET6: u8 = 10;
+    /// Length of `struct ifinfomsg`.
+    const IFINFOMSG: usize = 16;
     const RTM_NEWLINK: u16 = 16;
     const RTM_DELLINK: u16 = 17;
     const RTM_NEWADDR: u16 = 20;
@@ -128,7 +153,35 @@ mod network {
     const RTM_DELNEIGH: u16 = 29;
     const RTM_NEWNETCONF: u16 = 80;
 
-    pub(super) fn meaning(kind: u16, flags: u16, body: &[u8]) -> Option<Heard> {
+    /// Knows the tunnel when it sees it.
+    #[derive(Debug)]
+    pub(super) struct Meaning {
+        tunnel: Box<str>,
+        index: Cell<Option<u32>>,
+    }
+
+    impl Meaning {
+        pub(super) fn about(tunnel: &str) -> Self {
+            Self { tunnel: tunnel.into(), index: Cell::new(None) }
+        }
+
+        pub(super) fn is_now(&self, index: u32) {
+            self.index.set(Some(index));
+        }
+
+        pub(super) fn of(&self, kind: u16, flags: u16, body: &[u8]) -> Option<Heard> {
+            match kind {
+                RTM_NEWLINK if is_called(&self.tunnel, body) == Some(true) => {
+                    self.index.set(number(body, 4));
+                    Some(was_switched(body).unwrap_or(Heard::Gain))
+                }
+                RTM_DELNEIGH if is_neighbour_on(self.index.get(), body) => Some(Heard::Loss),
+                _ => meaning(kind, flags, body),
+            }
+        }
+    }
+
+    fn meaning(kind: u16, flags: u16, body: &[u8]) -> Option<Heard> {
         let (meaning, is_so) = match kind {
             RTM_NEWLINK => return was_switched(body),
             RTM_DELLINK => (Heard::Ruin, connects_more_than_a_pod(body)),
@@ -152,9 +205,20 @@ mod network {
         is_switched.then_some(if flags & IFF_UP == 0 { Heard::Loss } else { Heard::Gain })
     }
 
+    fn is_called(name: &str, body: &[u8]) -> Option<bool> {
+        const IFLA_IFNAME: u16 = 3;
+        let called = attribute_of(body.get(IFINFOMSG..)?, IFLA_IFNAME)?;
+        Some(called.strip_suffix(b"\0").unwrap_or(called) == name.as_bytes())
+    }
+
+    /// `struct ndmsg`: its family and link. On a tunnel there are none but those that somebody has put there.
+    fn is_neighbour_on(link: Option<u32>, body: &[u8]) -> bool {
+        let is_of_ip = body.first().is_some_and(|family| [AF_INET, AF_INET6].contains(family));
+        is_of_ip && link.is_some() && number(body, 4) == link
+    }
+
     /// A pod's pair goes with its pod. What the node has for all of them somebody has taken away.
     fn connects_more_than_a_pod(body: &[u8]) -> Option<bool> {
-        const IFINFOMSG: usize = 16;
         const IFLA_LINKINFO: u16 = 18;
         const IFLA_INFO_KIND: u16 = 1;
         let kind = attribute_of(attribute_of(body.get(IFINFOMSG..)?, IFLA_LINKINFO)?, IFLA_INFO_KIND)?;
@@ -221,7 +285,7 @@ mod firewall {
     const NFT_MSG_DELSETELEM: u8 = 14;
 
     /// In each of them the first attribute is the table's name. A pod that goes takes elements with it, and nothing else.
-    pub(super) fn meaning(kind: u16, _flags: u16, body: &[u8]) -> Option<Heard> {
+    pub(super) fn meaning(kind: u16, body: &[u8]) -> Option<Heard> {
         const TABLE_NAME: u16 = 1;
         let [message, _subsystem] = kind.to_le_bytes();
         let meaning = match message {

@@ -45,7 +45,7 @@ fn told(watch: &Watch, lines: &[(&str, Option<Heard>)]) {
 fn what_is_taken_from_the_network_or_replaced_in_it_is_a_loss_and_what_is_added_is_not() {
     in_fresh_namespace(|| {
         sh("sysctl -qw net.ipv4.ip_forward=1");
-        let watch = Watch::of_network().unwrap();
+        let watch = Watch::of_network("w9").unwrap();
         told(
             &watch,
             &[
@@ -78,12 +78,29 @@ fn what_is_taken_from_the_network_or_replaced_in_it_is_a_loss_and_what_is_added_
                 ("bridge fdb append 02:00:00:00:00:04 dev v dst 192.0.2.4", NOTHING),
                 ("bridge fdb del 02:00:00:00:00:04 dev v dst 192.0.2.4", LOSS),
                 ("ip link del v", RUIN),
+                ("ip link add w9 type vxlan id 9 dstport 4790 nolearning", GAIN),
+                ("ip neigh add 192.0.2.8 lladdr 02:00:00:00:00:08 dev w9 nud permanent", NOTHING),
+                ("ip neigh del 192.0.2.8 dev w9", LOSS),
+                ("ip neigh add fd00::8 lladdr 02:00:00:00:00:08 dev w9 nud permanent", NOTHING),
+                ("ip neigh flush nud all dev w9", LOSS),
+                ("ip link set w9 mtu 1300", GAIN),
+                ("ip link del w9", RUIN),
             ],
         );
         // A pod's pair comes and goes.
         sh("ip link add w2 type veth peer name w3");
         sh("ip link del w2");
         assert_eq!(watch.heard().unwrap(), None);
+    });
+}
+
+#[test]
+fn a_tunnel_that_was_there_before_is_known() {
+    in_fresh_namespace(|| {
+        sh("ip link add w9 type vxlan id 9 dstport 4790 nolearning");
+        sh("ip neigh add 192.0.2.8 lladdr 02:00:00:00:00:08 dev w9 nud permanent");
+        let watch = Watch::of_network("w9").unwrap();
+        told(&watch, &[("ip neigh del 192.0.2.8 dev w9", LOSS)]);
     });
 }
 
@@ -116,7 +133,7 @@ fn what_is_taken_from_wefts_table_is_a_loss_and_what_becomes_of_others_is_not() 
 fn more_than_fits_is_a_loss() {
     in_fresh_namespace(|| {
         sh("ip link set lo up");
-        let watch = Watch::of_network().unwrap();
+        let watch = Watch::of_network("w9").unwrap();
         let routes: String = (0..20_000_u32)
             .map(|n| format!("route add {} dev lo\n", Ipv4Addr::from(0x0a00_0000 + n)))
             .collect();

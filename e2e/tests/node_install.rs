@@ -503,6 +503,8 @@ fn pods_of_host_local_keep_their_addresses_and_nobody_else_gets_them() {
     let new = Pod::create(&node, "new").unwrap();
     let result = network(&node).add(&node, &Attachment::of(&new)).unwrap();
     assert_ne!(result["ips"][0]["address"], "10.244.7.2/24");
+    let audit = node.sh("/opt/cni/bin/weft-cni audit").unwrap();
+    assert!(audit.contains("another plugin attached it") && !audit.contains("delete the pod"), "{audit}");
     agent.kill();
     let mut agent = Agent::start_with(&node, &[]);
     assert_eq!(agent.until_installed()["install"]["adopted"], 1, "nothing changes by doing it again");

@@ -104,7 +104,7 @@ fn what_is_taken_away_under_traffic_comes_back() {
     let neighbours = || reaches(b.addresses, a.addresses) && reaches(c.addresses, a.addresses);
     let world = || reaches(outside, node_addresses);
     let both = || neighbours() && world();
-    let insults: [(&str, &dyn Fn() -> bool); 11] = [
+    let insults: [(&str, &dyn Fn() -> bool); 13] = [
         ("nft flush ruleset", &both),
         ("nft flush set inet weft unmasqueraded4; nft flush set inet weft unmasqueraded6", &neighbours),
         ("nft flush chain inet weft postrouting", &world),
@@ -125,6 +125,8 @@ fn what_is_taken_away_under_traffic_comes_back() {
         ),
         ("ip link del weft.vxlan", &neighbours),
         ("ip link set weft.vxlan down", &neighbours),
+        ("ip neigh flush nud all dev weft.vxlan; ip -6 neigh flush nud all dev weft.vxlan", &neighbours),
+        ("ip link set weft.vxlan mtu 1300; ip neigh del 10.244.2.0 dev weft.vxlan", &neighbours),
         ("sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0", &both),
     ];
     let mut took = BTreeMap::<&str, Vec<Duration>>::new();

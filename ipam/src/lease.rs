@@ -102,14 +102,22 @@ pub struct Lease {
     pub notes: Notes,
 }
 
-/// What a plugin writes down beside the addresses; nothing here reads it.
+/// What a plugin writes down beside the addresses; nothing here reads it but the name below.
 pub type Notes = serde_json::Map<String, serde_json::Value>;
+
+/// Under this name stands the directory of host-local that a lease was taken over from.
+pub const FROM_HOST_LOCAL: &str = "fromHostLocal";
 
 impl Lease {
     /// Whether nothing can use the addresses any more: the lease is of another boot than `this_boot`, or its namespace is
     /// gone. A lease of which neither is known is never abandoned.
     pub fn is_abandoned(&self, this_boot: Option<&str>) -> bool {
         self.is_of_another_boot(this_boot) || self.netns.as_ref().is_some_and(NetnsIdentity::is_gone)
+    }
+
+    /// Whether it was host-local's when its pod was attached, by another plugin than Weft's.
+    pub fn is_from_host_local(&self) -> bool {
+        self.notes.contains_key(FROM_HOST_LOCAL)
     }
 
     /// Whether it was surely made in another boot than `this_boot`. Its namespace, and all that the kernel had for it, ended with that.

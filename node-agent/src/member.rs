@@ -150,7 +150,7 @@ pub enum Flaw {
         node: NodeName,
     },
     /// The address is another's.
-    #[error("node {node}: {address} is the address of {other}; {node} is left out")]
+    #[error("node {node}: {address} is the address of {other}; what is new of {node} is left out")]
     SharedAddress {
         /// Whose.
         node: NodeName,
@@ -171,8 +171,28 @@ pub enum Flaw {
         /// What they have.
         theirs: IpNetwork,
     },
+    /// It had a subnet, and has none.
+    #[error(
+        "node {node}: it has no subnet for pods any more; it stays as it was until it has one, or is not listed"
+    )]
+    NoSubnet {
+        /// Whose.
+        node: NodeName,
+    },
+    /// Somebody else wants the same, and nobody has said before whose it is.
+    #[error(
+        "node {node}: what is wrong with {other} may be its own mistake: what stands for it stays until one of them is right"
+    )]
+    Disputed {
+        /// Whose.
+        node: NodeName,
+        /// Who wants the same.
+        other: NodeName,
+    },
     /// A node that is new would be looked for among the pods of another.
-    #[error("node {node}: {address} lies in {subnet}, whose pods are on {other}; {node} is left out")]
+    #[error(
+        "node {node}: {address} lies in {subnet}, whose pods are on {other}; what is new of {node} is left out"
+    )]
     AmongPods {
         /// Whose.
         node: NodeName,
@@ -225,6 +245,26 @@ impl Borrow<str> for NodeName {
 }
 
 impl Flaw {
+    /// Whether something is left out because of another node, of one that was not there `before`.
+    fn leaves_out_who_is_not_among(&self, before: &Members) -> bool {
+        let is_of_two = matches!(
+            self,
+            Self::SharedAddress { .. }
+                | Self::Overlap { .. }
+                | Self::AmongPods { .. }
+                | Self::NodeInside { .. }
+        );
+        is_of_two && self.node().is_some_and(|node| before.get(node).is_none())
+    }
+
+    /// Who else wants the same.
+    fn rival(&self) -> Option<&NodeName> {
+        match self {
+            Self::SharedAddress { other, .. } | Self::Overlap { other, .. } => Some(other),
+            _ => None,
+        }
+    }
+
     /// Whose entry it is, where that is known.
     #[must_use]
     pub fn node(&self) -> Option<&str> {
@@ -239,6 +279,8 @@ impl Flaw {
             | Self::Twice { node }
             | Self::SharedAddress { node, .. }
             | Self::Overlap { node, .. }
+            | Self::NoSubnet { node }
+            | Self::Disputed { node, .. }
             | Self::AmongPods { node, .. }
             | Self::NodeInside { node, .. } => Some(node.as_str()),
         }
@@ -316,7 +358,8 @@ impl Members {
     ///
     /// A node with a mistake stays as it was `before`, if it was; everybody else's changes take effect. So does one whose entry is
     /// `unread`, and as long as an entry is there that nobody knows the name of, nobody is taken away: it may be theirs.
-    /// Where two nodes want the same, who had it before keeps it; where neither had, it is the first of the `candidates`.
+    /// Where two nodes want the same, who had it before keeps it, this node not excepted; where neither had, it is this node, or else the
+    /// first of the `candidates`. Where nobody knows of before, neither of two others has it, and what stands for them stays.
     #[must_use]
     pub fn judge(
         own: &NodeName,
@@ -328,12 +371,16 @@ impl Members {
         let unknown =
             held_back.iter().any(|name| name.as_ref().is_none_or(|name| before.get(name).is_none()));
         members.extend(stand_ins(candidates, held_back, before, &mut flaws));
-        // A node that starts anew knows nothing of before, and is itself all the same.
         members.sort_by_cached_key(|member| {
-            (member.name != *own, before.get(member.name.as_str()) != Some(member))
+            (before.get(member.name.as_str()) != Some(member), member.name != *own)
         });
-        let members = without_those_among_pods(members, before, &mut flaws);
+        let members = with_subnets_as_before(members, before, &mut flaws);
+        let members = without_those_among_pods(members, own, before, &mut flaws);
+        let members = without_new_subnets_around_nodes(members, before, &mut flaws);
         let admitted = admit_each(members, before, &mut flaws);
+        let admitted =
+            if before.is_partial { undisputed(admitted, own, before, &mut flaws) } else { admitted };
+        let unknown = unknown || flaws.iter().any(|flaw| flaw.leaves_out_who_is_not_among(before));
         let (own, others) = admitted.into_iter().partition(|member| member.name == *own);
         (Self { is_partial: unknown && before.is_partial, ..Self::of(own, others) }, flaws)
     }
@@ -407,18 +454,91 @@ fn stand_ins(
     kept
 }
 
-/// One after the other, without what somebody before has already.
+/// Who had subnets and has none has lost them by mistake: a node that goes is not listed.
+fn with_subnets_as_before(members: Vec<Member>, before: &Members, flaws: &mut Vec<Flaw>) -> Vec<Member> {
+    let has_lost_all =
+        |member: &Member, former: &&Member| member.pod_cidrs.is_empty() && !former.pod_cidrs.is_empty();
+    let kept = members.into_iter().map(|member| {
+        let former = before.get(member.name.as_str()).filter(|former| has_lost_all(&member, former));
+        flaws.extend(former.map(|_| Flaw::NoSubnet { node: member.name.clone() }));
+        former.cloned().unwrap_or(member)
+    });
+    kept.collect()
+}
+
+/// Who comes with an address that is a pod's does not take the subnet from those who had it before, or from this node.
+fn without_those_among_pods(
+    members: Vec<Member>,
+    own: &NodeName,
+    before: &Members,
+    flaws: &mut Vec<Flaw>,
+) -> Vec<Member> {
+    let former = |member: &Member| before.get(member.name.as_str());
+    let mut standing = Subnets::default();
+    let stands =
+        |member: &&Member| former(member) == Some(*member) || former(member).is_none() && member.name == *own;
+    for member in members.iter().filter(stands) {
+        member.pod_cidrs.iter().for_each(|subnet| standing.insert(*subnet, &member.name));
+    }
+    let among = |member: &Member| {
+        let has_moved = former(member).is_none_or(|former| former.addresses != member.addresses);
+        let around = |address| {
+            let (subnet, other) = standing.around(address).filter(|(_, other)| *other != member.name)?;
+            let (node, other) = (member.name.clone(), other.clone());
+            Some(Flaw::AmongPods { node, address, subnet: *subnet, other })
+        };
+        has_moved.then(|| member.addresses.iter().find_map(around)).flatten()
+    };
+    let judged = members.into_iter().filter_map(|member| match among(&member) {
+        None => Some(member),
+        Some(flaw) => {
+            flaws.push(flaw);
+            former(&member).cloned()
+        }
+    });
+    judged.collect()
+}
+
+/// Who had other subnets before keeps those instead of one that a node is in.
+fn without_new_subnets_around_nodes(
+    members: Vec<Member>,
+    before: &Members,
+    flaws: &mut Vec<Flaw>,
+) -> Vec<Member> {
+    let mut nodes = Claims::default();
+    members.iter().for_each(|member| nodes.take(member));
+    let judged = members.into_iter().map(|member| {
+        let former = before.get(member.name.as_str()).filter(|former| former.pod_cidrs != member.pod_cidrs);
+        let Some(former) = former else { return member };
+        let found: Vec<_> = nodes_inside(&member, &nodes).collect();
+        let is_wrong = !found.is_empty();
+        flaws.extend(found);
+        if is_wrong { former.clone() } else { member }
+    });
+    judged.collect()
+}
+
+fn nodes_inside<'a>(member: &'a Member, nodes: &'a Claims) -> impl Iterator<Item = Flaw> + use<'a> {
+    member.pod_cidrs.iter().filter_map(|subnet| {
+        let (address, other) = nodes.node_inside(*subnet)?;
+        let (node, other) = (member.name.clone(), other.clone());
+        Some(Flaw::NodeInside { node, subnet: *subnet, other, address })
+    })
+}
+
+/// One after the other, without what somebody before has already. Who would lose by that stays as it was, where that is free.
 fn admit_each(members: Vec<Member>, before: &Members, flaws: &mut Vec<Flaw>) -> Vec<Member> {
     let (mut admitted, mut claims) = (Vec::<Member>::new(), Claims::default());
     for mut member in members {
+        let former = before.get(member.name.as_str()).filter(|former| **former != member);
+        let former = former.filter(|former| claims.against(former).is_none());
         if let Some(flaw) = claims.against(&member) {
             flaws.push(flaw);
-            continue;
+            let Some(former) = former else { continue };
+            member = former.clone();
         }
         let overlaps = claims.take_subnets(&mut member);
-        let former =
-            before.get(member.name.as_str()).filter(|former| !overlaps.is_empty() && **former != member);
-        if let Some(former) = former.filter(|former| claims.against(former).is_none()) {
+        if let Some(former) = former.filter(|former| !overlaps.is_empty() && **former != member) {
             claims.give_back(&member.pod_cidrs);
             member = former.clone();
             claims.take_subnets(&mut member);
@@ -431,44 +551,33 @@ fn admit_each(members: Vec<Member>, before: &Members, flaws: &mut Vec<Flaw>) -> 
     admitted
 }
 
-/// Who comes with an address that is a pod's does not take the subnet from those who had it before.
-fn without_those_among_pods(members: Vec<Member>, before: &Members, flaws: &mut Vec<Flaw>) -> Vec<Member> {
-    let former = |member: &Member| before.get(member.name.as_str());
-    let mut standing = Subnets::default();
-    for member in members.iter().filter(|member| former(member) == Some(*member)) {
-        member.pod_cidrs.iter().for_each(|subnet| standing.insert(*subnet, &member.name));
-    }
-    let among = |member: &Member| {
-        let has_moved = former(member).is_none_or(|former| former.addresses != member.addresses);
-        let around = |address| {
-            let (subnet, other) = standing.around(address).filter(|(_, other)| *other != member.name)?;
-            let (node, other) = (member.name.clone(), other.clone());
-            Some(Flaw::AmongPods { node, address, subnet: *subnet, other })
-        };
-        has_moved.then(|| member.addresses.iter().find_map(around)).flatten()
+/// Without those who are in a dispute that nobody can decide who has not heard of them before. This node is itself all the same.
+fn undisputed(admitted: Vec<Member>, own: &NodeName, before: &Members, flaws: &mut Vec<Flaw>) -> Vec<Member> {
+    let is_known = |node: &str| node == own.as_str() || before.get(node).is_some();
+    let disputed: Vec<_> = flaws
+        .iter()
+        .filter_map(|flaw| {
+            let (node, other) = (flaw.rival()?.clone(), flaw.node()?.parse().ok()?);
+            (!is_known(node.as_str())).then_some(Flaw::Disputed { node, other })
+        })
+        .collect();
+    let is_free = |member: &Member| {
+        let named = |flaw: &Flaw| flaw.node() == Some(member.name.as_str());
+        is_known(member.name.as_str())
+            || !disputed
+                .iter()
+                .chain(&*flaws)
+                .any(|flaw| named(flaw) && (flaw.rival().is_some() || matches!(flaw, Flaw::Disputed { .. })))
     };
-    let judged = members.into_iter().map(|member| (among(&member), member));
-    let welcome = judged.filter_map(|(flaw, member)| {
-        let is_welcome = flaw.is_none();
-        flaws.extend(flaw);
-        is_welcome.then_some(member)
-    });
-    welcome.collect()
+    let free = admitted.into_iter().filter(is_free).collect();
+    flaws.extend(disputed);
+    free
 }
 
 fn leave_out_subnets_around_nodes(members: &mut [Member], claims: &Claims, flaws: &mut Vec<Flaw>) {
     for member in members {
-        let node = &member.name;
-        member.pod_cidrs.retain(|subnet| {
-            let inside = claims.node_inside(*subnet);
-            flaws.extend(inside.map(|(address, other)| Flaw::NodeInside {
-                node: node.clone(),
-                subnet: *subnet,
-                other: other.clone(),
-                address,
-            }));
-            inside.is_none()
-        });
+        flaws.extend(nodes_inside(member, claims));
+        member.pod_cidrs.retain(|subnet| claims.node_inside(*subnet).is_none());
     }
 }
 
@@ -586,7 +695,7 @@ mod tests {
                 "node c: it has both 192.0.2.1 and 192.0.2.2; give one address of each family",
                 "node c: \"ff00::/8\" is not a subnet for pods (ff00:: is a multicast address)",
                 "node d is there twice; the first counts",
-                "node e: 192.0.2.4 is the address of d; e is left out",
+                "node e: 192.0.2.4 is the address of d; what is new of e is left out",
                 "node f: 10.244.0.0/16 overlaps 10.244.4.0/24 of d, which keeps it; 10.244.0.0/16 is left out",
                 "node f: 192.0.2.4 of node d lies in 192.0.2.0/24; 192.0.2.0/24 is left out",
             ]
@@ -629,7 +738,10 @@ mod tests {
         let mut candidates = good();
         candidates.insert(0, node("z", &["10.244.0.9"], &["10.244.15.0/24"]));
         let (after, flaws) = judge(&candidates, &before);
-        assert_eq!(flaws, ["node z: 10.244.0.9 lies in 10.244.0.0/24, whose pods are on a; z is left out"]);
+        assert_eq!(
+            flaws,
+            ["node z: 10.244.0.9 lies in 10.244.0.0/24, whose pods are on a; what is new of z is left out"]
+        );
         assert_eq!(after, before);
     }
 
@@ -638,7 +750,7 @@ mod tests {
         let mut candidates = good();
         candidates.insert(0, node("0z", &["192.0.2.1"], &["10.244.0.0/24"]));
         let (members, flaws) = judge(&candidates, &Members::default());
-        assert_eq!(flaws, ["node 0z: 192.0.2.1 is the address of a; 0z is left out"]);
+        assert_eq!(flaws, ["node 0z: 192.0.2.1 is the address of a; what is new of 0z is left out"]);
         assert_eq!(members.own.unwrap().pod_cidrs.len(), 2);
     }
 
@@ -650,6 +762,90 @@ mod tests {
         let (after, flaws) = judge(&candidates, &before);
         assert_eq!(flaws.len(), 1, "{flaws:?}");
         assert_eq!(after, before);
+    }
+
+    /// A mistake that somebody makes.
+    type Slip<'a, T = Candidate> = &'a dyn Fn(&mut T);
+
+    #[test]
+    fn whatever_two_entries_disagree_about_the_one_that_changed_stays_as_it_was() {
+        let mut nodes = good();
+        nodes[2].pod_cidrs = vec!["10.244.2.0/24".into()];
+        let (before, _) = judge(&nodes, &Members::default());
+        let slips: [(usize, Slip, &str); 8] = [
+            (
+                1,
+                &|b| b.addresses = vec!["2001:db8::1".into()],
+                "node b: 2001:db8::1 is the address of a; what is new of b is left out",
+            ),
+            (
+                1,
+                &|b| b.addresses = vec!["192.0.2.3".into()],
+                "node b: 192.0.2.3 is the address of c; what is new of b is left out",
+            ),
+            (
+                1,
+                &|b| b.addresses = vec!["10.244.0.4".into()],
+                "node b: 10.244.0.4 lies in 10.244.0.0/24, whose pods are on a; what is new of b is left out",
+            ),
+            (
+                1,
+                &|b| b.pod_cidrs = vec!["192.0.2.0/24".into()],
+                "node b: 192.0.2.1 of node a lies in 192.0.2.0/24; 192.0.2.0/24 is left out",
+            ),
+            (
+                2,
+                &|c| c.pod_cidrs = vec![],
+                "node c: it has no subnet for pods any more; it stays as it was until it has one, or is not listed",
+            ),
+            (
+                0,
+                &|a| a.pod_cidrs = vec!["10.244.1.0/24".into()],
+                "node a: 10.244.1.0/24 overlaps 10.244.1.0/24 of b, which keeps it; 10.244.1.0/24 is left out",
+            ),
+            (
+                0,
+                &|a| a.pod_cidrs = vec!["192.0.2.0/24".into()],
+                "node a: 192.0.2.1 of node a lies in 192.0.2.0/24; 192.0.2.0/24 is left out",
+            ),
+            (
+                0,
+                &|a| a.pod_cidrs = vec![],
+                "node a: it has no subnet for pods any more; it stays as it was until it has one, or is not listed",
+            ),
+        ];
+        for (index, slip, said) in slips {
+            let mut candidates = nodes.clone();
+            slip(&mut candidates[index]);
+            let (after, flaws) = judge(&candidates, &before);
+            assert_eq!(flaws, [said]);
+            assert_eq!(after, before, "{said}");
+        }
+    }
+
+    #[test]
+    fn who_starts_anew_decides_no_dispute_of_others_and_takes_nothing_of_them_away() {
+        let slips: [(Slip<[Candidate]>, &[&str]); 3] = [
+            (&|nodes| nodes[1].addresses = vec!["192.0.2.3".into()], &["a"]),
+            (&|nodes| nodes[1].pod_cidrs = vec!["10.244.2.0/24".into()], &["a"]),
+            (&|nodes| nodes[2].addresses = vec!["10.244.0.4".into()], &["a", "b"]),
+        ];
+        for (slip, left) in slips {
+            let mut nodes = good();
+            nodes[2].pod_cidrs = vec!["10.244.2.0/24".into()];
+            slip(&mut nodes);
+            let (first, flaws) = judge(&nodes, &Members::unknown());
+            assert!(first.is_partial, "{flaws:?}");
+            assert_eq!(
+                first.iter().map(|member| member.name.as_str()).collect::<Vec<_>>(),
+                left,
+                "{flaws:?}"
+            );
+            let (again, _) = judge(&nodes, &first);
+            assert_eq!(again, first, "for as long as it takes");
+            let (mended, flaws) = judge(&good(), &again);
+            assert!(flaws.is_empty() && !mended.is_partial && mended.others.len() == 2, "{flaws:?}");
+        }
     }
 
     fn judge_with(

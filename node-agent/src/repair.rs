@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 use weft_datapath::{Heard, Watch};
 
 use crate::clock::now;
+use crate::network::TUNNEL;
 use crate::readable::readable;
 use crate::status::Board;
 
@@ -77,7 +78,7 @@ impl Listener {
     pub(crate) fn open() -> Result<(Self, Told), Error> {
         let (losses, lost) = watch::channel(Losses::default());
         let (gains, gained) = watch::channel(0);
-        let network = readable(Watch::of_network()?).map_err(Error::Wait)?;
+        let network = readable(Watch::of_network(TUNNEL)?).map_err(Error::Wait)?;
         let firewall = readable(Watch::of_firewall()?).map_err(Error::Wait)?;
         Ok((Self { network, firewall, losses, gains }, Told { losses: lost, gains: gained }))
     }

@@ -164,6 +164,12 @@ impl Look {
         if is_abandoned {
             return Ok(());
         }
+        if record.lease.as_ref().is_some_and(|lease| lease.is_from_host_local() && !seen.has_pair(&mark)) {
+            let why = "another plugin attached it, and Weft has taken over its addresses: it stays with that plugin until it is made anew";
+            seen.planned.insert(mark.clone());
+            self.report.limited.push((mark, why.to_owned()));
+            return Ok(());
+        }
         match from.look(record)? {
             None => drop(seen.planned.insert(mark)),
             Some(Ok(subject)) => {

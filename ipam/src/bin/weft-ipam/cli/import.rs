@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
-use weft_ipam::lease::{Assigned, Attachment, Lease, Notes};
+use weft_ipam::lease::{Assigned, Attachment, FROM_HOST_LOCAL, Lease, Notes};
 use weft_ipam::range::Pool;
 use weft_ipam::{Import, Imported};
 
@@ -47,9 +47,6 @@ pub(super) struct Arguments {
     #[command(flatten)]
     place: Place,
 }
-
-/// The note in a lease that came from host-local: the directory.
-pub(super) const FROM_HOST_LOCAL: &str = "fromHostLocal";
 
 /// What came of an import.
 #[derive(Default)]

@@ -1,9 +1,8 @@
 //! `weft-ipam reclaim`.
 
 use serde_json::json;
-use weft_ipam::lease::Lease;
+use weft_ipam::lease::{FROM_HOST_LOCAL, Lease};
 
-use super::import::FROM_HOST_LOCAL;
 use super::lease;
 use super::place::{Network, Place, Readable};
 use super::{Answer, Error, Exit, text};
