@@ -503,7 +503,7 @@ fn pods_of_host_local_keep_their_addresses_and_nobody_else_gets_them() {
     let new = Pod::create(&node, "new").unwrap();
     let result = network(&node).add(&node, &Attachment::of(&new)).unwrap();
     assert_ne!(result["ips"][0]["address"], "10.244.7.2/24");
-    let audit = node.sh("/opt/cni/bin/weft-cni audit").unwrap();
+    let audit = node.sh(&format!("{BIN}/weft-cni audit --conf-dir {CONF}")).unwrap();
     assert!(audit.contains("another plugin attached it") && !audit.contains("delete the pod"), "{audit}");
     agent.kill();
     let mut agent = Agent::start_with(&node, &[]);
