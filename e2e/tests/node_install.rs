@@ -486,6 +486,25 @@ fn a_full_disk_is_told_and_nothing_stays_half_written() {
     agent.until_installed();
 }
 
+/// As in an upgrade: nothing is wrong with the node, and the next agents must not wait for it.
+#[test]
+fn an_agent_that_starts_on_a_full_node_is_ready_and_says_that_it_is_full() {
+    let node = Node::start().unwrap();
+    let mut agent = Agent::start(&node, &["10.244.7.0/29"]);
+    agent.until_installed();
+    let network = network(&node);
+    let pods: Vec<_> = (0..5).map(|nth| Pod::create(&node, &format!("pod-{nth}")).unwrap()).collect();
+    let results: Vec<_> = pods.iter().map(|pod| network.add(&node, &Attachment::of(pod)).unwrap()).collect();
+    network.add(&node, &Attachment::of(&Pod::create(&node, "unlucky").unwrap())).unwrap_err();
+    agent.kill();
+    let mut agent = Agent::start_with(&node, &[]);
+    let is_tested = |is: &'static str| move |status: &Value| status["install"]["selfTest"]["state"] == is;
+    let status = agent.until("the test to be put off", is_tested("noRoom"));
+    assert!(status["install"]["problem"].is_null(), "{status}");
+    network.del(&node, &Attachment::of(&pods[0]), &results[0]).unwrap();
+    agent.until("the test to be made up for", is_tested("passed"));
+}
+
 #[test]
 fn pods_of_host_local_keep_their_addresses_and_nobody_else_gets_them() {
     let node = Node::start().unwrap();

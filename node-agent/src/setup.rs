@@ -31,6 +31,7 @@ use crate::cni::Runtime;
 use crate::conflist::{Flaw, List, Template};
 use crate::directory;
 use crate::install::{self, Failure, Warning};
+use crate::leases;
 use crate::membership::Known;
 use crate::repair::healed;
 use crate::repair::throttle::Throttle;
@@ -38,6 +39,8 @@ use crate::selftest;
 use crate::status::{Board, SelfTest};
 use crate::watched::Watched;
 
+/// How often it is looked whether there is room for the self-test.
+const ROOM: Duration = Duration::from_secs(5);
 /// How often it is looked without any word of the kernel's: some file systems tell nothing.
 const LOOK: Duration = Duration::from_secs(30);
 /// After the first failure; each further one doubles it up to [`LOOK`].
@@ -155,7 +158,7 @@ pub(crate) async fn keep(
                 progress.complaint = None;
                 board.write(|status| status.install.problem = None);
                 publish(&in_force, list);
-                LOOK
+                if progress.tested.is_some() { LOOK } else { ROOM }
             }
             Err(error) => {
                 setup.complain(&error, &board, &mut progress);
@@ -229,8 +232,13 @@ impl Setup {
         board.write(|status| status.install.network = Some(list.name.clone()));
         if progress.tested.as_ref() != Some(&text) {
             self.adopt(&text, subnets, board).await?;
-            self.test(&list, board).await?;
-            progress.tested = Some(text.clone());
+            match self.test(&list, board).await {
+                Ok(()) => progress.tested = Some(text.clone()),
+                Err(error) if error.may_be_for_want_of_an_address() && self.is_full(&list, &text).await => {
+                    board.write(|status| status.install.self_test = SelfTest::NoRoom);
+                }
+                Err(error) => return Err(error),
+            }
         }
         // The ways to other nodes are found meanwhile, and with them the MTU.
         if !is_current() {
@@ -242,6 +250,16 @@ impl Setup {
             self.adopt(&text, subnets, board).await?;
         }
         Ok(Reached::InForce(list))
+    }
+
+    /// Whether pods that were attached with this very list hold all addresses of a range.
+    async fn is_full(&self, list: &List, text: &str) -> bool {
+        let (path, list, text) = (self.conf_dir.join(&self.conf_name), list.clone(), text.to_owned());
+        let look = move || {
+            fs::read_to_string(path).is_ok_and(|standing| standing == text)
+                && leases::ranges(&list).iter().any(|range| range.held >= range.size)
+        };
+        aside(look).await
     }
 
     /// The list that an earlier agent has left: pods are attached with it until there is another.
@@ -381,6 +399,12 @@ impl Setup {
             tracing::error!("{text}");
             progress.complaint = Some(text);
         }
+    }
+}
+
+impl Error {
+    const fn may_be_for_want_of_an_address(&self) -> bool {
+        matches!(self, Self::SelfTest(selftest::Failure::Status(_) | selftest::Failure::Attach(_)))
     }
 }
 

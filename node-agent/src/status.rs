@@ -143,6 +143,8 @@ pub enum SelfTest {
         /// Where it was reached.
         addresses: Vec<IpAddr>,
     },
+    /// Pods hold every address. What stands has passed it before, so that nothing is wrong with the node but that it is full.
+    NoRoom,
     /// It could not be.
     Failed {
         /// Why, with the next step.
@@ -262,7 +264,7 @@ impl Status {
         }
         let mut missing = Vec::new();
         match &self.install.self_test {
-            SelfTest::Passed { .. } => {}
+            SelfTest::Passed { .. } | SelfTest::NoRoom => {}
             SelfTest::Pending => missing.push("the self-test has not been run yet".to_owned()),
             SelfTest::Failed { why } => missing.push(format!("the self-test failed: {why}")),
         }
@@ -288,6 +290,12 @@ impl Status {
         all.extend(self.install.problem.clone());
         if let SelfTest::Failed { why } = &self.install.self_test {
             all.push(format!("the self-test failed: {why}"));
+        }
+        if self.install.self_test == SelfTest::NoRoom {
+            all.push(
+                "pods hold every address of this node: no other can be attached, and the self-test waits until one has gone"
+                    .to_owned(),
+            );
         }
         let preferred = self.install.before_ours.iter();
         all.extend(

@@ -130,6 +130,8 @@ impl Auditor {
             .map_err(|source| Error::Run { plugin: plugin.clone(), source })?;
         serde_json::from_slice(&output.stdout).map_err(|_no_document| {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            // Killed, it has said nothing.
+            let said = if said.is_empty() { output.status.to_string() } else { said };
             Error::Wordless { plugin, said }
         })
     }

@@ -187,6 +187,7 @@ fn facts(status: &Status) -> Vec<(&'static str, Vec<String>)> {
         install.conflist.as_ref().map_or("not installed".to_owned(), |path| path.display().to_string());
     let self_test = match &install.self_test {
         SelfTest::Pending => vec!["not run yet".to_owned()],
+        SelfTest::NoRoom => vec!["waits for a free address".to_owned()],
         SelfTest::Failed { .. } => vec!["failed".to_owned()],
         SelfTest::Passed { milliseconds, addresses } => {
             let at = addresses.iter().map(|address| format!("at {address}"));
