@@ -200,6 +200,8 @@ fn another_subnet_rewrites_the_list_and_what_was_attached_is_detached_by_it() {
         if is_new { Ok(()) } else { Err(list.to_string()) }
     })
     .unwrap();
+    let is_cut_off = |status: &Value| status["install"]["podsOutside"] == 1;
+    agent.until("a word about the pod that nobody sends to any more", is_cut_off);
     network(&node).del(&node, &attachment, &result).unwrap();
     drop(pod);
     assert_eq!(pods_left(&before, &node), [""; 0]);

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 use weft_ipam::Ipam;
 use weft_ipam::config::Config;
+use weft_ipam::lease::Lease;
 
 use crate::conflist::List;
 use crate::status::Range;
@@ -51,6 +53,16 @@ pub(crate) fn ranges(list: &List) -> Vec<Range> {
     used.into_iter().flatten().map(range).collect()
 }
 
+/// How many pods have an address in none of `subnets`; none where nobody can tell.
+pub(crate) fn outside(list: &List, subnets: &[IpNetwork]) -> usize {
+    let found = open(list).ok().and_then(|ipam| ipam.readable_leases().ok());
+    let is_outside = |lease: &Lease| {
+        let is_within = |ip| subnets.iter().any(|subnet| subnet.contains(ip));
+        !lease.addresses.iter().all(|assigned| is_within(assigned.address.ip()))
+    };
+    found.map_or(0, |found| found.leases.iter().filter(|lease| is_outside(lease)).count())
+}
+
 fn whole(count: u128) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
@@ -82,6 +94,8 @@ mod tests {
         let pool = Config::parse(list.maker().unwrap()).unwrap().pool;
         let attachment = weft_ipam::lease::Attachment::new("pods", "c1", "eth0").unwrap();
         let _lease = ipam.reserve(&pool, weft_ipam::Request::new(attachment)).unwrap().keep();
+        let within = |subnet: &str| outside(&list, &[subnet.parse().unwrap()]);
+        assert_eq!((within("10.9.0.0/25"), within("10.10.0.0/24")), (0, 1));
         let ranges = ranges(&list);
         assert_eq!((ranges[0].held, ranges[0].size, ranges[0].subnet.as_str()), (1, 253, "10.9.0.0/24"));
     }

@@ -157,6 +157,7 @@ pub(crate) async fn keep(
             Ok(Reached::InForce(list)) => {
                 progress.complaint = None;
                 board.write(|status| status.install.problem = None);
+                note_pods_outside(&list, subnets.clone().unwrap_or_default(), &board).await;
                 publish(&in_force, list);
                 if progress.tested.is_some() { LOOK } else { ROOM }
             }
@@ -185,6 +186,19 @@ pub(crate) async fn keep(
             () = sleep_until(Instant::now() + pause.max(least)) => {}
         }
     }
+}
+
+/// Who has changed a node's subnet has cut them off.
+async fn note_pods_outside(list: &List, subnets: Vec<IpNetwork>, board: &Board) {
+    let list = list.clone();
+    let count = aside(move || leases::outside(&list, &subnets)).await;
+    if count > board.read().install.pods_outside {
+        tracing::warn!(
+            count,
+            "pods have addresses outside of this node's subnets: other nodes do not send to them; make them anew"
+        );
+    }
+    board.write(|status| status.install.pods_outside = count);
 }
 
 fn publish(in_force: &watch::Sender<InForce>, list: List) {

@@ -121,6 +121,8 @@ pub struct Install {
     pub before_ours: Vec<PathBuf>,
     /// How many leases of host-local were taken over.
     pub adopted: u64,
+    /// How many pods have addresses of no subnet of this node, since that has changed.
+    pub pods_outside: usize,
     /// What a person should see to, that keeps nothing from working.
     pub remarks: Vec<String>,
     /// Why the template is not followed, while what it said before stays in force.
@@ -302,6 +304,11 @@ impl Status {
             preferred
                 .map(|theirs| format!("{} comes first: runtimes use it, and not Weft", theirs.display())),
         );
+        if let count @ 1.. = self.install.pods_outside {
+            all.push(format!(
+                "pods with addresses outside of this node's subnets, which other nodes do not send to: {count}; make them anew"
+            ));
+        }
         all.extend(self.install.remarks.iter().cloned());
         all.extend(self.install.template.clone());
         let source = &self.membership.source;
